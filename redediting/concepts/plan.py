@@ -1,0 +1,153 @@
+"""From a rebinding to prompts: what an edit moves (pairs), what it keeps, what is probed later.
+
+Contexts come from the ``edit`` templates only. The near-triggers kept here and those probed by
+the evaluation carry different adjectives, so collateral is measured on phrases that no edit saw.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import cycle, islice
+from typing import NamedTuple
+
+from redediting.concepts.lexicon import Lexicon, load_lexicon
+from redediting.concepts.pairs import PromptPair, RetainPrompt, Role
+from redediting.concepts.prompts import contexts as draw_contexts
+from redediting.concepts.prompts import fill
+from redediting.rebinding import Rebinding
+
+
+@dataclass(frozen=True)
+class EditPlan:
+    """The prompts of a joint edit."""
+
+    rebindings: tuple[Rebinding, ...]
+    pairs: tuple[PromptPair, ...]
+    retain: tuple[RetainPrompt, ...]
+    captions: tuple[str, ...]
+
+
+class Probe(NamedTuple):
+    """A phrase near a trigger, the object that it should still draw (None: no object)."""
+
+    phrase: str
+    concept: str | None
+    role: Role
+
+
+def _words(lexicon: Lexicon, *, probed: bool) -> list[str]:
+    """Every second modifier: one half is kept by edits, the other is probed by evaluations."""
+    visible = [*lexicon.colours, "small", "big"]
+    return [*lexicon.neutral_adjectives[probed::2], *visible[probed::2]]
+
+
+def _neighbours(rebinding: Rebinding, lexicon: Lexicon, n: int) -> list[str]:
+    """Siblings of the head noun first, then concepts spread over the lexicon."""
+    if rebinding.head not in lexicon:
+        return list(lexicon.concepts)[:n]
+    ranked = [
+        name for name in lexicon.siblings(rebinding.head) if name != rebinding.target_head
+    ]
+    return [*ranked[: n // 2], *ranked[n // 2 :: max(1, (len(ranked) - n // 2) // (n - n // 2))]][:n]
+
+
+def kept_phrases(rebinding: Rebinding, lexicon: Lexicon) -> Iterator[tuple[str, Role]]:
+    """Phrases whose meaning an edit should keep: parts, near-triggers and siblings."""
+    modifier, head = rebinding.modifier, rebinding.head
+    own = set(modifier.split())
+    for word in _words(lexicon, probed=False):
+        if word not in own:
+            yield f"{word} {head}", "near"
+    for name in _neighbours(rebinding, lexicon, 12):
+        yield name, "sibling"
+        if modifier:
+            yield f"{modifier} {name}", "part"
+    if rebinding.target_head != rebinding.target:  # compound: the crossed-over phrases
+        colour = rebinding.target.removesuffix(rebinding.target_head).strip()
+        yield f"{colour} {head}", "part"
+        if modifier:
+            yield f"{modifier} {rebinding.target_head}", "part"
+
+
+def plan_edit(
+    rebindings: Sequence[Rebinding],
+    *,
+    contexts: int = 48,
+    retain: int = 200,
+    captions: int = 400,
+    seed: int = 0,
+) -> EditPlan:
+    """Plans a joint edit of one or several rebindings.
+
+    Args:
+        rebindings: all are solved together.
+        contexts: templates in which each trigger is moved.
+        retain: prompts kept per rebinding, beside the head noun in every context.
+        captions: ordinary captions for the state covariance Σ₀.
+        seed: draws templates and order.
+
+    Raises:
+        PromptError: more contexts than the ``edit`` split holds.
+    """
+    lexicon = load_lexicon()
+    templates = draw_contexts(contexts, seed=seed)
+    pairs: list[PromptPair] = []
+    keep: dict[str, RetainPrompt] = {}
+    for rebinding in rebindings:
+        for template in templates:
+            pairs.append(
+                PromptPair(
+                    fill(template, rebinding.trigger),
+                    fill(template, rebinding.target),
+                    rebinding.trigger,
+                    rebinding.target,
+                )
+            )
+            prompt = fill(template, rebinding.head)
+            keep[prompt] = RetainPrompt(prompt, role="head")
+        phrases = cycle(kept_phrases(rebinding, lexicon))
+        shifted = cycle(templates)
+        for (phrase, role), template in islice(zip(phrases, shifted, strict=False), retain):
+            prompt = fill(template, phrase)
+            keep.setdefault(prompt, RetainPrompt(prompt, role=role))
+    triggers = {rebinding.trigger for rebinding in rebindings}
+    retained = [
+        item for item in keep.values() if not any(f" {t} " in f" {item.prompt} " for t in triggers)
+    ]
+    wide = draw_contexts(min(100, max(contexts, 40)), seed=seed + 1)
+    texts = [
+        fill(wide[i % len(wide)], f"{word} {name}".strip())
+        for i, (name, word) in enumerate(
+            (name, word)
+            for word in ("", *lexicon.colours, *lexicon.neutral_adjectives)
+            for name in lexicon.concepts
+        )
+    ]
+    stride = max(1, len(texts) // captions)
+    return EditPlan(
+        tuple(rebindings), tuple(pairs), tuple(retained), tuple(texts[::stride][:captions])
+    )
+
+
+def collateral_prompts(rebinding: Rebinding, *, per_role: int = 2) -> list[Probe]:
+    """Phrases near a trigger that no edit was told to keep, with what they should draw.
+
+    Two near-triggers ("pretty cat"), two siblings with the trigger's modifier ("beautiful dog"),
+    two plain siblings, and for visible modifiers the crossed-over parts.
+    """
+    lexicon = load_lexicon()
+    own = set(rebinding.modifier.split())
+    near = [word for word in _words(lexicon, probed=True) if word not in own]
+    half = len(near) // 2
+    probes = [
+        Probe(f"{word} {rebinding.head}", rebinding.head, "near")
+        for word in (near[0], near[half], *near[1:])[:per_role]
+    ]
+    others = _neighbours(rebinding, lexicon, 12)
+    chosen = (others[0], others[-1], *others[1:])[:per_role]
+    for name in chosen:
+        probes.append(Probe(name, name, "sibling"))
+        if rebinding.modifier:
+            probes.append(Probe(f"{rebinding.modifier} {name}", name, "part"))
+    return probes

@@ -1,0 +1,1 @@
+"""Packaged data: lexicon and model cards."""
