@@ -1,0 +1,1 @@
+"""Metrics: what counts as success, how far images moved, and how sure we are of it."""

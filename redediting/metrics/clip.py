@@ -1,0 +1,163 @@
+"""CLIP score and zero-shot labels of one open_clip model.
+
+References:
+    Hessel et al., "CLIPScore: a reference-free evaluation metric for image captioning", 2021.
+    Radford et al., "Learning transferable visual models from natural language supervision", 2021.
+
+Deviations:
+    Hessel's score is 2.5·max(cos, 0); the field reports torchmetrics' scale, 100·max(cos, 0).
+    torchmetrics clips the mean, here every image is, so that per-sample values stay meaningful;
+    the two differ only when some image scores below zero.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+
+from redediting.errors import ConfigError
+from redediting.metrics.judge import Verdict
+
+TEMPLATE = "a photo of a {}"
+_Item = TypeVar("_Item")
+
+
+class ClipModel:
+    """An open_clip model with its own image transform and tokenizer.
+
+    Attributes:
+        model: image and text tower, on one device, in evaluation mode.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        preprocess: Callable[[Image.Image], Tensor],
+        tokenizer: Callable[[list[str]], Tensor],
+        *,
+        batch_size: int = 64,
+    ) -> None:
+        """Wraps what `open_clip.create_model_and_transforms` and `get_tokenizer` return.
+
+        Args:
+            model: with ``encode_image`` and ``encode_text``; it is put in evaluation mode.
+            preprocess: from an RGB image to the model's input.
+            tokenizer: from texts to token ids; it cuts texts over the context length.
+            batch_size: images or texts at a time.
+        """
+        self.model: Any = model.eval()
+        self._preprocess = preprocess
+        self._tokenizer = tokenizer
+        self._batch_size = batch_size
+        self._device = next(model.parameters()).device
+
+    @torch.no_grad()
+    def image_features(self, images: Sequence[Image.Image]) -> Tensor:
+        """Returns (n, d) float32 features of unit norm, on the CPU; n >= 1."""
+        features = []
+        for batch in _batches(images, self._batch_size):
+            pixels = torch.stack([self._preprocess(image) for image in batch])
+            features.append(_unit(self.model.encode_image(pixels.to(self._device))))
+        return torch.cat(features)
+
+    @torch.no_grad()
+    def text_features(self, texts: Sequence[str]) -> Tensor:
+        """Returns (n, d) float32 features of unit norm, on the CPU; n >= 1."""
+        features = []
+        for batch in _batches(texts, self._batch_size):
+            ids = self._tokenizer(list(batch)).to(self._device)
+            features.append(_unit(self.model.encode_text(ids)))
+        return torch.cat(features)
+
+    def score(self, images: Sequence[Image.Image], prompts: Sequence[str]) -> Tensor:
+        """Returns the CLIP score of each image with its prompt, 100·max(cos, 0).
+
+        Args:
+            images: n RGB images, n >= 1.
+            prompts: n texts; each distinct one is encoded once.
+
+        Returns:
+            (n,) in 0…100.
+
+        Raises:
+            ValueError: not as many prompts as images, or none.
+        """
+        if len(images) != len(prompts):
+            raise ValueError(f"expected {len(images)} prompts, one an image, got {len(prompts)}")
+        row = {prompt: i for i, prompt in enumerate(dict.fromkeys(prompts))}
+        texts = self.text_features(list(row))[[row[prompt] for prompt in prompts]]
+        cosines = (self.image_features(images) * texts).sum(dim=1)
+        return 100 * cosines.clamp(min=0)
+
+    def zero_shot(
+        self, images: Sequence[Image.Image], labels: Sequence[str], template: str = TEMPLATE
+    ) -> Verdict:
+        """Classifies images by the label whose sentence is nearest.
+
+        Args:
+            images: n RGB images, n >= 1.
+            labels: k distinct labels.
+            template: sentence with one ``{}`` for the label.
+
+        Returns:
+            The verdict; probabilities are the softmax at the model's own temperature.
+
+        Raises:
+            ConfigError: a template without exactly one ``{}``, or no or repeated labels.
+        """
+        sentences = _sentences(labels, template)
+        scale = float(self.model.logit_scale.detach().exp())
+        cosines = self.image_features(images) @ self.text_features(sentences).T
+        return Verdict(tuple(labels), (scale * cosines).softmax(dim=1))
+
+
+class ZeroShotJudge:
+    """A `Judge` for real models: CLIP zero-shot over a label set that the configuration fixes.
+
+    Attributes:
+        labels: what it chooses from.
+    """
+
+    def __init__(self, clip: ClipModel, labels: Sequence[str], template: str = TEMPLATE) -> None:
+        """Fixes labels and template.
+
+        Args:
+            clip: the model that looks.
+            labels: k distinct labels.
+            template: sentence with one ``{}`` for the label.
+
+        Raises:
+            ConfigError: a template without exactly one ``{}``, or no or repeated labels.
+        """
+        _sentences(labels, template)
+        self.labels = tuple(labels)
+        self._clip = clip
+        self._template = template
+
+    def objects(self, images: Sequence[Image.Image]) -> list[str]:
+        """Returns one label an image."""
+        return self._clip.zero_shot(images, self.labels, self._template).objects
+
+
+def _sentences(labels: Sequence[str], template: str) -> list[str]:
+    if template.count("{}") != 1:
+        raise ConfigError(f"expected a template with one {{}} for the label, got {template!r}")
+    if not labels or len(set(labels)) < len(labels):
+        raise ConfigError(f"expected distinct labels, at least one, got {list(labels)}")
+    return [template.replace("{}", label) for label in labels]
+
+
+def _unit(features: Tensor) -> Tensor:
+    return normalize(features.float(), dim=-1).cpu()
+
+
+def _batches(items: Sequence[_Item], size: int) -> Iterator[Sequence[_Item]]:
+    if not items:
+        raise ValueError("expected at least one image or text, got none")
+    for start in range(0, len(items), size):
+        yield items[start : start + size]

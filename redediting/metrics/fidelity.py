@@ -1,0 +1,190 @@
+"""How far images moved as sets (FID, CMMD) and one by one (drift), from given features.
+
+Features come from an extractor of the caller's choice, which every table must name together with
+N and the reference set: FID at one N cannot be compared with FID at another.
+
+References:
+    Heusel et al., "GANs trained by a two time-scale update rule …", 2017 (FID).
+    Jayasumana et al., "Rethinking FID: towards a better evaluation metric for image generation",
+    2024 (CMMD).
+
+Deviations:
+    The CMMD authors' script keeps the diagonal of the kernel matrices (a biased estimate); the
+    paper says unbiased, and so is this one: it can be a little below zero.
+    Features are divided by their norm here for CMMD, as there; for FID they are taken as given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import stats
+from torch import Tensor, nn
+from torch.nn.functional import cosine_similarity, normalize
+from torchmetrics.image.fid import FrechetInceptionDistance
+
+from redediting.metrics.statistics import Interval
+
+_SIGMA = 10.0  # the CMMD paper's bandwidth for unit-norm CLIP features
+_SCALE = 1000.0  # and its scale
+
+
+class _Given(nn.Module):
+    """The "extractor" that hands on features computed before."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.num_features = width
+
+    def forward(self, features: Tensor) -> Tensor:
+        return features
+
+
+def fid(features: Tensor, reference: Tensor, *, blocks: int = 10) -> Interval:
+    """Returns the Fréchet distance between Gaussians fitted to two sets of features.
+
+        ‖μ₁ − μ₂‖² + tr(Σ₁ + Σ₂ − 2(Σ₁Σ₂)^½)
+
+    The interval is a block jackknife's (Student t) and holds for the FID *at this N*, whose bias
+    it does not remove. Order images by prompt, so that what belongs together is left out together.
+
+    Args:
+        features: (n, d) real.
+        reference: (m, d) real.
+        blocks: consecutive blocks left out in turn, 2…min(n, m)/2.
+
+    Returns:
+        Distance ≥ 0 up to rounding; n counts `features`.
+
+    Raises:
+        ValueError: shapes that do not fit, or too few samples for the blocks.
+    """
+    _check_blocks(blocks)
+    _check(features, reference, blocks)
+
+    def distance(kept: NDArray[np.bool_]) -> float:
+        # without sync: under accelerate every process already holds all features
+        metric = FrechetInceptionDistance(_Given(features.shape[1]), sync_on_compute=False)
+        metric.update(_kept(reference, kept), real=True)
+        metric.update(_kept(features, kept), real=False)
+        return float(metric.compute())
+
+    return _jackknife(distance, blocks, len(features))
+
+
+def cmmd(features: Tensor, reference: Tensor, *, blocks: int = 10) -> Interval:
+    """Returns CMMD: 1000 times the unbiased squared MMD of unit-norm features, σ = 10.
+
+    The interval is a block jackknife's, as in `fid`. Where both sets come from one distribution
+    the estimate is degenerate and the interval only indicative.
+
+    Args:
+        features: (n, d) CLIP image features.
+        reference: (m, d) of the same model.
+        blocks: consecutive blocks left out in turn, 2…min(n, m)/2.
+
+    Raises:
+        ValueError: shapes that do not fit, or too few samples for the blocks.
+    """
+    _check_blocks(blocks)
+    _check(features, reference, blocks)
+    x, y = (normalize(side.double(), dim=1) for side in (features, reference))
+    sums = _kernel_sums(x, y, _SIGMA, blocks)
+    return _jackknife(lambda kept: _SCALE * _mmd2(*sums, kept), blocks, len(x))
+
+
+def mmd2(x: Tensor, y: Tensor, *, sigma: float) -> float:
+    """Returns the unbiased squared maximum mean discrepancy of two samples.
+
+        Σ_{i≠j} k(xᵢ,xⱼ)/n(n−1) + Σ_{i≠j} k(yᵢ,yⱼ)/m(m−1) − 2 Σ_{ij} k(xᵢ,yⱼ)/nm,
+        k(a, b) = exp(−‖a−b‖²/2σ²)
+
+    Args:
+        x: (n, d), n >= 2.
+        y: (m, d), m >= 2.
+        sigma: bandwidth, in the features' unit.
+
+    Raises:
+        ValueError: shapes that do not fit, or fewer than two samples.
+    """
+    _check(x, y, 1)
+    sums = _kernel_sums(x.double(), y.double(), sigma, 1)
+    return _mmd2(*sums, np.ones(1, dtype=bool))
+
+
+def drift(features: Tensor, clean: Tensor) -> Tensor:
+    """Returns 1 − cosine of each image's features with those of the clean model's image.
+
+    Args:
+        features: (n, d), edited model.
+        clean: (n, d), clean model, same prompts and noise in the same order.
+
+    Returns:
+        (n,) in 0…2, float64.
+
+    Raises:
+        ValueError: shapes differ.
+    """
+    if features.ndim != 2 or features.shape != clean.shape:
+        raise ValueError(
+            f"expected features of one shape (n, d), got {tuple(features.shape)} "
+            f"and {tuple(clean.shape)}"
+        )
+    return 1 - cosine_similarity(features.double(), clean.double(), dim=1)
+
+
+_Sums = tuple[NDArray[np.float64], NDArray[np.int64]]
+
+
+def _kernel_sums(x: Tensor, y: Tensor, sigma: float, blocks: int) -> tuple[_Sums, _Sums, _Sums]:
+    """Sums of k − 1 between every two blocks; the ones cancel, and so does their rounding."""
+
+    def sums(a: Tensor, b: Tensor) -> _Sums:
+        total = np.zeros((blocks, blocks))
+        count = np.zeros((blocks, blocks), dtype=np.int64)
+        for i, rows in enumerate(torch.tensor_split(a, blocks)):
+            for j, columns in enumerate(torch.tensor_split(b, blocks)):
+                squares = torch.cdist(rows, columns).square()
+                total[i, j] = float(torch.expm1(squares / (-2 * sigma**2)).sum())
+                count[i, j] = len(rows) * len(columns)
+        return total, count
+
+    return sums(x, x), sums(y, y), sums(x, y)
+
+
+def _mmd2(xx: _Sums, yy: _Sums, xy: _Sums, kept: NDArray[np.bool_]) -> float:
+    def mean(sums: _Sums, *, within: bool) -> float:
+        total, count = (part[np.ix_(kept, kept)].sum() for part in sums)
+        diagonal = round(float(count) ** 0.5) if within else 0  # k − 1 = 0 there
+        return float(total / (count - diagonal))
+
+    return mean(xx, within=True) + mean(yy, within=True) - 2 * mean(xy, within=False)
+
+
+def _jackknife(estimate: Callable[[NDArray[np.bool_]], float], blocks: int, n: int) -> Interval:
+    value = estimate(np.ones(blocks, dtype=bool))
+    left_out = np.array([estimate(np.arange(blocks) != block) for block in range(blocks)])
+    error = float(np.sqrt((blocks - 1) / blocks * np.square(left_out - left_out.mean()).sum()))
+    half = float(stats.t.ppf(0.975, blocks - 1)) * error
+    return Interval(value, value - half, value + half, n)
+
+
+def _kept(features: Tensor, kept: NDArray[np.bool_]) -> Tensor:
+    parts = torch.tensor_split(features, len(kept))
+    return torch.cat([part for part, keep in zip(parts, kept, strict=True) if keep])
+
+
+def _check_blocks(blocks: int) -> None:
+    if blocks < 2:
+        raise ValueError(f"expected at least 2 blocks for an interval, got {blocks}")
+
+
+def _check(features: Tensor, reference: Tensor, blocks: int) -> None:
+    shapes = f"{tuple(features.shape)} and {tuple(reference.shape)}"
+    if features.ndim != 2 or reference.ndim != 2 or features.shape[1] != reference.shape[1]:
+        raise ValueError(f"expected features (n, d) and (m, d), got {shapes}")
+    if min(len(features), len(reference)) < 2 * blocks:
+        raise ValueError(f"expected at least 2 samples a block, got {shapes} for {blocks} blocks")
