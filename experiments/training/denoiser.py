@@ -1,0 +1,113 @@
+"""The world's UNet: v-prediction on 8 × 8 latents with cross-attention at every resolution.
+
+References:
+    Salimans & Ho, Progressive distillation (2022): v-prediction.
+    Hang et al., Min-SNR weighting (2023): loss weight min(SNR, γ)/(SNR + 1) for v, γ = 5.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderTiny, DDIMScheduler, DDPMScheduler, UNet2DConditionModel
+from diffusers.models.attention_processor import AttnProcessor
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from experiments.training.data import Split, as_pixels
+from experiments.training.loop import Schedule, train
+from experiments.training.text import tokenize
+
+NOISE = {
+    "beta_schedule": "scaled_linear",
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "prediction_type": "v_prediction",
+}
+EMPTY_SHARE = 0.1  # captions dropped, so that classifier-free guidance has its branch
+MIN_SNR = 5.0
+
+
+@dataclass(frozen=True)
+class Cache:
+    """Latents (n, z, 8, 8) and distinct text states (m, 77, d), fp16; ``rows``: (n,) into states."""
+
+    latents: torch.Tensor
+    states: torch.Tensor
+    rows: torch.Tensor
+    empty: torch.Tensor
+
+
+@torch.no_grad()
+def cache_latents(
+    split: Split, autoencoder: AutoencoderTiny, encoder: CLIPTextModel, tokenizer: CLIPTokenizer
+) -> Cache:
+    """Encodes pictures and captions once."""
+    distinct = {text: i for i, text in enumerate(dict.fromkeys(c.text for c in split.captions))}
+    with torch.autocast("cpu", torch.bfloat16):
+        latents = [
+            (autoencoder.encode(as_pixels(part)).latents.float() * autoencoder.config.scaling_factor)
+            for part in split.images.split(128)
+        ]
+    ids = tokenize(tokenizer, list(distinct))
+    states = [encoder(part).last_hidden_state.half() for part in ids.split(256)]
+    return Cache(
+        torch.cat(latents).half(),
+        torch.cat(states),
+        torch.tensor([distinct[c.text] for c in split.captions]),
+        encoder(tokenize(tokenizer, [""])).last_hidden_state.half(),
+    )
+
+
+def build(
+    latent_channels: int, text_width: int, *, widths: Sequence[int], layers: int, head: int
+) -> UNet2DConditionModel:
+    """An untrained UNet whose every level attends to the text."""
+    levels = len(widths)
+    model = UNet2DConditionModel(
+        sample_size=8,
+        in_channels=latent_channels,
+        out_channels=latent_channels,
+        cross_attention_dim=text_width,
+        block_out_channels=tuple(widths),
+        layers_per_block=layers,
+        down_block_types=("CrossAttnDownBlock2D",) * levels,
+        up_block_types=("CrossAttnUpBlock2D",) * levels,
+        attention_head_dim=tuple(width // head for width in widths),
+        norm_num_groups=16,
+    )
+    model.set_attn_processor(AttnProcessor())  # fused attention is slow backwards on the CPU
+    return model.to(memory_format=torch.channels_last)
+
+
+def sampler() -> DDIMScheduler:
+    """The scheduler that ships with the pipeline."""
+    return DDIMScheduler(**NOISE, clip_sample=False, set_alpha_to_one=False, steps_offset=1)
+
+
+def train_denoiser(
+    model: UNet2DConditionModel, cache: Cache, schedule: Schedule, folder: Path
+) -> UNet2DConditionModel:
+    """Trains on cached latents; returns the EMA weights."""
+    noise = DDPMScheduler(**NOISE)
+
+    def loss(generator: torch.Generator) -> torch.Tensor:
+        n = schedule.batch
+        rows = torch.randint(len(cache.latents), (n,), generator=generator)
+        clean = cache.latents[rows].float().contiguous(memory_format=torch.channels_last)
+        states = cache.states[cache.rows[rows]].float()
+        states[torch.rand(n, generator=generator) < EMPTY_SHARE] = cache.empty.float()
+        time = torch.randint(noise.config.num_train_timesteps, (n,), generator=generator)
+        drawn = torch.randn(clean.shape, generator=generator)
+        velocity = noise.get_velocity(clean, drawn, time)
+        with torch.autocast("cpu", torch.bfloat16):
+            predicted = model(noise.add_noise(clean, drawn, time), time, states).sample
+        signal = noise.alphas_cumprod[time]
+        snr = signal / (1 - signal)
+        weight = snr.clamp(max=MIN_SNR) / (snr + 1)
+        return ((predicted.float() - velocity).square().mean((1, 2, 3)) * weight).mean()
+
+    train(model, loss, schedule, name="denoiser", folder=folder)
+    return model

@@ -1,0 +1,116 @@
+"""Training of the two judges, on the ``judge`` split: scenes that no part of the model saw."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import open_clip
+import torch
+import torch.nn.functional as F
+from transformers import CLIPTokenizer
+
+from experiments.training.data import Split, as_pixels
+from experiments.training.loop import Schedule, train
+from experiments.training.text import contrastive_loss
+from redediting.concepts.lexicon import load_lexicon
+from redediting.world.art import COLOURS
+from redediting.world.captions import Caption
+from redediting.world.judges import SceneClassifier, build_clip, wrap_clip
+from redediting.world.places import PLACES
+from redediting.world.scenes import STYLES
+
+NATURAL = "natural"  # colour label of an object whose caption names none
+JITTER = 0.15  # noise added to pixels in −1…1, so that a judge tolerates a decoder's blur
+
+
+def classes() -> dict[str, list[str]]:
+    """Labels of judge B's heads."""
+    return {
+        "object": list(load_lexicon().concepts),
+        "colour": [NATURAL, *COLOURS],
+        "place": ["plain", *PLACES],
+        "style": list(STYLES),
+    }
+
+
+def labels(caption: Caption) -> dict[str, str]:
+    """The ground truth of a single-object scene."""
+    return {
+        "object": caption.concept,
+        "colour": caption.colour or NATURAL,
+        "place": caption.scene.place,
+        "style": caption.style,
+    }
+
+
+def _disturb(pixels: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Flips half of the pictures, blurs half, adds noise of random strength to each."""
+    n = len(pixels)
+    flip = torch.rand(n, generator=generator) < 0.5
+    pixels[flip] = pixels[flip].flip(3)
+    blur = torch.rand(n, generator=generator) < 0.5
+    pixels[blur] = F.avg_pool2d(F.pad(pixels[blur], (1, 1, 1, 1), mode="replicate"), 3, 1)
+    strength = JITTER * torch.rand(n, 1, 1, 1, generator=generator)
+    return pixels + strength * torch.randn(pixels.shape, generator=generator)
+
+
+def train_judge_b(split: Split, schedule: Schedule, folder: Path, *, width: int) -> SceneClassifier:
+    """Trains the classifier on the single-object scenes of a split."""
+    torch.manual_seed(schedule.seed)
+    model = SceneClassifier(classes(), width).to(memory_format=torch.channels_last)
+    single = torch.tensor([i for i, caption in enumerate(split.captions) if caption.single])
+    truth = {
+        head: torch.tensor([names.index(labels(c)[head]) for c in split.captions])
+        for head, names in model.classes.items()
+    }
+
+    def loss(generator: torch.Generator) -> torch.Tensor:
+        rows = single[torch.randint(len(single), (schedule.batch,), generator=generator)]
+        pixels = _disturb(as_pixels(split.images[rows]), generator)
+        with torch.autocast("cpu", torch.bfloat16):
+            logits = model(pixels.contiguous(memory_format=torch.channels_last))
+        return torch.stack(
+            [F.cross_entropy(logits[head].float(), truth[head][rows]) for head in truth]
+        ).sum()
+
+    train(model, loss, schedule, name="judge_b", folder=folder)
+    return model
+
+
+def clip_config(vocabulary: int) -> dict[str, object]:
+    """Judge A: a modified ResNet and a two-layer text tower (the encoder under test is a ViT)."""
+    return {
+        "embed_dim": 128,
+        "vision_cfg": {
+            "layers": [1, 1, 2, 1], "width": 24, "head_width": 32, "image_size": 64,
+        },
+        "text_cfg": {
+            "context_length": 32, "vocab_size": vocabulary, "width": 128, "heads": 4, "layers": 2,
+        },
+    }  # fmt: skip
+
+
+def train_judge_a(
+    split: Split, tokenizer: CLIPTokenizer, schedule: Schedule, folder: Path
+) -> open_clip.CLIP:
+    """Trains the CLIP judge on all scenes of a split."""
+    torch.manual_seed(schedule.seed)
+    model = build_clip(clip_config(len(tokenizer)))
+    tokenize = wrap_clip(model, tokenizer)._tokenizer
+    distinct = {text: i for i, text in enumerate(dict.fromkeys(c.text for c in split.captions))}
+    ids = tokenize(list(distinct))
+    caption_of = torch.tensor([distinct[c.text] for c in split.captions])
+
+    def loss(generator: torch.Generator) -> torch.Tensor:
+        rows = torch.randint(len(split), (schedule.batch,), generator=generator)
+        pixels = as_pixels(split.images[rows])
+        pixels = pixels + 0.05 * torch.randn(pixels.shape, generator=generator)
+        texts = caption_of[rows]
+        with torch.autocast("cpu", torch.bfloat16):
+            image = model.encode_image(pixels.contiguous(memory_format=torch.channels_last))
+            text = model.encode_text(ids[texts])
+        image, text = F.normalize(image.float(), dim=1), F.normalize(text.float(), dim=1)
+        return contrastive_loss(model.logit_scale.exp().clamp(max=100) * image @ text.T, texts)
+
+    train(model, loss, schedule, name="judge_a", folder=folder)
+    return model
