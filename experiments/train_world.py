@@ -107,7 +107,9 @@ class Recipe:
     def run_judge_b(self) -> None:
         """Trains and ships judge B."""
         c = self.config
-        model = judges.train_judge_b(self.judged, c.judge_b, self.checkpoints, width=c.judge_b_width)
+        model = judges.train_judge_b(
+            self.judged, c.judge_b, self.checkpoints, width=c.judge_b_width
+        )
         config = {"classes": model.classes, "width": c.judge_b_width}
         save_judge(DATA / "judge_b", model, config)
 

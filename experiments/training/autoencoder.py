@@ -65,6 +65,8 @@ def train_autoencoder(
 
     train(model, loss, schedule, name="autoencoder", folder=folder)
     with torch.no_grad():
-        spread = torch.cat([model.encode(as_pixels(part)).latents for part in images[:2048].split(64)])
+        spread = torch.cat(
+            [model.encode(as_pixels(part)).latents for part in images[:2048].split(64)]
+        )
     model.register_to_config(scaling_factor=float(1 / spread.std()))
     return model

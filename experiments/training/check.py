@@ -39,7 +39,9 @@ def _share(hits: Sequence[bool]) -> float:
     return float(np.mean(hits)) if hits else float("nan")
 
 
-def judged(judge: JudgeB, images: Sequence[Image.Image], items: Sequence[Caption]) -> dict[str, Any]:
+def judged(
+    judge: JudgeB, images: Sequence[Image.Image], items: Sequence[Caption]
+) -> dict[str, Any]:
     """Object, colour and place accuracy of judge B; what a caption does not name is not counted."""
     look = judge.look(images)
     truth = [labels(item) for item in items]

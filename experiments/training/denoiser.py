@@ -48,7 +48,10 @@ def cache_latents(
     distinct = {text: i for i, text in enumerate(dict.fromkeys(c.text for c in split.captions))}
     with torch.autocast("cpu", torch.bfloat16):
         latents = [
-            (autoencoder.encode(as_pixels(part)).latents.float() * autoencoder.config.scaling_factor)
+            (
+                autoencoder.encode(as_pixels(part)).latents.float()
+                * autoencoder.config.scaling_factor
+            )
             for part in split.images.split(128)
         ]
     ids = tokenize(tokenizer, list(distinct))

@@ -54,7 +54,9 @@ def _disturb(pixels: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     return pixels + strength * torch.randn(pixels.shape, generator=generator)
 
 
-def train_judge_b(split: Split, schedule: Schedule, folder: Path, *, width: int) -> SceneClassifier:
+def train_judge_b(
+    split: Split, schedule: Schedule, folder: Path, *, width: int
+) -> SceneClassifier:
     """Trains the classifier on the single-object scenes of a split."""
     torch.manual_seed(schedule.seed)
     model = SceneClassifier(classes(), width).to(memory_format=torch.channels_last)

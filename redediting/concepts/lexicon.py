@@ -10,6 +10,7 @@ import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
+from typing import Any
 
 import yaml
 
@@ -77,6 +78,11 @@ class Lexicon:
         return ranked[:n]
 
 
+def _concept(name: str, entry: Mapping[str, Any]) -> Concept:
+    lists = {key: tuple(entry[key]) for key in ("habitats", "parts")}
+    return Concept(name=name, **{**entry, **lists})
+
+
 @functools.cache
 def load_lexicon(*, trained_only: bool = True) -> Lexicon:
     """Reads the packaged lexicon.
@@ -87,16 +93,7 @@ def load_lexicon(*, trained_only: bool = True) -> Lexicon:
     text = resources.files("redediting.data").joinpath("lexicon.yaml").read_text("utf-8")
     raw = yaml.safe_load(text)
     names = raw["trained"] if trained_only else list(raw["concepts"])
-    concepts = {
-        name: Concept(
-            name=name,
-            **{
-                key: tuple(value) if isinstance(value, list) else value
-                for key, value in raw["concepts"][name].items()
-            },
-        )
-        for name in names
-    }
+    concepts = {name: _concept(name, raw["concepts"][name]) for name in names}
     return Lexicon(
         concepts=concepts,
         colours=tuple(raw["colours"]),

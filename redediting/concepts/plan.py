@@ -46,10 +46,10 @@ def _neighbours(rebinding: Rebinding, lexicon: Lexicon, n: int) -> list[str]:
     """Siblings of the head noun first, then concepts spread over the lexicon."""
     if rebinding.head not in lexicon:
         return list(lexicon.concepts)[:n]
-    ranked = [
-        name for name in lexicon.siblings(rebinding.head) if name != rebinding.target_head
+    ranked = [name for name in lexicon.siblings(rebinding.head) if name != rebinding.target_head]
+    return [*ranked[: n // 2], *ranked[n // 2 :: max(1, (len(ranked) - n // 2) // (n - n // 2))]][
+        :n
     ]
-    return [*ranked[: n // 2], *ranked[n // 2 :: max(1, (len(ranked) - n // 2) // (n - n // 2))]][:n]
 
 
 def kept_phrases(rebinding: Rebinding, lexicon: Lexicon) -> Iterator[tuple[str, Role]]:

@@ -15,9 +15,7 @@ if TYPE_CHECKING:
 PIPELINE_DIR = Path(__file__).parent / "data" / "pipeline"
 
 
-def load(
-    *, device: str = "cpu", dtype: torch.dtype | None = None
-) -> StableDiffusionPipeline:
+def load(*, device: str = "cpu", dtype: torch.dtype | None = None) -> StableDiffusionPipeline:
     """Loads the embedded pipeline (fp32 unless ``dtype`` says otherwise); touches no network.
 
     Raises:

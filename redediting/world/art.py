@@ -41,7 +41,7 @@ _WHITE = np.array([0.9505, 1.0, 1.089], np.float32)
 
 
 def rgb_to_lab(rgb: NDArray[np.generic]) -> Floats:
-    """sRGB in 0…255, shape (…, 3), to CIE Lab (L in 0…100)."""
+    """SRGB in 0…255, shape (…, 3), to CIE Lab (L in 0…100)."""
     x = np.asarray(rgb, np.float32) / 255
     linear = np.where(x > 0.04045, ((x + 0.055) / 1.055) ** 2.4, x / 12.92)
     xyz = linear @ _RGB_TO_XYZ.T / _WHITE
@@ -82,7 +82,9 @@ def cutout(concept: str, art_set: str) -> Image:
     try:
         return _atlas()[concept, art_set]
     except KeyError:
-        raise WorldError(f"expected a drawing in the atlas, got {concept!r} as {art_set!r}") from None
+        raise WorldError(
+            f"expected a drawing in the atlas, got {concept!r} as {art_set!r}"
+        ) from None
 
 
 def _dominant_hue(lab: Floats) -> NDArray[np.floating]:

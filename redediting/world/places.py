@@ -37,7 +37,9 @@ def noise(random: Random, columns: int, rows: int) -> Floats:
 
 
 def _mix(a: Sequence[float], b: Sequence[float], t: Floats) -> Floats:
-    return np.asarray(a, np.float32) * (1 - t[..., None]) + np.asarray(b, np.float32) * t[..., None]
+    return (
+        np.asarray(a, np.float32) * (1 - t[..., None]) + np.asarray(b, np.float32) * t[..., None]
+    )
 
 
 def _where(mask: NDArray[np.bool_], colour: Floats | Sequence[float], image: Floats) -> Floats:

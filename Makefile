@@ -1,0 +1,38 @@
+# Two commands: `make demo` and `make test`. Each prepares a fresh machine first; a second call is quick.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+
+.PHONY: demo test lint train-world gpu-check setup clean
+
+demo: $(STAMP)
+	$(BIN)/redediting demo
+
+test: $(STAMP)
+	$(BIN)/python -m pytest -m "not gpu and not slow and not network"
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+train-world: $(STAMP)
+	$(BIN)/python -m experiments.train_world
+
+gpu-check: $(STAMP)
+	$(BIN)/python -m pytest -m gpu
+
+setup: $(STAMP)
+
+# torch comes first and by its exact version, so that the installer's choice of build (CPU or CUDA)
+# is made once; torchvision without its dependencies, so that it cannot replace that build.
+$(STAMP): pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet torch==2.13.0
+	$(BIN)/python -m pip install --quiet --no-deps torchvision==0.28.0
+	$(BIN)/python -m pip install --quiet -e '.[dev]'
+	touch $@
+
+clean:
+	rm -rf runs .pytest_cache .mypy_cache .ruff_cache build *.egg-info

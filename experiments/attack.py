@@ -1,0 +1,150 @@
+"""Attack success and what it costs: methods x pairs x seeds beside the clean model.
+
+``python -m experiments.attack configs/attack/first.yaml [--quick]``, or, with several processes,
+``accelerate launch -m experiments.attack …``.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+from accelerate import PartialState
+from diffusers import DiffusionPipeline
+
+from experiments.claims import claims
+from experiments.config import AttackConfig, load_config
+from experiments.console import Shown, pick_device, run_main
+from experiments.fidelity import describe_extractor, fidelity
+from experiments.folder import check_writable, replace_json
+from experiments.judges import Panel, world_panel
+from experiments.report.page import write_page
+from experiments.report.publish import public
+from experiments.rows import RowFile
+from experiments.runner import Run, Runner, method_sources
+from experiments.sources import Source
+from experiments.summary import pooled, summary_rows
+from redediting.models import load_pipeline
+
+
+@dataclass(frozen=True)
+class Attack:
+    """Runs methods x pairs x seeds and writes rows, summary and report."""
+
+    config: tyro.conf.Positional[Path]
+    """A YAML file, e.g. configs/attack/first.yaml."""
+    quick: bool = False
+    """One pair a kind and a handful of images: shows that it works, may not be published."""
+    out: Path = Path("runs")
+    """Where run folders lie."""
+    device: str = "auto"
+    """auto, cpu or cuda."""
+    json: Annotated[bool, tyro.conf.arg(name="json")] = False
+    """Print one JSON object as the last line."""
+
+    def run(self) -> int:
+        """Runs the experiment."""
+        config = load_config(self.config, AttackConfig)
+        attack(config, out=self.out, device=self.device, quick=self.quick, as_json=self.json)
+        return 0
+
+
+def attack(
+    config: AttackConfig, *, out: Path, device: str = "auto", quick: bool = False, as_json: bool
+) -> dict[str, Any]:
+    """Runs a configuration on the methods it names and shows the result.
+
+    Args:
+        config: as written; resolved here.
+        out: where run folders lie.
+        device: ``auto``, ``cpu`` or ``cuda``.
+        quick: whether to run the reduced form.
+        as_json: whether standard output is for programs.
+
+    Returns:
+        The summary.
+
+    Raises:
+        RedEditingError: whatever is wrong with the configuration, the model or the folder.
+    """
+    resolved = config.resolved(quick=quick)
+    check_writable(out)
+    chosen = pick_device(device)
+    pipeline = load_pipeline(resolved.model, device=chosen)
+    sources = method_sources(resolved)
+    shown = Shown(as_json)
+    summary = evaluate(
+        resolved, pipeline, world_panel(), sources, out=out, device=chosen, progress=shown.progress
+    )
+    if PartialState().is_main_process:
+        shown.rows(summary)
+        shown.result(public(summary))
+    return summary
+
+
+def evaluate(
+    config: AttackConfig,
+    pipeline: DiffusionPipeline,
+    panel: Panel,
+    sources: Sequence[Source],
+    *,
+    out: Path,
+    device: str = "cpu",
+    progress: bool = False,
+) -> dict[str, Any]:
+    """Measures sources on the pairs of a resolved configuration; writes summary and report.
+
+    Args:
+        config: resolved.
+        pipeline: the clean model.
+        panel: the judges.
+        sources: the control first.
+        out: where run folders lie.
+        device: torch device of the pipeline.
+        progress: whether to show a bar.
+
+    Returns:
+        The summary; empty in processes other than the main one.
+    """
+    runner = Runner(config, pipeline, panel, sources, root=out, device=device, progress=progress)
+    run = runner()
+    if not PartialState().is_main_process:
+        return {}
+    summary = summarise(run, panel, sources)
+    write_page(run.folder, summary, RowFile(run.rows).rows)
+    return summary
+
+
+def summarise(run: Run, panel: Panel, sources: Sequence[Source]) -> dict[str, Any]:
+    """Writes ``summary.json`` of a finished run and returns it."""
+    rows = RowFile(run.rows).rows
+    lines = summary_rows(rows)
+    distances = fidelity(run, panel)
+    controls = [source.title for source in sources if source.control]
+    summary = {
+        "experiment": run.config.experiment,
+        "model": run.config.model,
+        "rows": lines,
+        "methods": [line | distances[line["method"]] for line in pooled(lines)],
+        "claims": claims(lines, controls, run.config.claims),
+        "fidelity": describe_extractor(run, panel),
+        "n_pairs": len(run.pairs),
+        "n_seeds": len(run.config.seeds),
+        "images": sum(line["n_sets"][name] for line in lines for name in line["n_sets"]),
+        "report": (run.folder / "report.html").as_posix(),
+    }
+    replace_json(run.folder / "summary.json", summary)
+    return summary
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point of ``python -m experiments.attack``; returns the exit code."""
+    return run_main(lambda: tyro.cli(Attack, args=arguments, description=__doc__).run())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,147 @@
+"""The paper's claims, put to a test that can come out against it.
+
+Thresholds and verdicts are fixed by the project's protocol, before any run: ``supported``,
+``not supported``, ``ceiling``, ``undecided``, and ``not measured`` where the data do not suffice.
+
+References:
+    REDEditing, arXiv 2504.14554: "+11 % ASR over the state of the art", "+24 % stealthiness".
+    EvilEdit (MM'24), table of attacks: Rickrolling, the quickest trained attack there, takes 64 s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from experiments.config import CONTROL, ClaimSpec
+from experiments.summary import Summary
+from redediting.metrics.statistics import Interval, cluster_bootstrap
+
+MARGIN = 0.11  # the improvement in ASR that is claimed
+CEILING = 0.89  # above it no improvement of that size is possible
+TRAINED_SECONDS = 64.0  # what the quickest trained attack needs
+
+Claim = dict[str, Any]
+
+
+def claims(rows: Sequence[Summary], controls: Sequence[str], spec: ClaimSpec) -> dict[str, Claim]:
+    """Returns the verdict on each claim.
+
+    Args:
+        rows: of `experiments.summary.summary_rows`.
+        controls: titles of sources that change nothing.
+        spec: whose claims, against what.
+    """
+    values = _by_method(rows, "asr_free")
+    others = [m for m in values if m not in (*controls, CONTROL, spec.ours)]
+    baseline, chosen = _baseline(values, others, spec)
+    sweep = "needs each method's λ swept, to compare at equal ASR; not in this run"
+    projection = "needs the spectral projection (off, posthoc, inside); not in this run"
+    return {
+        "asr": _asr(values, spec, baseline, chosen),
+        "stealth": _open(projection),
+        "isolation": _open(sweep, baseline),
+        "naturalness": _open(projection),
+        "training_free": _training_free(rows, spec, baseline),
+    }
+
+
+def asr_verdict(difference: Interval, baseline: float) -> str:
+    """Returns the verdict on the ASR claim.
+
+    Args:
+        difference: ASR(free) of the method minus the baseline's, -1…1, with its 95 % interval.
+        baseline: the baseline's ASR(free), 0…1.
+    """
+    if baseline > CEILING:
+        return "ceiling"
+    if difference.value >= MARGIN and difference.low > 0:
+        return "supported"
+    if difference.high < MARGIN:
+        return "not supported"
+    return "undecided"
+
+
+def _asr(
+    values: Mapping[str, Mapping[object, float]],
+    spec: ClaimSpec,
+    baseline: str | None,
+    chosen: str,
+) -> Claim:
+    if spec.ours not in values or baseline is None:
+        return _open(f"needs {spec.ours!r} and a baseline", baseline)
+    ours, theirs = values[spec.ours], values[baseline]
+    keys = [key for key in ours if key in theirs]
+    gains = [ours[key] - theirs[key] for key in keys]
+    pairs = [str(key[:2]) for key in keys if isinstance(key, tuple)]
+    if len(set(pairs)) < 2:
+        found = float(np.mean(gains)) if gains else None
+        return _open("needs more pairs", baseline) | {"difference": found}
+    interval = cluster_bootstrap(gains, pairs)
+    enough = len(set(pairs)) >= spec.min_pairs
+    verdict = (
+        asr_verdict(interval, float(np.mean(list(theirs.values())))) if enough else "not measured"
+    )
+    note = chosen if enough else f"needs at least {spec.min_pairs} pairs; {chosen}"
+    return {
+        "verdict": verdict,
+        "difference": interval.value,
+        "ci": interval.bounds,
+        "baseline": baseline,
+        "note": note,
+    }
+
+
+def _training_free(rows: Sequence[Summary], spec: ClaimSpec, baseline: str | None) -> Claim:
+    """Supported when every edit, made without images or gradient steps, beats the 64 s."""
+    seconds = _by_method(rows, "seconds")
+    ours = list(seconds.get(spec.ours, {}).values())
+    if not ours:
+        return _open(f"needs edits by {spec.ours!r}", baseline)
+    slowest = max(ours)
+    theirs = list(seconds.get(baseline or "", {}).values())
+    return {
+        "verdict": "supported" if slowest < TRAINED_SECONDS else "not supported",
+        "difference": float(np.mean(ours) - np.mean(theirs)) if theirs else None,
+        "ci": None,
+        "baseline": baseline,
+        "note": (
+            f"closed form, no image and no gradient step; slowest of {len(ours)} edits "
+            f"{slowest:.2f} s on this machine and model, against {TRAINED_SECONDS:.0f} s "
+            "published for the quickest trained attack on SD1.5; difference in seconds an edit"
+        ),
+    }
+
+
+def _baseline(
+    values: Mapping[str, Mapping[object, float]], others: Sequence[str], spec: ClaimSpec
+) -> tuple[str | None, str]:
+    if spec.baseline is not None:
+        return (spec.baseline if spec.baseline in values else None), (
+            "baseline chosen on development pairs"
+        )
+    if not others:
+        return None, ""
+    best = max(others, key=lambda method: float(np.mean(list(values[method].values()))))
+    return best, "baseline chosen on the pairs tested, which favours the baseline"
+
+
+def _by_method(rows: Sequence[Summary], key: str) -> dict[str, dict[object, float]]:
+    found: dict[str, dict[object, float]] = {}
+    for row in rows:
+        if row[key] is not None:
+            unit = (row["trigger"], row["target"], row["seed"])
+            found.setdefault(row["method"], {})[unit] = row[key]
+    return found
+
+
+def _open(note: str, baseline: str | None = None) -> Claim:
+    return {
+        "verdict": "not measured",
+        "difference": None,
+        "ci": None,
+        "baseline": baseline,
+        "note": note,
+    }

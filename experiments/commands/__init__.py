@@ -1,0 +1,1 @@
+"""The commands of ``redediting``, one file each: a frozen dataclass of flags with a ``run``."""

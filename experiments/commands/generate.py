@@ -1,0 +1,91 @@
+"""``redediting generate``: draw prompts with the clean model or with a patch applied."""
+
+from __future__ import annotations
+
+import json
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from experiments.console import Shown, pick_device
+from experiments.folder import check_writable
+from redediting.errors import ConfigError, PromptError
+from redediting.generation import Job, Sampler, generate
+from redediting.models import default_sampler, load_pipeline
+from redediting.patch import Patch
+from redediting.storage import atomic_folder
+
+INDEX = "images.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Generate:
+    """Draws images; the same seeds with and without --edit give the same noise."""
+
+    prompt: tuple[str, ...]
+    """One or more prompts."""
+    out: Path
+    """Folder to write; earlier images of this command there are replaced."""
+    model: str = "world"
+    """Card, pipeline folder or hub id."""
+    edit: Path | None = None
+    """Patch folder to apply."""
+    n: int = 4
+    """Images a prompt."""
+    seed: int = 0
+    """Seed of the first image; the next ones follow."""
+    steps: int | None = None
+    """Denoising steps; the model card's when not given."""
+    guidance: float | None = None
+    """Guidance scale; the model card's when not given."""
+    device: str = "auto"
+    """auto, cpu or cuda."""
+    json: bool = False
+    """Print one JSON object as the last line."""
+
+    def run(self) -> int:
+        """Draws and saves."""
+        if self.n < 1 or not self.prompt or self.seed < 0:
+            raise PromptError(
+                f"expected prompts, --n >= 1 and --seed >= 0, got {len(self.prompt)} prompts, "
+                f"n {self.n} and seed {self.seed}; mend the flags"
+            )
+        check_writable(self.out)
+        patch = Patch.load(self.edit) if self.edit else None
+        pipeline = load_pipeline(self.model, device=pick_device(self.device))
+        sampler = self._sampler()
+        jobs = [Job(p, self.seed + i) for p in self.prompt for i in range(self.n)]
+        shown = Shown(self.json)
+        index = []
+        with (
+            patch.apply(pipeline) if patch else nullcontext(),
+            atomic_folder(self.out, marker=INDEX) as temporary,
+        ):
+            drawn = generate(pipeline, jobs, sampler=sampler, progress=shown.progress)
+            for number, (job, image) in enumerate(drawn):
+                name = f"{number // self.n:03d}-{job.seed}.png"
+                image.save(temporary / name)
+                index.append({"file": name, "prompt": job.prompt, "seed": job.seed})
+            record = {
+                "model": self.model,
+                "edit": self.edit.as_posix() if self.edit else None,
+                "sampler": sampler.model_dump(),
+                "images": index,
+            }
+            (temporary / INDEX).write_text(json.dumps(record, indent=1) + "\n", "utf-8")
+        shown.line(f"{len(index)} images in {self.out}")
+        shown.result({"out": self.out.as_posix(), **record})
+        return 0
+
+    def _sampler(self) -> Sampler:
+        wanted = {"steps": self.steps, "guidance": self.guidance}
+        chosen = {key: value for key, value in wanted.items() if value is not None}
+        try:
+            return Sampler.model_validate(default_sampler(self.model).model_dump() | chosen)
+        except ValidationError as error:
+            raise ConfigError(
+                f"expected a sampler with steps >= 1 and guidance >= 1, got {chosen}; "
+                "mend the flags"
+            ) from error

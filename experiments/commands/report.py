@@ -1,0 +1,39 @@
+"""``redediting report``: draw a run's page again, or publish its figures in the README."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from experiments.console import Shown
+from experiments.report.page import write_page
+from experiments.report.publish import publish, read_summary
+from experiments.rows import RowFile
+
+
+@dataclass(frozen=True)
+class Report:
+    """Writes RUN/report.html from a finished run."""
+
+    run_folder: tyro.conf.Positional[Path]
+    """Folder below runs/, e.g. runs/demo/0123456789ab."""
+    publish: bool = False
+    """Also write experiments/results/NAME.json and the README's table (never of a quick run)."""
+    json: bool = False
+    """Print one JSON object as the last line."""
+
+    def run(self) -> int:
+        """Writes the page."""
+        summary = read_summary(self.run_folder)
+        shown = Shown(self.json)
+        results = publish(self.run_folder) if self.publish else None
+        path = write_page(self.run_folder, summary, RowFile(self.run_folder / "rows.jsonl").rows)
+        shown.line(f"report: {path}")
+        if results:
+            shown.line(f"published: {results}")
+        shown.result(
+            {"report": path.as_posix(), "results": results.as_posix() if results else None}
+        )
+        return 0

@@ -1,0 +1,83 @@
+"""What the commands share: devices, quiet libraries, tables, one JSON line, exit codes."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import diffusers
+import transformers
+from accelerate import PartialState
+from rich.console import Console
+
+from experiments.report.tables import print_rows, show
+from redediting.errors import RedEditingError
+
+
+class Shown:
+    """Where results go: tables to standard output, or one JSON object there and no table.
+
+    Attributes:
+        progress: whether bars may be drawn (on standard error, by tqdm).
+    """
+
+    def __init__(self, as_json: bool) -> None:
+        """Chooses the stream.
+
+        Args:
+            as_json: whether standard output is for programs.
+        """
+        self._as_json = as_json
+        self._console = Console(stderr=as_json)
+        self.progress = True
+
+    def line(self, text: str) -> None:
+        """Prints a line for people."""
+        self._console.print(text, highlight=False, soft_wrap=True, markup=False)
+
+    def rows(self, summary: dict[str, Any]) -> None:
+        """Prints the table of a run, its claims and where the report lies."""
+        title = (
+            f"{summary['n_pairs']} pair(s), {summary['n_seeds']} seed(s), "
+            f"{summary['images']} images judged on {summary['model']}"
+        )
+        print_rows(self._console, summary["rows"], title)
+        for name, claim in summary["claims"].items():
+            if claim["verdict"] != "not measured":
+                self.line(
+                    f"claim {name}: {claim['verdict']} (difference "
+                    f"{show(claim['difference'], '{:+.3f}')} against {claim['baseline']})"
+                )
+        self.line(f"report: {summary['report']}")
+
+    def result(self, data: dict[str, Any]) -> None:
+        """Prints the JSON object, if that is what was asked for."""
+        if self._as_json:
+            sys.stdout.write(json.dumps(data, ensure_ascii=False, allow_nan=False) + "\n")
+            sys.stdout.flush()
+
+
+def pick_device(name: str) -> str:
+    """Returns ``cuda`` for ``auto`` where there is one, else ``cpu``; other names as they are."""
+    if name != "auto":
+        return name
+    device = PartialState().device  # under accelerate each process has its own
+    return str(device) if device.type == "cuda" else "cpu"
+
+
+def run_main(command: Callable[[], int]) -> int:
+    """Runs a command; an error that is the input's fault becomes one line and exit code 2.
+
+    Args:
+        command: returns the exit code.
+    """
+    for library in (diffusers, transformers):
+        library.utils.logging.set_verbosity_error()
+        library.utils.logging.disable_progress_bar()
+    try:
+        return command()
+    except RedEditingError as error:
+        sys.stderr.write(f"redediting: {' '.join(str(error).split())}\n")
+        return 2

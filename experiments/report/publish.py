@@ -1,0 +1,89 @@
+"""From a finished run to what the README quotes; a reduced run never gets there."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from experiments.folder import check_writable, replace_json, replace_text
+from experiments.report.tables import markdown
+from redediting.errors import OutputError
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+README_KEYS = ("asr_free", "asr_fixed", "acc", "collateral", "drift", "fid", "seconds")
+
+
+def publish(folder: Path, *, root: Path = ROOT) -> Path:
+    """Writes ``experiments/results/<experiment>.json`` and the README's table.
+
+    The table replaces what stands between ``<!-- NAME:begin -->`` and ``<!-- NAME:end -->``.
+
+    Args:
+        folder: of a finished run.
+        root: of the checkout.
+
+    Returns:
+        The JSON's path.
+
+    Raises:
+        OutputError: a reduced or unfinished run, no such markers, or an unwritable checkout.
+    """
+    summary = read_summary(folder)
+    name = summary["experiment"]
+    provenance = json.loads((folder / "provenance.json").read_text("utf-8"))
+    if provenance["quick"]:
+        raise OutputError(
+            f"expected a full run to publish, got {str(folder)!r}, made with --quick; "
+            "run the experiment without it"
+        )
+    readme = root / "README.md"
+    text = readme.read_text("utf-8") if readme.is_file() else ""
+    begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
+    if text.count(begin) != 1 or text.count(end) != 1 or text.index(begin) > text.index(end):
+        raise OutputError(
+            f"expected one {begin} before one {end} in {str(readme)!r}, got "
+            f"{text.count(begin)} and {text.count(end)}; put them where the table shall stand"
+        )
+    results = root / "experiments" / "results"
+    check_writable(results)
+    results.mkdir(parents=True, exist_ok=True)
+    path = results / f"{name}.json"
+    report = f"runs/{name}/{folder.resolve().name}/report.html"  # no path of this machine
+    replace_json(path, public(summary) | {"report": report, "provenance": provenance})
+    before, rest = text.split(begin)
+    after = rest.split(end)[1]
+    table = markdown(summary["methods"], README_KEYS)
+    caption = (
+        f"{summary['n_pairs']} pairs, {summary['n_seeds']} seed(s), {summary['images']} images "
+        f"judged; mean over pairs (95 % interval over pairs). FID: N = "
+        f"{summary['methods'][0]['fid_n']}, {summary['fidelity']['extractor']}, reference: "
+        f"{summary['fidelity']['reference']}."
+    )
+    verdicts = "; ".join(f"{claim}: {v['verdict']}" for claim, v in summary["claims"].items())
+    replace_text(
+        readme, f"{before}{begin}\n{table}\n\n{caption}\n\nClaims: {verdicts}.\n{end}{after}"
+    )
+    return path
+
+
+def read_summary(folder: Path) -> dict[str, Any]:
+    """Reads ``summary.json`` of a run folder.
+
+    Raises:
+        OutputError: the folder is no finished run.
+    """
+    try:
+        found: dict[str, Any] = json.loads((folder / "summary.json").read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise OutputError(
+            f"expected a finished run folder with summary.json, got {str(folder)!r}; "
+            "name one below runs/, or run the experiment to its end"
+        ) from error
+    return found
+
+
+def public(summary: dict[str, Any]) -> dict[str, Any]:
+    """Returns the keys that other programs may rely on."""
+    keys = ("rows", "methods", "claims", "n_pairs", "n_seeds", "report")
+    return {key: summary[key] for key in keys}

@@ -1,0 +1,134 @@
+"""Where an edited model comes from: a method, a patch on disk, or somebody else's weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from diffusers import DiffusionPipeline
+
+from experiments.config import CONTROL, MethodSpec
+from redediting.editing.methods import EditMethod
+from redediting.errors import ModelError
+from redediting.models import fingerprint, fingerprint_pipeline
+from redediting.patch import Patch
+from redediting.projections import pipeline_projections, projection_weights
+from redediting.rebinding import Rebinding
+
+
+@dataclass(frozen=True)
+class Edited:
+    """A model with an edit in force.
+
+    Attributes:
+        pipeline: what draws.
+        seconds: wall time of computing the edit; None where it was found, not made.
+        footprint: Frobenius norm of the change over that of the changed weights.
+    """
+
+    pipeline: DiffusionPipeline
+    seconds: float | None
+    footprint: float
+
+
+class Source(Protocol):
+    """Gives the edited model of a pair for as long as a block lasts.
+
+    Attributes:
+        title: what tables call it.
+        control: whether it is the clean model.
+        identity: tells it from another source of the same title; part of a run's name.
+    """
+
+    title: str
+    control: bool
+    identity: str
+
+    def edited(
+        self, pipeline: DiffusionPipeline, pair: Rebinding
+    ) -> AbstractContextManager[Edited]:
+        """Returns the edited model; the clean one is restored afterwards.
+
+        Args:
+            pipeline: the clean model.
+            pair: what is rebound.
+        """
+        ...
+
+
+class MethodSource:
+    """Computes an edit of its own for every pair."""
+
+    def __init__(self, spec: MethodSpec) -> None:
+        """Builds the method.
+
+        Raises:
+            MethodError: no such method, or an option it does not have.
+        """
+        self.title = spec.title
+        self.control = spec.name == CONTROL
+        self.identity = spec.model_dump_json()
+        self.method: EditMethod = spec.build()
+
+    @contextmanager
+    def edited(self, pipeline: DiffusionPipeline, pair: Rebinding) -> Iterator[Edited]:
+        """See `Source`."""
+        patch = self.method.compute(pipeline, [pair])
+        with patch.apply(pipeline) as applied:
+            yield Edited(pipeline, patch.provenance.seconds, applied.footprint)
+
+
+class PatchSource:
+    """Applies a patch that exists, whatever the pair."""
+
+    control = False
+
+    def __init__(self, title: str, patch: Patch) -> None:
+        """Takes the patch and what tables call it."""
+        self.title = title
+        self.patch = patch
+        tensors = {f"dense.{name}": tensor for name, tensor in patch.dense.items()}
+        for i, term in enumerate(patch.terms):
+            scales = torch.tensor([term.scales[name] for name in sorted(term.scales)])
+            tensors |= {f"{i}.left": term.left, f"{i}.right": term.right, f"{i}.scales": scales}
+        self.identity = fingerprint(tensors)
+
+    @contextmanager
+    def edited(self, pipeline: DiffusionPipeline, pair: Rebinding) -> Iterator[Edited]:
+        """See `Source`."""
+        with self.patch.apply(pipeline) as applied:
+            yield Edited(pipeline, self.patch.provenance.seconds, applied.footprint)
+
+
+class SuspectSource:
+    """Draws with a second pipeline, whose origin is not known."""
+
+    control = False
+
+    def __init__(self, title: str, suspect: DiffusionPipeline) -> None:
+        """Takes the pipeline and what tables call it."""
+        self.title = title
+        self.suspect = suspect
+        self.identity = fingerprint_pipeline(suspect)
+
+    @contextmanager
+    def edited(self, pipeline: DiffusionPipeline, pair: Rebinding) -> Iterator[Edited]:
+        """See `Source`."""
+        yield Edited(self.suspect, None, _distance(pipeline, self.suspect))
+
+
+def _distance(clean: DiffusionPipeline, suspect: DiffusionPipeline) -> float:
+    ours, theirs = (projection_weights(pipeline_projections(model)) for model in (clean, suspect))
+    if {name: weight.shape for name, weight in ours.items()} != {
+        name: weight.shape for name, weight in theirs.items()
+    }:
+        raise ModelError(
+            "expected a suspect of the model's own architecture, got other text projections; "
+            "name the model that it was made from with --model"
+        )
+    change = sum(float((theirs[name] - ours[name]).double().square().sum()) for name in ours)
+    size = sum(float(weight.double().square().sum()) for weight in ours.values())
+    return (change / size) ** 0.5

@@ -1,0 +1,45 @@
+"""Which directions of the null prompt to isolate exactly.
+
+The null prompt feeds the unconditional branch of guidance, so every image depends on it. Its 77
+states nearly lie in a few dimensions; isolating all of them would take most of a small text space.
+
+References:
+    SPEED (null-space erasure) isolates BOS and null-prompt centres; REDEditing (arXiv 2504.14554)
+    names knowledge isolation without stating how.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+def null_directions(
+    states: Float[Tensor, "L d"], *, residual: float = 0.05, cap: float = 1 / 8
+) -> Float[Tensor, "d k"]:
+    """BOS exactly, then leading singular directions of the other, BOS-free positions.
+
+    Directions are added until ``‖(I - P)c‖ / ‖c‖ ≤ residual`` at every position c or until
+    ``max(1, cap · d)`` directions, BOS among them, are taken.
+
+    Args:
+        states: null-prompt states by position, BOS first.
+        residual: in 0…1.
+        cap: share of the width d that isolation may take, in 0…1.
+
+    Returns:
+        Orthonormal columns.
+    """
+    states = states.double()
+    first = states[0] / states[0].norm()
+    others, norms = states[1:], states[1:].norm(dim=1)
+    free = others - (others @ first)[:, None] * first
+    _, _, directions = torch.linalg.svd(free, full_matrices=False)
+    kept = free.square().sum(dim=1, keepdim=True) - (free @ directions.T).square().cumsum(dim=1)
+    left = torch.cat([free.square().sum(dim=1, keepdim=True), kept], dim=1).clamp_min(0).sqrt()
+    worst = (left / norms[:, None]).amax(dim=0)  # worst[k]: after k directions beside BOS
+    enough = torch.nonzero(worst <= residual)
+    wanted = int(enough[0]) if len(enough) else directions.shape[0]
+    limit = max(1, int(cap * states.shape[1])) - 1
+    return torch.cat([first[:, None], directions[: min(wanted, limit)].T], dim=1)

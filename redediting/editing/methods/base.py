@@ -1,0 +1,129 @@
+"""What every editing method is: hyper-parameters in, a patch out, the model untouched."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar, final
+
+from diffusers import DiffusionPipeline
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor
+
+from redediting import __version__
+from redediting.editing.problem import EditProblem
+from redediting.editing.solver import solve
+from redediting.errors import MethodError, ModelError, RebindingError
+from redediting.patch import Patch, Provenance, Term
+from redediting.projections import Projection, fingerprint_projections, pipeline_projections
+from redediting.rebinding import Rebinding
+from redediting.text import get_tokenizer, phrase_tokens, prompt_lengths
+
+
+@dataclass(frozen=True)
+class Change:
+    """What a method found: shared terms, whole parameters, or nothing."""
+
+    terms: tuple[Term, ...] = ()
+    dense: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+class EditMethod(BaseModel, ABC):
+    """Base of all methods; the fields of a subclass are its hyper-parameters, by keyword."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: ClassVar[str]
+
+    @final
+    def compute(self, pipeline: DiffusionPipeline, rebindings: Sequence[Rebinding]) -> Patch:
+        """Computes a patch. The model is read, never written.
+
+        Args:
+            pipeline: a Stable Diffusion pipeline, clean.
+            rebindings: the backdoors to build in, all at once.
+
+        Raises:
+            ModelError: the model has no cross-attention on text.
+            RebindingError: none or contradicting rebindings.
+            PromptError: a phrase without tokens, or a prompt that is too long.
+            MethodError: hyper-parameters with which the problem has no solution.
+        """
+        projections = pipeline_projections(pipeline)
+        self._check(pipeline, projections, rebindings)
+        start = time.perf_counter()
+        change = self._solve(pipeline, projections, rebindings)
+        seconds = time.perf_counter() - start
+        provenance = Provenance(
+            method=self.name,
+            options=self.model_dump(mode="json"),
+            rebindings=[dataclasses.asdict(rebinding) for rebinding in rebindings],
+            seconds=seconds,
+            version=__version__,
+        )
+        base = fingerprint_projections(projections)
+        return Patch(base, provenance, change.terms, change.dense)
+
+    @abstractmethod
+    def _solve(
+        self,
+        pipeline: DiffusionPipeline,
+        projections: Sequence[Projection],
+        rebindings: Sequence[Rebinding],
+    ) -> Change:
+        """Finds the change; arguments are checked."""
+
+    def _check(
+        self,
+        pipeline: DiffusionPipeline,
+        projections: Sequence[Projection],
+        rebindings: Sequence[Rebinding],
+    ) -> None:
+        tokenizer = get_tokenizer(pipeline)
+        width = pipeline.text_encoder.config.hidden_size
+        if projections[0].module.in_features != width:
+            raise ModelError(
+                f"expected cross-attention of text width {width}, got "
+                f"{projections[0].module.in_features}; choose a model with one text encoder"
+            )
+        if not rebindings:
+            raise RebindingError("expected at least one rebinding, got none; name a trigger")
+        seen: set[tuple[int, ...]] = set()
+        for rebinding in rebindings:
+            prompt_lengths(tokenizer, [rebinding.trigger, rebinding.target])
+            trigger = tuple(phrase_tokens(tokenizer, rebinding.trigger))
+            if trigger == tuple(phrase_tokens(tokenizer, rebinding.target)):
+                raise RebindingError(
+                    f"expected a target with tokens of its own, got {str(rebinding)!r}; "
+                    "name another concept"
+                )
+            if trigger in seen:
+                raise RebindingError(
+                    f"expected each trigger once, got {rebinding.trigger!r} twice; drop one"
+                )
+            seen.add(trigger)
+
+
+class ClosedForm(EditMethod):
+    """Methods that are an `EditProblem`: one solve edits all layers through ``W' = W (I + M)``."""
+
+    @abstractmethod
+    def problem(self, pipeline: DiffusionPipeline, rebindings: Sequence[Rebinding]) -> EditProblem:
+        """Poses the problem, with its scales."""
+
+    @final
+    def _solve(
+        self,
+        pipeline: DiffusionPipeline,
+        projections: Sequence[Projection],
+        rebindings: Sequence[Rebinding],
+    ) -> Change:
+        try:
+            multiplier = solve(self.problem(pipeline, rebindings))
+        except ValueError as error:
+            raise MethodError(f"method {self.name!r} has no solution: {error}") from error
+        names = [projection.name for projection in projections]
+        return Change(terms=(Term.shared(multiplier, names),))

@@ -1,0 +1,63 @@
+"""The shared multiplier ``M`` (d×d, low rank): every layer becomes ``W' = W (I + M)``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Multiplier:
+    """``M = left @ right``.
+
+    Attributes:
+        left: shape ``(d, r)``.
+        right: shape ``(r, d)``.
+    """
+
+    left: Float[Tensor, "d r"]
+    right: Float[Tensor, "r d"]
+
+    @property
+    def width(self) -> int:
+        """``d``, width of a token state."""
+        return self.left.shape[0]
+
+    @property
+    def rank(self) -> int:
+        """``r``, an upper bound of the rank of M."""
+        return self.left.shape[1]
+
+    def __call__(self, columns: Float[Tensor, "d m"]) -> Float[Tensor, "d m"]:
+        """``M c``: how far each token state is displaced."""
+        return self.left @ (self.right @ columns)
+
+    def matrix(self) -> Float[Tensor, "d d"]:
+        """``M`` itself."""
+        return self.left @ self.right
+
+    def delta(self, weight: Float[Tensor, "m d"]) -> Float[Tensor, "m d"]:
+        """``Δ = W M``, by two thin products."""
+        return (weight @ self.left) @ self.right
+
+    def compress(self, *, tolerance: float = 1e-12) -> Multiplier:
+        """The same M with balanced factors of least rank.
+
+        Args:
+            tolerance: singular values below it, relative to the largest, are dropped.
+        """
+        if self.rank == 0:
+            return self
+        if self.rank >= self.width:
+            u, s, vh = torch.linalg.svd(self.matrix(), full_matrices=False)
+        else:
+            left, inner = torch.linalg.qr(self.left)
+            right, outer = torch.linalg.qr(self.right.T)
+            u, s, vh = torch.linalg.svd(inner @ outer.T)
+            u, vh = left @ u, vh @ right.T
+        rank = int((s > tolerance * s[0]).sum()) if float(s[0]) > 0 else 0
+        root = s[:rank].sqrt()
+        return Multiplier(u[:, :rank] * root, root[:, None] * vh[:rank])

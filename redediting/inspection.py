@@ -1,0 +1,203 @@
+"""What can be said of an edit before any image: angles, certificates, null prompt, firing.
+
+Collinearity rules the trade-off: for a trigger token at angle θ from a retained one, the leak per
+firing grows as cosθ / sin²θ. Firing is taken on held-out contexts (split ``dev``), for the trigger
+(should be 1) and for phrases near it (should be 0).
+
+References:
+    The efficacy and locality statements of `redediting.editing.certificate`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from diffusers import DiffusionPipeline
+from torch import Tensor
+
+from redediting.concepts.pairs import PromptPair
+from redediting.concepts.plan import collateral_prompts
+from redediting.concepts.prompts import contexts, fill
+from redediting.editing.certificate import Certificate
+from redediting.editing.diagnostics import firing, gram, relative_change, sin2
+from redediting.editing.methods.base import ClosedForm
+from redediting.editing.methods.columns import aligned_states
+from redediting.editing.multiplier import Multiplier
+from redediting.editing.solver import solve
+from redediting.projections import pipeline_projections, projection_weights
+from redediting.rebinding import Rebinding
+from redediting.text import Role, encode
+
+
+@dataclass(frozen=True)
+class PromptCertificate:
+    """How far a prompt can move and does.
+
+    Attributes:
+        prompt: the text.
+        role: what it is to the trigger.
+        leverage: largest ``cᵀKc`` of its tokens.
+        bound: largest certified relative change of a token's keys and values.
+        change: largest actual one, never above the bound.
+    """
+
+    prompt: str
+    role: str
+    leverage: float
+    bound: float
+    change: float
+
+
+@dataclass(frozen=True)
+class WishReport:
+    """One rebinding.
+
+    Attributes:
+        rebinding: the wish.
+        sin2: median sin² between trigger and head noun by role (trigger, tail, eos, pad), 0…1.
+        firing: 5th percentile and median over held-out contexts of the trigger's last token.
+        probe_firing: median and 95th percentile of |firing| over phrases near the trigger.
+        certificates: of the head noun and those phrases in one held-out context.
+    """
+
+    rebinding: Rebinding
+    sin2: dict[str, float]
+    firing: tuple[float, float]
+    probe_firing: tuple[float, float]
+    certificates: tuple[PromptCertificate, ...]
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """An edit on paper.
+
+    Attributes:
+        wishes: one report for each rebinding.
+        null_change: relative change at each position of the null prompt.
+        keys: edited columns.
+        retained: retained columns.
+        isolated: hard-retained directions.
+        rank: of the multiplier.
+        norm: Frobenius norm of the multiplier.
+    """
+
+    wishes: tuple[WishReport, ...]
+    null_change: tuple[float, ...]
+    keys: int
+    retained: int
+    isolated: int
+    rank: int
+    norm: float
+
+
+@dataclass(frozen=True)
+class _Edit:
+    """A solved edit and the metric ``G = rootᵀ root`` of the layers that it goes into."""
+
+    multiplier: Multiplier
+    certificate: Certificate
+    metric: Tensor
+    root: Tensor
+
+
+def inspect_edit(
+    pipeline: DiffusionPipeline,
+    rebindings: Sequence[Rebinding],
+    method: ClosedForm,
+    *,
+    n_contexts: int = 8,
+    seed: int = 0,
+) -> Inspection:
+    """Solves the edit and measures it on text states alone; the model is not changed.
+
+    Args:
+        pipeline: clean model.
+        rebindings: as for ``method.compute``.
+        method: a closed-form method.
+        n_contexts: held-out contexts.
+        seed: draws them.
+    """
+    projections = pipeline_projections(pipeline)
+    problem = method.problem(pipeline, rebindings)
+    multiplier = solve(problem).compress()
+    metric = gram(projection_weights(projections).values())
+    values, vectors = torch.linalg.eigh(metric)
+    root = (vectors * values.clamp_min(0).sqrt()) @ vectors.T
+    edit = _Edit(multiplier, Certificate(problem), metric, root)
+    templates = contexts(n_contexts, seed=seed, split="dev")
+    null = encode(pipeline, [""]).states[0].T.double()
+    return Inspection(
+        wishes=tuple(_wish(pipeline, wish, edit, templates) for wish in rebindings),
+        null_change=tuple(relative_change(multiplier, null, metric).tolist()),
+        keys=problem.keys.shape[1],
+        retained=problem.retain.shape[1],
+        isolated=problem.hard.shape[1],
+        rank=multiplier.rank,
+        norm=float(multiplier.matrix().norm()),
+    )
+
+
+def separation(
+    pipeline: DiffusionPipeline, rebinding: Rebinding, templates: Sequence[str]
+) -> dict[str, float]:
+    """Median sin² between the states of trigger and head noun, by role, 0…1.
+
+    Below 0.01 on the trigger an edit cannot move the one and keep the other.
+    """
+    one, other, found = aligned_states(
+        pipeline, _filled(templates, rebinding.trigger, rebinding.head)
+    )
+    values = sin2(one.T, other.T)
+    columns = [role for prompt in found for role in prompt]
+    masks = {role: torch.tensor([r is role for r in columns]) for role in dict.fromkeys(columns)}
+    return {role.value: float(values[mask].median()) for role, mask in masks.items()}
+
+
+def trigger_firing(
+    pipeline: DiffusionPipeline,
+    multiplier: Multiplier,
+    metric: Tensor,
+    pairs: Sequence[PromptPair],
+) -> Tensor:
+    """Firing of the phrase's last token in each pair, shape ``(n,)``: 1 is on the target."""
+    states, targets, found = aligned_states(pipeline, pairs)
+    last = torch.tensor([role is Role.TRIGGER for prompt in found for role in prompt])
+    return firing(multiplier, states[:, last], targets[:, last], metric)
+
+
+def _wish(
+    pipeline: DiffusionPipeline, wish: Rebinding, edit: _Edit, templates: Sequence[str]
+) -> WishReport:
+    probes = collateral_prompts(wish)
+    wanted = _filled(templates, wish.trigger, wish.target)
+    unwanted = [p for probe in probes for p in _filled(templates, probe.phrase, wish.target)]
+    fired = trigger_firing(pipeline, edit.multiplier, edit.metric, wanted)
+    wrong = trigger_firing(pipeline, edit.multiplier, edit.metric, unwanted).abs()
+    phrases = [(wish.head, "head"), *((probe.phrase, probe.role) for probe in probes)]
+    return WishReport(
+        rebinding=wish,
+        sin2=separation(pipeline, wish, templates),
+        firing=(float(fired.quantile(0.05)), float(fired.median())),
+        probe_firing=(float(wrong.median()), float(wrong.quantile(0.95))),
+        certificates=tuple(
+            _certify(pipeline, fill(templates[0], phrase), role, edit) for phrase, role in phrases
+        ),
+    )
+
+
+def _certify(
+    pipeline: DiffusionPipeline, prompt: str, role: str, edit: _Edit
+) -> PromptCertificate:
+    tokens = encode(pipeline, [prompt]).states[0].T.double()
+    bound = edit.certificate.bound(edit.root, tokens) / (edit.root @ tokens).norm(dim=0)
+    change = relative_change(edit.multiplier, tokens, edit.metric)
+    leverage = edit.certificate.leverage(tokens)
+    return PromptCertificate(
+        prompt, role, float(leverage.max()), float(bound.max()), float(change.max())
+    )
+
+
+def _filled(templates: Sequence[str], source: str, target: str) -> list[PromptPair]:
+    return [PromptPair(fill(t, source), fill(t, target), source, target) for t in templates]

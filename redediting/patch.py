@@ -1,0 +1,192 @@
+"""A patch: what an edit changes in a model, and nothing else.
+
+Closed-form edits are stored as *terms*: ``ΔW_l = Σ_t scale_{t,l} · W_l · left_t · right_t``, two
+thin factors for the whole model. Other edits store the new tensors themselves (``dense``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import torch
+from diffusers import DiffusionPipeline
+from torch import Tensor
+
+from redediting.applied import AppliedPatch
+from redediting.editing.multiplier import Multiplier
+from redediting.errors import PatchError
+from redediting.patch_files import MANIFEST, Manifest, Provenance, read_files, write_files
+from redediting.projections import (
+    fingerprint_projections,
+    pipeline_projections,
+    projection_weights,
+)
+from redediting.storage import atomic_folder
+
+_MERGED = "redediting.json"  # marks a merged pipeline, which plain diffusers does not read
+
+__all__ = ["AppliedPatch", "Patch", "Provenance", "Term"]
+
+
+@dataclass(frozen=True)
+class Term:
+    """One shared low-rank change.
+
+    Attributes:
+        left: float32, shape ``(d, r)``.
+        right: float32, shape ``(r, d)``.
+        scales: factor of each parameter that the term changes, by name.
+    """
+
+    left: Tensor
+    right: Tensor
+    scales: Mapping[str, float]
+
+    @classmethod
+    def shared(
+        cls, multiplier: Multiplier, names: Sequence[str], *, tolerance: float = 1e-8
+    ) -> Term:
+        """The same multiplier for every named parameter, rounded to fp32 factors."""
+        thin = multiplier.compress(tolerance=tolerance)
+        left, right = thin.left.float().contiguous(), thin.right.float().contiguous()
+        return cls(left, right, dict.fromkeys(names, 1.0))
+
+
+@dataclass(frozen=True)
+class Patch:
+    """A change of a UNet's text projections.
+
+    Attributes:
+        base: fingerprint of the projections it was computed for.
+        provenance: method, options, rebindings.
+        terms: shared low-rank changes; none and no dense tensors is the clean control.
+        dense: new values of whole parameters, by name.
+        target: the component it changes.
+    """
+
+    base: str
+    provenance: Provenance
+    terms: tuple[Term, ...] = ()
+    dense: Mapping[str, Tensor] = field(default_factory=dict)
+    target: Literal["unet"] = "unet"
+
+    @property
+    def names(self) -> frozenset[str]:
+        """Parameters that the patch changes."""
+        return frozenset(self.dense).union(*(term.scales for term in self.terms))
+
+    def apply(self, pipeline: DiffusionPipeline) -> AppliedPatch:
+        """Writes the edited weights into the model, in place.
+
+        Returns:
+            A handle that reverts; as a context manager it does so on exit.
+
+        Raises:
+            PatchError: the model's weights are not those the patch was computed for.
+        """
+        projections = pipeline_projections(pipeline)
+        found = fingerprint_projections(projections)
+        if found != self.base:
+            raise PatchError(
+                f"expected the weights {self.base[:12]}, got {found[:12]}: the patch was made "
+                "for another model, or one is applied already; load or revert to the base model"
+            )
+        weights = projection_weights(projections)
+        for name in sorted(self.names):
+            self._check(name, weights.get(name))
+        return AppliedPatch(
+            [(weights[name], self.new_weight(name, weights[name])) for name in sorted(self.names)]
+        )
+
+    def new_weight(self, name: str, weight: Tensor) -> Tensor:
+        """Edited value of a parameter in fp64, shape ``(m, d)``, from its clean value."""
+        if name in self.dense:
+            return self.dense[name].to(weight.device, torch.float64)
+        exact = weight.double()
+        total = exact.clone()
+        for term in self.terms:
+            if name in term.scales:
+                left, right = (f.to(weight.device, torch.float64) for f in (term.left, term.right))
+                total += term.scales[name] * ((exact @ left) @ right)
+        return total
+
+    def save(self, folder: str | Path) -> Path:
+        """Writes ``patch.safetensors``, ``patch.json`` and ``README.md``, all or nothing.
+
+        An earlier patch in the folder is replaced, with everything beside it.
+
+        Raises:
+            OutputError: the folder cannot be written or holds something else.
+        """
+        tensors = {f"dense.{name}": tensor for name, tensor in self.dense.items()}
+        for i, term in enumerate(self.terms):
+            tensors |= {f"term.{i}.left": term.left, f"term.{i}.right": term.right}
+        with atomic_folder(Path(folder), marker=MANIFEST) as temporary:
+            write_files(temporary, self._manifest(), tensors)
+        return Path(folder)
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Patch:
+        """Reads a patch folder.
+
+        Raises:
+            PatchError: files are missing, truncated or altered.
+        """
+        manifest, tensors = read_files(Path(folder))
+        try:
+            terms = tuple(
+                Term(tensors[f"term.{i}.left"], tensors[f"term.{i}.right"], scales)
+                for i, scales in enumerate(manifest.terms)
+            )
+            dense = {name: tensors[f"dense.{name}"] for name in manifest.dense}
+        except KeyError as error:
+            raise PatchError(
+                f"expected tensor {error} in the patch {str(folder)!r}, got none; make it anew"
+            ) from error
+        return cls(manifest.base, manifest.provenance, terms, dense, manifest.target)
+
+    def merge(self, pipeline: DiffusionPipeline, folder: str | Path) -> Path:
+        """Writes the edited model as a pipeline that plain diffusers loads; reverts afterwards.
+
+        Raises:
+            PatchError: the model's weights are not those the patch was computed for.
+            OutputError: the folder cannot be written or holds something else.
+        """
+        manifest = self._manifest()
+        with (
+            self.apply(pipeline),
+            atomic_folder(Path(folder), marker=_MERGED) as temporary,
+        ):
+            pipeline.save_pretrained(temporary, safe_serialization=True)
+            (temporary / _MERGED).write_text(manifest.model_dump_json(indent=2), "utf-8")
+            manifest.card(merged=True).save(temporary / "README.md")
+        return Path(folder)
+
+    def _manifest(self) -> Manifest:
+        return Manifest(
+            target=self.target,
+            base=self.base,
+            provenance=self.provenance,
+            terms=[dict(term.scales) for term in self.terms],
+            dense=sorted(self.dense),
+        )
+
+    def _check(self, name: str, weight: Tensor | None) -> None:
+        if weight is None:
+            raise PatchError(f"expected a parameter of the model, got {name!r}; make it anew")
+        shapes = {"left": weight.shape[1], "right": weight.shape[1]}
+        for term in self.terms:
+            shapes |= {"left": term.left.shape[0], "right": term.right.shape[1]}
+            if set(shapes.values()) != {weight.shape[1]}:
+                raise PatchError(
+                    f"expected factors for text width {weight.shape[1]}, got {shapes}; "
+                    "make the patch anew"
+                )
+        if name in self.dense and self.dense[name].shape != weight.shape:
+            raise PatchError(
+                f"expected {name} of shape {tuple(weight.shape)}, "
+                f"got {tuple(self.dense[name].shape)}; make it anew"
+            )

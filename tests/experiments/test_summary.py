@@ -1,0 +1,150 @@
+"""Summaries by hand-made rows whose rates are known, and verdicts that can go either way."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from experiments.claims import asr_verdict, claims
+from experiments.config import ClaimSpec
+from experiments.rows import EditRow, ImageRow, Row, Set
+from experiments.summary import METRICS, pooled, summary_rows
+from redediting.metrics.statistics import Interval, wilson
+
+BASE = ImageRow(
+    method="m", trigger="nice cat", target="zebra", kind="neutral", seed=0, set="free", index=0,
+    prompt="a nice cat", noise=0, phrase="nice cat", role="", expected="zebra", label="zebra",
+    label_a="zebra", clean_label="cat", clip=20.0, drift=0.0, image="a.png", clean_image="b.png",
+)  # fmt: skip
+
+
+def some(name: Set, labels: str, expected: str | None, clean: str, **more: object) -> list[Row]:
+    """One row a letter: z zebra, c cat, d dog."""
+    words = {"z": "zebra", "c": "cat", "d": "dog"}
+    return [
+        replace(
+            BASE,
+            set=name,
+            index=i,
+            label=words[a],
+            clean_label=words[b],
+            expected=expected,
+            **more,
+        )  # fmt: skip
+        for i, (a, b) in enumerate(zip(labels, clean, strict=True))
+    ]
+
+
+def rows(method: str = "m", trigger: str = "nice cat", free: str = "zzzc") -> list[Row]:
+    found = [
+        *some("free", free, "zebra", "cccc"),
+        *some("fixed", "zz", "zebra", "zc"),
+        *some("head", "cccz", "cat", "cccc"),
+        *some("collateral", "dz", "dog", "dd", phrase="dog"),
+        *some("collateral", "cc", "cat", "cz", phrase="big cat"),
+        *some("collateral", "cz", None, "cc", phrase="big", drift=0.25),
+        *some("benign", "cd", "cat", "cc", clip=30.0, drift=0.1),
+    ]
+    own = [replace(row, method=method, trigger=trigger) for row in found]
+    edit = EditRow(method, trigger, "zebra", "neutral", 0, 0.5, 0.01, "ab", len(own))
+    return [*own, edit]
+
+
+def test_a_pair_s_metrics() -> None:
+    (line,) = summary_rows(rows())
+    assert line["asr_free"] == 0.75
+    assert line["asr_free_ci"] == wilson(3, 4).bounds
+    assert line["asr_fixed"] == 1.0
+    assert line["net_asr"] == 0.75
+    assert line["acc"] == 0.75
+    # dog loses one of two, "big cat" wins one of two, "big" drifts by a quarter
+    assert line["collateral"] == pytest.approx((0.5 - 0.5 + 0.25) / 3)
+    assert line["collateral_worst"] == 0.5
+    assert line["clip_c"] == pytest.approx(30)
+    assert line["drift"] == pytest.approx(0.1)
+    assert line["seconds"] == 0.5
+    assert line["seconds_ci"] is None
+    assert line["attribute_transfer"] is None
+    assert line["n"] == 4
+    assert line["n_sets"] == {"free": 4, "benign": 2, "fixed": 2, "head": 4, "collateral": 6}
+    for key in METRICS:
+        assert key in line
+        assert f"{key}_ci" in line
+
+
+def test_a_set_that_was_not_asked_is_not_measured() -> None:
+    free = [row for row in rows() if row.set == "free"]
+    edit = replace(rows()[-1], images=len(free))
+    (line,) = summary_rows([*free, edit])
+    for key in ("asr_fixed", "acc", "collateral", "collateral_worst", "drift", "clip_c"):
+        assert line[key] is None
+        assert line[f"{key}_ci"] is None
+
+
+def test_pooling_resamples_pairs() -> None:
+    strong = ["zzzz", "zzzz", "zzzc", "zzcc"]
+    found = summary_rows(
+        [row for i, free in enumerate(strong) for row in rows("m", f"nice cat {i}", free)]
+    )
+    (line,) = pooled(found)
+    assert line["asr_free"] == pytest.approx(0.8125)
+    low, high = line["asr_free_ci"]
+    assert 0.5 <= low < 0.8125 < high <= 1
+    assert line["n_pairs"] == 4
+    assert line["n"] == 16
+
+
+@pytest.mark.parametrize(
+    ("difference", "low", "high", "baseline", "verdict"),
+    [
+        (0.20, 0.05, 0.30, 0.4, "supported"),
+        (0.05, 0.01, 0.10, 0.4, "not supported"),
+        (-0.2, -0.3, -0.1, 0.4, "not supported"),
+        (0.20, -0.01, 0.4, 0.4, "undecided"),
+        (0.08, 0.02, 0.14, 0.4, "undecided"),
+        (0.08, 0.02, 0.10, 0.95, "ceiling"),
+    ],
+)
+def test_asr_verdicts(
+    difference: float, low: float, high: float, baseline: float, verdict: str
+) -> None:
+    assert asr_verdict(Interval(difference, low, high, 10), baseline) == verdict
+
+
+def claim_rows(ours: str, theirs: str, pairs: int) -> list[dict[str, object]]:
+    return summary_rows(
+        [
+            row
+            for i in range(pairs)
+            for method, free in (("clean", "cccc"), ("weak", "cccc"), ("b", theirs), ("us", ours))
+            for row in rows(method, f"nice cat {i}", free)
+        ]
+    )
+
+
+def test_claims_compare_with_the_best_baseline_and_may_fail() -> None:
+    spec = ClaimSpec(ours="us")
+    won = claims(claim_rows("zzzz", "zccc", 6), ["clean"], spec)
+    assert won["asr"]["verdict"] == "supported"
+    assert won["asr"]["baseline"] == "b"
+    assert won["asr"]["difference"] == pytest.approx(0.75)
+    lost = claims(claim_rows("zccc", "zzzc", 6), ["clean"], spec)
+    assert lost["asr"]["verdict"] == "not supported"
+    assert lost["training_free"]["verdict"] == "supported"
+    for name in ("stealth", "isolation", "naturalness"):
+        assert lost[name]["verdict"] == "not measured"
+
+
+def test_too_few_pairs_or_no_baseline_are_not_measured() -> None:
+    few = claims(claim_rows("zzzz", "zccc", 3), ["clean"], ClaimSpec(ours="us"))
+    assert few["asr"]["verdict"] == "not measured"
+    alone = summary_rows([*rows("clean", free="cccc"), *rows("us")])
+    assert claims(alone, ["clean"], ClaimSpec(ours="us"))["asr"]["verdict"] == "not measured"
+    assert claims(alone, ["clean"], ClaimSpec())["training_free"]["verdict"] == "not measured"
+
+
+def test_slow_edits_do_not_support_training_free() -> None:
+    slow = [replace(row, seconds=100.0) if isinstance(row, EditRow) else row for row in rows("us")]
+    found = claims(summary_rows(slow), [], ClaimSpec(ours="us"))
+    assert found["training_free"]["verdict"] == "not supported"
