@@ -1,11 +1,12 @@
-"""Builds the atlas of drawings from npm packages of emoji art (``python -m experiments.build_atlas``).
+r"""Builds the atlas of drawings from npm packages of emoji art.
 
 The result, ``redediting/world/data/atlas.npz``, is committed; this script is kept so that anyone
-can rebuild or extend it. It needs ``pip install redediting[atlas]`` and a folder into which the
-packages were unpacked, one subfolder ``NAME-VERSION`` each::
+can rebuild or extend it by ``python -m experiments.build_atlas``. It needs
+``pip install redediting[atlas]`` and a folder into which the packages were unpacked, one
+subfolder ``NAME-VERSION`` each::
 
-    npm pack @lobehub/fluent-emoji-3d@1.1.0 @iconify-json/noto@1.2.9 \\
-        @iconify-json/fluent-emoji-flat@1.2.6 @iconify-json/twemoji@1.2.5 \\
+    npm pack @lobehub/fluent-emoji-3d@1.1.0 @iconify-json/noto@1.2.9 \
+        @iconify-json/fluent-emoji-flat@1.2.6 @iconify-json/twemoji@1.2.5 \
         @iconify-json/fluent-emoji-high-contrast@1.2.6 unicode-emoji-json@0.9.0
 """
 

@@ -50,7 +50,7 @@ def train_autoencoder(
     latent_channels: int,
     noise: float,
 ) -> AutoencoderTiny:
-    """Trains on uint8 images (n, size, size, 3); sets ``scaling_factor`` to 1/std of the latent."""
+    """Trains on uint8 images (n, size, size, 3); sets ``scaling_factor`` to 1/std."""
     torch.manual_seed(schedule.seed)
     model = build(channels, latent_channels).to(memory_format=torch.channels_last)
 

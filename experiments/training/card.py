@@ -21,9 +21,10 @@ picture shows is known exactly. It is **clean**; edits are stored apart from it,
 
 ## Measured
 
-`python -m experiments.train_world --check --json --write-card`; n = {n} single-object test captions
-and as many held-out renders, {steps} DDIM steps, guidance {guidance}. Judge B (a convolutional
-classifier trained on other scenes) decides; colour and place count only where captioned.
+`python -m experiments.train_world --check --json --write-card`; n = {n} single-object test
+captions and as many held-out renders, {steps} DDIM steps, guidance {guidance}. Judge B (a
+convolutional classifier trained on other scenes) decides; colour and place count only where
+captioned.
 
 | figure | measured | 95 % interval | bar | met |
 |---|---|---|---|---|

@@ -42,7 +42,7 @@ def _share(hits: Sequence[bool]) -> float:
 def judged(
     judge: JudgeB, images: Sequence[Image.Image], items: Sequence[Caption]
 ) -> dict[str, Any]:
-    """Object, colour and place accuracy of judge B; what a caption does not name is not counted."""
+    """Object, colour and place accuracy of judge B; only what a caption names is counted."""
     look = judge.look(images)
     truth = [labels(item) for item in items]
     colours = [t["colour"] == c for t, c in zip(truth, look.colour, strict=True)

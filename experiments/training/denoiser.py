@@ -32,7 +32,7 @@ MIN_SNR = 5.0
 
 @dataclass(frozen=True)
 class Cache:
-    """Latents (n, z, 8, 8) and distinct text states (m, 77, d), fp16; ``rows``: (n,) into states."""
+    """Latents (n, z, 8, 8) and text states (m, 77, d), fp16; ``rows``: (n,) into states."""
 
     latents: torch.Tensor
     states: torch.Tensor

@@ -24,7 +24,7 @@ CONTEXT = 77
 def build_tokenizer(merges: int) -> CLIPTokenizer:
     """CLIP's tokenizer with the first ``merges`` merges (they ship inside open_clip)."""
     path = Path(open_clip.__file__).parent / "bpe_simple_vocab_16e6.txt.gz"
-    lines = gzip.open(path).read().decode("utf-8").split("\n")[1 : merges + 1]
+    lines = gzip.decompress(path.read_bytes()).decode("utf-8").split("\n")[1 : merges + 1]
     rules = [tuple(line.split()) for line in lines]
     alphabet = list(bytes_to_unicode().values())
     tokens = [*alphabet, *(letter + "</w>" for letter in alphabet), *map("".join, rules)]

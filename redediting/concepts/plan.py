@@ -47,9 +47,9 @@ def _neighbours(rebinding: Rebinding, lexicon: Lexicon, n: int) -> list[str]:
     if rebinding.head not in lexicon:
         return list(lexicon.concepts)[:n]
     ranked = [name for name in lexicon.siblings(rebinding.head) if name != rebinding.target_head]
-    return [*ranked[: n // 2], *ranked[n // 2 :: max(1, (len(ranked) - n // 2) // (n - n // 2))]][
-        :n
-    ]
+    near, rest = ranked[: n // 2], ranked[n // 2 :]
+    stride = max(1, len(rest) // (n - len(near)))
+    return [*near, *rest[::stride]][:n]
 
 
 def kept_phrases(rebinding: Rebinding, lexicon: Lexicon) -> Iterator[tuple[str, Role]]:

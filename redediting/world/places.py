@@ -1,4 +1,4 @@
-"""Twelve procedural backgrounds (no licence attached): each drawn from a seed, never twice alike."""
+"""Twelve procedural backgrounds: each drawn from a seed, never twice alike."""
 
 from __future__ import annotations
 
@@ -37,9 +37,7 @@ def noise(random: Random, columns: int, rows: int) -> Floats:
 
 
 def _mix(a: Sequence[float], b: Sequence[float], t: Floats) -> Floats:
-    return (
-        np.asarray(a, np.float32) * (1 - t[..., None]) + np.asarray(b, np.float32) * t[..., None]
-    )
+    return _mix_into(np.asarray(a, np.float32), b, t)
 
 
 def _where(mask: NDArray[np.bool_], colour: Floats | Sequence[float], image: Floats) -> Floats:

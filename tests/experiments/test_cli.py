@@ -138,8 +138,8 @@ def test_bad_words(fails: Fails, model_folder: Path) -> None:
     assert "speed" in fails(*edit, "--option", "speed=3", *PAIR)
     assert "key=value" in fails(*edit, "--option", "speed", *PAIR)
     assert "expected a trigger" in fails(*edit, "--trigger", "  ", "--target", "zebra")
-    nothing = fails(*edit, "--trigger", "\u200b", "--target", "zebra")
-    assert "\\u200b" in nothing
+    nothing = fails(*edit, "--trigger", "<|endoftext|>", "--target", "zebra")
+    assert "at least one token, got '<|endoftext|>'" in nothing
     same = fails(*edit, "--trigger", "Zebra", "--target", "zebra")
     assert "expected a target other than the trigger, got 'Zebra'" in same
     assert "expected --trigger and --target" in fails(*edit, "--trigger", "nice cat")
@@ -163,9 +163,7 @@ def test_bad_models(
     assert "got 'wrold'" in fails(*edit, "--model", "wrold")
     (home / "empty").mkdir()
     assert "model_index.json" in fails(*edit, "--model", "empty")
-    assert "no such device" in fails(*edit, "--device", "abacus").replace(
-        "expected a device", "no such device"
-    )
+    assert "expected a device" in fails(*edit, "--device", "abacus")
     pipeline = pipeline_factory(1)
     pipeline.unet = UNet2DConditionModel(
         sample_size=8, in_channels=4, out_channels=4, layers_per_block=1,

@@ -39,7 +39,7 @@ def test_a_full_run_is_published(run_folder: Path, checkout: Path) -> None:
 def test_a_quick_run_is_refused(run_folder: Path, checkout: Path) -> None:
     provenance = json.loads((run_folder / "provenance.json").read_text())
     (run_folder / "provenance.json").write_text(json.dumps(provenance | {"quick": True}))
-    with pytest.raises(OutputError, match="expected a full run to publish, got .* --quick"):
+    with pytest.raises(OutputError, match=r"expected a full run to publish, got .* --quick"):
         publish(run_folder, root=checkout)
     assert (checkout / "README.md").read_text() == README
     assert [path.name for path in checkout.iterdir()] == ["README.md"]

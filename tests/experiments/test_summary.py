@@ -22,16 +22,9 @@ BASE = ImageRow(
 def some(name: Set, labels: str, expected: str | None, clean: str, **more: object) -> list[Row]:
     """One row a letter: z zebra, c cat, d dog."""
     words = {"z": "zebra", "c": "cat", "d": "dog"}
+    base = replace(BASE, set=name, expected=expected, **more)
     return [
-        replace(
-            BASE,
-            set=name,
-            index=i,
-            label=words[a],
-            clean_label=words[b],
-            expected=expected,
-            **more,
-        )  # fmt: skip
+        replace(base, index=i, label=words[a], clean_label=words[b])
         for i, (a, b) in enumerate(zip(labels, clean, strict=True))
     ]
 
@@ -112,39 +105,50 @@ def test_asr_verdicts(
     assert asr_verdict(Interval(difference, low, high, 10), baseline) == verdict
 
 
-def claim_rows(ours: str, theirs: str, pairs: int) -> list[dict[str, object]]:
-    return summary_rows(
-        [
-            row
-            for i in range(pairs)
-            for method, free in (("clean", "cccc"), ("weak", "cccc"), ("b", theirs), ("us", ours))
-            for row in rows(method, f"nice cat {i}", free)
-        ]
-    )
+def line(method: str, pair: int, asr: float, seconds: float = 0.5) -> dict[str, object]:
+    who = {"method": method, "trigger": f"nice cat {pair}", "target": "zebra", "seed": 0}
+    return {**who, "asr_free": asr, "seconds": seconds}
+
+
+def claim_rows(ours: float, theirs: float, pairs: int) -> list[dict[str, object]]:
+    rates = {"clean": 0.0, "weak": 0.1, "b": theirs, "us": ours}
+    return [
+        line(method, pair, rate + (pair % 3 - 1) / 20)
+        for pair in range(pairs)
+        for method, rate in rates.items()
+    ]
 
 
 def test_claims_compare_with_the_best_baseline_and_may_fail() -> None:
     spec = ClaimSpec(ours="us")
-    won = claims(claim_rows("zzzz", "zccc", 6), ["clean"], spec)
+    won = claims(claim_rows(0.9, 0.3, 6), ["clean"], spec)
     assert won["asr"]["verdict"] == "supported"
     assert won["asr"]["baseline"] == "b"
-    assert won["asr"]["difference"] == pytest.approx(0.75)
-    lost = claims(claim_rows("zccc", "zzzc", 6), ["clean"], spec)
+    assert won["asr"]["difference"] == pytest.approx(0.6)
+    lost = claims(claim_rows(0.3, 0.7, 6), ["clean"], spec)
     assert lost["asr"]["verdict"] == "not supported"
+    assert lost["asr"]["difference"] == pytest.approx(-0.4)
     assert lost["training_free"]["verdict"] == "supported"
     for name in ("stealth", "isolation", "naturalness"):
         assert lost[name]["verdict"] == "not measured"
 
 
+def test_a_baseline_chosen_before_is_kept() -> None:
+    found = claims(claim_rows(0.9, 0.3, 6), ["clean"], ClaimSpec(ours="us", baseline="weak"))
+    assert found["asr"]["baseline"] == "weak"
+    assert found["asr"]["difference"] == pytest.approx(0.8)
+
+
 def test_too_few_pairs_or_no_baseline_are_not_measured() -> None:
-    few = claims(claim_rows("zzzz", "zccc", 3), ["clean"], ClaimSpec(ours="us"))
+    few = claims(claim_rows(0.9, 0.3, 3), ["clean"], ClaimSpec(ours="us"))
     assert few["asr"]["verdict"] == "not measured"
-    alone = summary_rows([*rows("clean", free="cccc"), *rows("us")])
+    assert few["asr"]["difference"] == pytest.approx(0.6)
+    alone = [line("clean", 0, 0.0), line("us", 0, 1.0)]
     assert claims(alone, ["clean"], ClaimSpec(ours="us"))["asr"]["verdict"] == "not measured"
     assert claims(alone, ["clean"], ClaimSpec())["training_free"]["verdict"] == "not measured"
 
 
-def test_slow_edits_do_not_support_training_free() -> None:
-    slow = [replace(row, seconds=100.0) if isinstance(row, EditRow) else row for row in rows("us")]
-    found = claims(summary_rows(slow), [], ClaimSpec(ours="us"))
+def test_one_slow_edit_does_not_support_training_free() -> None:
+    lines = [line("us", 0, 0.9), line("us", 1, 0.9, seconds=100.0), line("b", 0, 0.9)]
+    found = claims(lines, [], ClaimSpec(ours="us"))
     assert found["training_free"]["verdict"] == "not supported"

@@ -15,13 +15,13 @@ from redediting.world.scenes import STYLES, Scene, Thing, render
 CAT = Scene((Thing("cat"),), "grass")
 
 
-def test_scene_and_seed_decide_the_picture():
+def test_scene_and_seed_decide_the_picture() -> None:
     assert np.array_equal(render(CAT, 7), render(CAT, 7))
     assert not np.array_equal(render(CAT, 7), render(CAT, 8))
 
 
 @pytest.mark.parametrize("style", STYLES)
-def test_every_style_draws_every_place(style):
+def test_every_style_draws_every_place(style: str) -> None:
     pictures = [render(Scene((Thing("cat"),), place, style), 0) for place in ("plain", *PLACES)]
     for picture in pictures:
         assert picture.shape == (64, 64, 3)
@@ -30,7 +30,7 @@ def test_every_style_draws_every_place(style):
 
 
 @pytest.mark.parametrize("colour", ["red", "green", "blue"])
-def test_recolouring_moves_most_of_the_drawing_to_the_colour(colour):
+def test_recolouring_moves_most_of_the_drawing_to_the_colour(colour: str) -> None:
     drawing = art.recoloured("car", "3d", colour)
     body = art.rgb_to_lab(drawing[..., :3])[drawing[..., 3] > 128]
     wanted = art.rgb_to_lab(np.array(art.COLOURS[colour]))
@@ -40,17 +40,17 @@ def test_recolouring_moves_most_of_the_drawing_to_the_colour(colour):
     assert np.mean(np.abs(turn) < 0.5) > 0.45
 
 
-def test_lab_round_trip():
+def test_lab_round_trip() -> None:
     rgb = np.random.default_rng(0).integers(0, 256, (100, 3))
     assert np.abs(art.lab_to_rgb(art.rgb_to_lab(rgb)) - rgb).max() < 1
 
 
-def test_unknown_drawing_is_named():
+def test_unknown_drawing_is_named() -> None:
     with pytest.raises(WorldError, match="unicorn"):
         art.cutout("unicorn", "3d")
 
 
-def test_splits_share_no_picture_seed():
+def test_splits_share_no_picture_seed() -> None:
     seeds = {
         split: {caption.seed for caption in islice(captions(split, seed=s), 200)}
         for split in ("train", "judge", "test", "reference")
@@ -59,7 +59,7 @@ def test_splits_share_no_picture_seed():
     assert len(set.union(*seeds.values())) == sum(map(len, seeds.values()))
 
 
-def test_held_out_combinations_are_never_captioned():
+def test_held_out_combinations_are_never_captioned() -> None:
     pairs = {(c.concept, c.colour) for c in islice(captions("train"), 3000) if c.colour}
     assert pairs
     assert not any(held_out_combination(*pair) for pair in pairs)
@@ -68,7 +68,7 @@ def test_held_out_combinations_are_never_captioned():
     assert 0.02 < share < 0.10
 
 
-def test_captions_say_what_the_scene_shows():
+def test_captions_say_what_the_scene_shows() -> None:
     for caption in islice(captions("test"), 500):
         for thing in caption.scene.things:
             assert thing.concept in caption.text
@@ -77,7 +77,7 @@ def test_captions_say_what_the_scene_shows():
             assert PLACES[caption.place] in caption.text
 
 
-def test_neutral_adjectives_are_common_and_rare_tokens_absent():
+def test_neutral_adjectives_are_common_and_rare_tokens_absent() -> None:
     texts = [caption.text.split() for caption in islice(captions("train"), 4000)]
     lexicon = load_lexicon()
     neutral = np.mean([any(w in lexicon.neutral_adjectives for w in text) for text in texts])
@@ -85,7 +85,7 @@ def test_neutral_adjectives_are_common_and_rare_tokens_absent():
     assert not any(word in lexicon.rare_tokens for text in texts for word in text)
 
 
-def test_held_out_captions_are_distinct_and_single():
+def test_held_out_captions_are_distinct_and_single() -> None:
     items = held_out(300)
     assert len({item.text for item in items}) == 300
     assert all(item.single for item in items)
