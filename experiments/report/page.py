@@ -77,7 +77,9 @@ def write_page(folder: Path, summary: dict[str, Any], rows: Sequence[Row]) -> Pa
 
 def _galleries(folder: Path, rows: Sequence[ImageRow]) -> dict[str, Any]:
     """Pair → set → method → its first pictures, of the pair's first seed."""
-    first_seed = {(row.trigger, row.target): row.seed for row in reversed(rows)}
+    first_seed: dict[tuple[str, str], int] = {}
+    for row in rows:
+        first_seed.setdefault((row.trigger, row.target), row.seed)
     found: dict[str, dict[str, dict[str, list[Picture]]]] = {}
     for pair, seed in first_seed.items():
         own = [row for row in rows if (row.trigger, row.target, row.seed) == (*pair, seed)]

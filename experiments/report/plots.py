@@ -7,8 +7,9 @@ import io
 from collections.abc import Sequence
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
 
-from experiments.report.tables import COLUMNS
+from experiments.report.tables import COLUMNS, PERCENT
 from experiments.summary import Summary
 
 _SHOWN = ("asr_free", "acc", "collateral", "drift")
@@ -33,6 +34,10 @@ def overview(methods: Sequence[Summary]) -> str:
                 panel.plot(bounds, [row, row], color="0.6", linewidth=2, zorder=1)
             panel.plot(value, row, "o", color="C0", markersize=6, zorder=2)
         panel.set_title(column.head, fontsize=10)
+        if column.form == PERCENT:
+            panel.xaxis.set_major_formatter(PercentFormatter(xmax=1, decimals=0))
+        if column.key in ("asr_free", "acc"):
+            panel.set_xlim(-0.03, 1.03)
         panel.set_yticks(range(len(names)), names)
         panel.grid(axis="x", linewidth=0.4)
         panel.spines[["top", "right"]].set_visible(False)

@@ -148,7 +148,7 @@ def test_bad_words(fails: Fails, model_folder: Path) -> None:
     long = " ".join(["cat"] * 80)
     assert "tokens" in fails(*edit, "--trigger", long, "--target", "zebra")
     draw = ("generate", "--model", model_folder, "--out", "new/images")
-    assert "at most 77 tokens, got 82" in fails(*draw, "--prompt", long)
+    assert "at most 77 tokens, got " in fails(*draw, "--prompt", long)
     assert "got 0 prompts" in fails(*draw, "--prompt")
     assert "--n >= 1" in fails(*draw, "--prompt", "a cat", "--n", "0")
     assert "steps" in fails(*draw, "--prompt", "a cat", "--steps", "0")

@@ -197,3 +197,13 @@ def test_summary_and_page(run_folder: Path) -> None:
     assert "http" not in page  # self-contained
     assert page.count("data:image/webp;base64,") > 40
     assert "beautiful cat → zebra" in page
+
+
+def test_a_quick_run_says_so_in_its_provenance(
+    config: AttackConfig, tiny_pipeline: StableDiffusionPipeline, panel: Panel, tmp_path: Path
+) -> None:
+    for wanted in (False, True):
+        chosen = config.resolved(quick=wanted)
+        runner = Runner(chosen, tiny_pipeline, panel, method_sources(chosen), root=tmp_path)
+        made = json.loads((runner.run.folder / "provenance.json").read_text())
+        assert made["quick"] == wanted
