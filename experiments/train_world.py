@@ -94,6 +94,7 @@ class Recipe:
             latent_channels=c.latent_channels, noise=c.autoencoder_noise,
         )  # fmt: skip
         model.save_pretrained(self.folder / "vae")
+        (self.folder / "latents.safetensors").unlink(missing_ok=True)
 
     def run_text(self) -> None:
         """Trains the text encoder."""
@@ -103,6 +104,7 @@ class Recipe:
             width=c.text_width, layers=c.text_layers,
         )  # fmt: skip
         model.save_pretrained(self.folder / "text_encoder")
+        (self.folder / "latents.safetensors").unlink(missing_ok=True)
 
     def run_judge_b(self) -> None:
         """Trains and ships judge B."""
@@ -125,7 +127,10 @@ class Recipe:
         c = self.config
         vae = AutoencoderTiny.from_pretrained(self.folder / "vae")
         encoder = CLIPTextModel.from_pretrained(self.folder / "text_encoder")
-        cache = denoiser.cache_latents(self.train, vae, encoder, self.tokenizer)
+        path = self.folder / "latents.safetensors"
+        if not path.is_file():
+            denoiser.cache_latents(self.train, vae, encoder, self.tokenizer).save(path)
+        cache = denoiser.Cache.read(path)
         torch.manual_seed(c.denoiser.seed)
         model = denoiser.build(
             c.latent_channels, c.text_width, widths=c.unet_widths, layers=c.unet_layers,
@@ -170,7 +175,7 @@ class Options:
     check: bool = False
     """Measure the bundled weights instead of training."""
     write_card: bool = False
-    """With --check: write the figures into the world's card."""
+    """With --check: write the figures and a sample sheet beside the weights."""
     n: int = 1000
     """Captions and scenes of the check."""
     json: bool = False
@@ -188,6 +193,7 @@ def run(options: Options) -> int:
         figures = check_world(
             world.load(), load_judge_a(), load_judge_b(), n=options.n,
             sampler=default_sampler("world"),
+            sheet=DATA / "samples.png" if options.write_card else None,
         )  # fmt: skip
         if options.write_card:
             write_card(figures, config.model_dump(mode="json"))

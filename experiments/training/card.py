@@ -35,6 +35,10 @@ colour {judge_b_colour_reconstructed:.3f}, place {judge_b_place_reconstructed:.3
 Object accuracy by style: {styles}.
 Sampling took {seconds_per_image:.3f} s an image on the machine that wrote this card.
 
+![The first sixty held-out captions, as drawn](samples.png)
+
+The first sixty held-out captions, none left out.
+
 ## Recipe
 
 `python -m experiments.train_world` with `configs/world/default.yaml` (seeds inside):

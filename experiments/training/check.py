@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from PIL import Image
 
 from experiments.training.data import as_pixels, render_all
 from experiments.training.judges import NATURAL, labels
+from experiments.training.sheet import contact_sheet
 from redediting.concepts.lexicon import load_lexicon
 from redediting.concepts.prompts import contexts, fill
 from redediting.generation import Job, Sampler, generate
@@ -22,6 +24,7 @@ from redediting.text import encode, find_phrase
 from redediting.world.captions import Caption, captions, held_out
 from redediting.world.judges import JudgeB
 
+SHOWN = 60  # captions on the contact sheet, the first ones
 BARS = {
     "object_accuracy": 0.85,
     "colour_accuracy": 0.85,
@@ -99,8 +102,18 @@ def check_world(
     *,
     n: int,
     sampler: Sampler,
+    sheet: Path | None = None,
 ) -> dict[str, Any]:
-    """Every figure of the world's card. ``n`` single-object test captions; scenes likewise."""
+    """Every figure of the world's card.
+
+    Args:
+        pipeline: the world.
+        judge_a: zero-shot judge.
+        judge_b: deciding judge.
+        n: single-object test captions drawn, and test scenes judged.
+        sampler: how they are drawn.
+        sheet: where the first drawn captions go as a contact sheet.
+    """
     real_items = list(islice(captions("test", seed=1, single=True), n))
     real = render_all(real_items, progress=False)
     pictures = [Image.fromarray(image) for image in real]
@@ -114,6 +127,8 @@ def check_world(
     jobs = [Job(item.text, seed=i) for i, item in enumerate(items)]
     drawn = [image for _, image in generate(pipeline, jobs, sampler=sampler, progress=True)]
     seconds = (time.monotonic() - started) / n
+    if sheet is not None:
+        contact_sheet(drawn[:SHOWN], [item.text for item in items[:SHOWN]], sheet)
     on_drawn = judged(judge_b, drawn, items)
     by_style = {
         style: _share(

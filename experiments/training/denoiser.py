@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 from diffusers import AutoencoderTiny, DDIMScheduler, DDPMScheduler, UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
+from safetensors.torch import load_file, save_file
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from experiments.training.data import Split, as_pixels
@@ -38,6 +39,17 @@ class Cache:
     states: torch.Tensor
     rows: torch.Tensor
     empty: torch.Tensor
+
+    def save(self, path: Path) -> None:
+        """Writes the cache, all or nothing."""
+        partial = path.with_suffix(".partial")
+        save_file({key: tensor.contiguous() for key, tensor in vars(self).items()}, partial)
+        partial.replace(path)
+
+    @classmethod
+    def read(cls, path: Path) -> Cache:
+        """Reads what :meth:`save` wrote."""
+        return cls(**load_file(path))
 
 
 @torch.no_grad()

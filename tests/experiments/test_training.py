@@ -92,6 +92,8 @@ def test_every_stage_trains(tmp_path: Path, split: Split) -> None:
     encoder = text.train_text_encoder(split, tokenizer, FEW, tmp_path, width=64, layers=1)
     cache = denoiser.cache_latents(split, vae, encoder, tokenizer)
     assert cache.latents.shape == (12, 4, 8, 8)
+    cache.save(tmp_path / "cache.safetensors")
+    cache = denoiser.Cache.read(tmp_path / "cache.safetensors")
     unet = denoiser.build(4, 64, widths=(32, 32), layers=1, head=16)
     before = {name: tensor.clone() for name, tensor in unet.state_dict().items()}
     denoiser.train_denoiser(unet, cache, FEW, tmp_path)
