@@ -59,7 +59,8 @@ def train_judge_b(
 ) -> SceneClassifier:
     """Trains the classifier on the single-object scenes of a split."""
     torch.manual_seed(schedule.seed)
-    model = SceneClassifier(classes(), width).to(memory_format=torch.channels_last)
+    model = SceneClassifier(classes(), width)
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     single = torch.tensor([i for i, caption in enumerate(split.captions) if caption.single])
     truth = {
         head: torch.tensor([names.index(labels(c)[head]) for c in split.captions])

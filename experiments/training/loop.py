@@ -140,7 +140,7 @@ def train(
         optimizer.step(schedule.factor(step))
         if ema:
             ema.step(model.parameters())
-        average = 0.98 * average + 0.02 * float(value)
+        average = 0.98 * average + 0.02 * float(value.detach())
         if (step + 1) % 50 == 0:
             mean = average / (1 - 0.98 ** (step + 1 - first))
             pace = (time.monotonic() - started) / (step + 1 - first)

@@ -82,7 +82,7 @@ def _grass(c: _Canvas) -> Floats:
 
 def _beach(c: _Canvas) -> Floats:
     sand = c.ground((240, 215, 160), (225, 190, 125), c.grain(7, 100, 100), c.grain(5, 8, 14))
-    image = _where(c.below, sand, c.sky)
+    image: Floats = _where(c.below, sand, c.sky)
     shore = c.horizon + 0.025 * np.sin(_X * 9 + c.random.uniform(0, 6))
     water = np.array((45, 140, 190), np.float32) + c.grain(8, 14, 70)
     return _where((c.horizon - 0.13 < _Y) & (shore >= _Y), water, image)
@@ -90,7 +90,7 @@ def _beach(c: _Canvas) -> Floats:
 
 def _snow(c: _Canvas) -> Floats:
     ground = c.ground((248, 250, 255), (225, 235, 250), c.grain(4, 10, 16))
-    image = _where(c.below, ground, _mix((175, 195, 220), (225, 235, 245), c.up))
+    image: Floats = _where(c.below, ground, _mix((175, 195, 220), (225, 235, 245), c.up))
     return _where(c.specks(), (255, 255, 255), image)
 
 
@@ -101,19 +101,19 @@ def _desert(c: _Canvas) -> Floats:
 
     sand = c.ground((226, 160, 84), (196, 120, 58), c.grain(6, 10, 50))
     first = c.horizon + dune(0.06, 7)
-    image = _where(first < _Y, sand, _mix((250, 200, 120), (255, 232, 185), c.up))
+    image: Floats = _where(first < _Y, sand, _mix((250, 200, 120), (255, 232, 185), c.up))
     return _where(first + 0.2 + dune(0.07, 8) < _Y, image * 0.9, image)
 
 
 def _sea(c: _Canvas) -> Floats:
-    image = _mix((70, 170, 215), (15, 70, 140), _Y) + c.grain(10, 10, 40)
+    image: Floats = _mix((70, 170, 215), (15, 70, 140), _Y) + c.grain(10, 10, 40)
     swell = 1.5 * np.sin(_X * 10 + c.random.uniform(0, 6))
     crest = np.sin(_Y * 60 + swell + c.random.uniform(0, 6)) > 0.82
     return _where(crest & (_Y < 0.95), image + 26, image)
 
 
 def _sky(c: _Canvas) -> Floats:
-    image = _mix((80, 155, 240), (190, 222, 250), _Y)
+    image: Floats = _mix((80, 155, 240), (190, 222, 250), _Y)
     cloud = noise(c.random, 5, 7) + 0.5 * noise(c.random, 12, 14) * c.texture
     edge = 1.3 if c.texture else 9.0
     return _mix_into(image, (255, 255, 255), np.clip((cloud - 0.35) * edge, 0, 0.95))
@@ -124,7 +124,7 @@ def _mix_into(image: Floats, colour: Sequence[float], t: Floats) -> Floats:
 
 
 def _forest(c: _Canvas) -> Floats:
-    image = _mix((30, 80, 45), (50, 105, 55), _Y) + c.grain(12, 30, 30)
+    image: Floats = _mix((30, 80, 45), (50, 105, 55), _Y) + c.grain(12, 30, 30)
     for _ in range(c.random.integers(5, 8)):
         x, width = c.random.uniform(0, 1), c.random.uniform(0.02, 0.045)
         bark = np.array((84, 56, 36)) * c.random.uniform(0.75, 1.1)
@@ -135,7 +135,8 @@ def _forest(c: _Canvas) -> Floats:
 
 def _street(c: _Canvas) -> Floats:
     walls = [(170, 120, 100), (150, 150, 165), (200, 180, 150), (120, 130, 150)]
-    image, x = c.sky.copy(), 0.0
+    image: Floats = c.sky.copy()
+    x = 0.0
     while x < 1:
         width, top = c.random.uniform(0.14, 0.26), c.random.uniform(0.05, c.horizon - 0.15)
         house = (x <= _X) & (x + width > _X) & (top < _Y)
@@ -145,7 +146,9 @@ def _street(c: _Canvas) -> Floats:
         lit = c.random.random() < 0.4
         image = _where(window, (245, 235, 170) if lit else (70, 85, 110), image)
         x += width
-    image = _where(c.below, c.ground((105, 105, 110), (80, 80, 86), c.grain(6, 90, 90)), image)
+    image = _where(
+        c.below, c.ground((105, 105, 110), (80, 80, 86), c.grain(6, 90, 90)), image
+    )
     dash = (_X * 6 + c.random.random()) % 1 < 0.55
     return _where((np.abs(_Y - (c.horizon + 0.30)) < 0.015) & dash, (240, 240, 240), image)
 
@@ -153,7 +156,7 @@ def _street(c: _Canvas) -> Floats:
 def _room(c: _Canvas) -> Floats:
     walls = [(235, 215, 190), (200, 215, 225), (225, 200, 205), (205, 220, 195)]
     wall = np.array(walls[c.random.integers(4)], np.float32)
-    image = np.broadcast_to(wall, (SIZE, SIZE, 3)) + c.grain(2, 60, 60)
+    image: Floats = np.broadcast_to(wall, (SIZE, SIZE, 3)) + c.grain(2, 60, 60)
     x = c.random.uniform(0.08, 0.6)
     pane = (x < _X) & (x + 0.3 > _X) & (_Y > 0.08) & (_Y < 0.36)
     cross = (np.abs(_X - x - 0.15) < 0.012) | (np.abs(_Y - 0.22) < 0.012)
@@ -171,7 +174,7 @@ def _room(c: _Canvas) -> Floats:
 def _table(c: _Canvas) -> Floats:
     walls = [(90, 60, 60), (60, 75, 85), (120, 110, 100), (70, 85, 70)]
     wall = np.array(walls[c.random.integers(4)], np.float32)
-    image = np.broadcast_to(wall, (SIZE, SIZE, 3)) + c.grain(8, 4, 4)
+    image: Floats = np.broadcast_to(wall, (SIZE, SIZE, 3)) + c.grain(8, 4, 4)
     edge = c.horizon + 0.08
     grain = np.sin(_Y * 95 + 3 * noise(c.random, 4, 6))[..., None] * 5
     wood = np.array((176, 118, 66), np.float32) + grain + c.grain(4, 16, 90)
@@ -180,7 +183,7 @@ def _table(c: _Canvas) -> Floats:
 
 
 def _night(c: _Canvas) -> Floats:
-    image = _mix((10, 14, 44), (38, 44, 92), c.up)
+    image: Floats = _mix((10, 14, 44), (38, 44, 92), c.up)
     image = _where(c.specks() & (c.horizon > _Y), (255, 250, 210), image)
     x, y = c.random.uniform(0.1, 0.9), c.random.uniform(0.08, 0.22)
     image = _where((_X - x) ** 2 + (_Y - y) ** 2 < 0.0055, (250, 244, 205), image)
@@ -188,7 +191,7 @@ def _night(c: _Canvas) -> Floats:
 
 
 def _mountains(c: _Canvas) -> Floats:
-    image = c.sky.copy()
+    image: Floats = c.sky.copy()
     for rock, lowest, highest in (((128, 138, 160), 0.10, 0.22), ((96, 108, 130), 0.22, 0.32)):
         xs = np.linspace(0, 1, 6) + c.random.uniform(-0.05, 0.05, 6)
         peak = np.arange(6) % 2 == c.random.integers(2)
@@ -218,5 +221,5 @@ _PAINTERS: dict[str, Callable[[_Canvas], Floats]] = {
 
 def background(place: str, random: Random, *, textured: bool) -> NDArray[np.uint8]:
     """Paints a place: (128, 128, 3) RGB. ``textured`` off gives the flat fields of a drawing."""
-    image = _PAINTERS[place](_Canvas(random, textured))
+    image: Floats = _PAINTERS[place](_Canvas(random, textured))
     return np.clip(image, 0, 255).astype(np.uint8)

@@ -157,7 +157,9 @@ def render(scene: Scene, seed: int, *, size: int = IMAGE_SIZE) -> NDArray[np.uin
             shadow=photo and (scene.place not in _AFLOAT or scene.place == "plain"),
             sticker=scene.style == "sticker",
         )
-    pixels = np.asarray(canvas.resize((size, size), Image.Resampling.LANCZOS), np.float32)
+    pixels: NDArray[np.floating] = np.asarray(
+        canvas.resize((size, size), Image.Resampling.LANCZOS), np.float32
+    )
     if photo:  # exposure and sensor noise
         pixels = (pixels - 128) * random.uniform(0.94, 1.06) + 128 + random.uniform(-6, 6)
         pixels = pixels + random.normal(0, 1.0, (size, size, 1))

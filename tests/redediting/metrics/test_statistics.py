@@ -141,3 +141,13 @@ def test_paired_differences_reject_what_is_not_paired() -> None:
         paired_difference([1.0, 2.0], [1.0])
     with pytest.raises(ValueError, match="expected outcomes 0 or 1"):
         paired_rate_difference([1, 0.5], [1, 0])
+
+
+def test_means_over_clusters_agree_with_the_general_form() -> None:
+    random = np.random.default_rng(3)
+    values = random.normal(size=60)
+    clusters = [int(label) for label in random.integers(0, 9, 60)]
+    fast = cluster_bootstrap(values, clusters)
+    slow = cluster_bootstrap(values, clusters, lambda drawn: float(np.mean(drawn)))
+    assert fast.bounds == pytest.approx(slow.bounds)
+    assert fast.value == pytest.approx(slow.value)
