@@ -34,7 +34,8 @@ from redediting.models import default_sampler
 from redediting.world.judges import DATA, load_judge_a, load_judge_b
 
 logger = logging.getLogger("experiments.train_world")
-Stage = Literal["autoencoder", "text", "judge_b", "judge_a", "denoiser", "export"]
+START = "unet-start"  # weights that the UNet's training sets out from, if there are any
+Stage = Literal["restore", "autoencoder", "text", "judge_b", "judge_a", "denoiser", "export"]
 
 
 class WorldConfig(Config):
@@ -86,6 +87,13 @@ class Recipe:
         """The world's tokenizer."""
         return text.build_tokenizer(self.config.tokenizer_merges)
 
+    def run_restore(self) -> None:
+        """Takes the bundled weights for a start: frozen parts as they are, the UNet to go on."""
+        pipeline = world.load()
+        pipeline.vae.save_pretrained(self.folder / "vae")
+        pipeline.text_encoder.save_pretrained(self.folder / "text_encoder")
+        pipeline.unet.save_pretrained(self.folder / START)
+
     def run_autoencoder(self) -> None:
         """Trains the autoencoder."""
         c = self.config
@@ -136,6 +144,8 @@ class Recipe:
             c.latent_channels, c.text_width, widths=c.unet_widths, layers=c.unet_layers,
             head=c.unet_head,
         )  # fmt: skip
+        if (start := self.folder / START).is_dir():
+            model.load_state_dict(UNet2DConditionModel.from_pretrained(start).state_dict())
         logger.info("UNet: %.1f M parameters", sum(p.numel() for p in model.parameters()) / 1e6)
         denoiser.train_denoiser(model, cache, c.denoiser, self.checkpoints)
         model.save_pretrained(self.folder / "unet")
@@ -153,6 +163,7 @@ class Recipe:
     def stages(self) -> dict[Stage, tuple[Callable[[], None], Path]]:
         """What each stage runs and the file that shows it is done."""
         return {
+            "restore": (self.run_restore, Path(__file__)),  # only when asked for
             "autoencoder": (self.run_autoencoder, self.folder / "vae/config.json"),
             "text": (self.run_text, self.folder / "text_encoder/config.json"),
             "judge_b": (self.run_judge_b, DATA / "judge_b/config.json"),
@@ -171,7 +182,7 @@ class Options:
     folder: Path = Path("runs/world")
     """Rendered scenes, checkpoints and trained parts."""
     stage: Stage | None = None
-    """Run this stage only, also when it is done."""
+    """Run this stage only, also when it is done; ``restore`` sets out from the bundled weights."""
     check: bool = False
     """Measure the bundled weights instead of training."""
     write_card: bool = False

@@ -146,9 +146,7 @@ def _street(c: _Canvas) -> Floats:
         lit = c.random.random() < 0.4
         image = _where(window, (245, 235, 170) if lit else (70, 85, 110), image)
         x += width
-    image = _where(
-        c.below, c.ground((105, 105, 110), (80, 80, 86), c.grain(6, 90, 90)), image
-    )
+    image = _where(c.below, c.ground((105, 105, 110), (80, 80, 86), c.grain(6, 90, 90)), image)
     dash = (_X * 6 + c.random.random()) % 1 < 0.55
     return _where((np.abs(_Y - (c.horizon + 0.30)) < 0.015) & dash, (240, 240, 240), image)
 
