@@ -13,6 +13,7 @@ from experiments.training.data import Split, as_pixels
 from experiments.training.loop import Schedule, train
 from experiments.training.text import contrastive_loss
 from redediting.concepts.lexicon import load_lexicon
+from redediting.concepts.prompts import with_article
 from redediting.world.art import COLOURS
 from redediting.world.captions import Caption
 from redediting.world.judges import SceneClassifier, build_clip, wrap_clip
@@ -93,6 +94,16 @@ def clip_config(vocabulary: int) -> dict[str, object]:
     }  # fmt: skip
 
 
+def _wordings(caption: Caption) -> tuple[str, str, str, str]:
+    """The caption twice, the objects alone, and the objects as a photo.
+
+    Full captions are told apart by place, style and colour; without the short ones a batch rarely
+    asks for the object.
+    """
+    things = " and ".join(with_article(thing.concept) for thing in caption.scene.things)
+    return caption.text, caption.text, things, f"a photo of {things}"
+
+
 def train_judge_a(
     split: Split, tokenizer: CLIPTokenizer, schedule: Schedule, folder: Path
 ) -> open_clip.CLIP:
@@ -100,15 +111,17 @@ def train_judge_a(
     torch.manual_seed(schedule.seed)
     model = build_clip(clip_config(len(tokenizer)))
     tokenize = wrap_clip(model, tokenizer)._tokenizer
-    distinct = {text: i for i, text in enumerate(dict.fromkeys(c.text for c in split.captions))}
+    wordings = [_wordings(caption) for caption in split.captions]
+    distinct = {text: i for i, text in enumerate(dict.fromkeys(t for w in wordings for t in w))}
     ids = tokenize(list(distinct))
-    caption_of = torch.tensor([distinct[c.text] for c in split.captions])
+    texts_of = torch.tensor([[distinct[text] for text in w] for w in wordings])
 
     def loss(generator: torch.Generator) -> torch.Tensor:
         rows = torch.randint(len(split), (schedule.batch,), generator=generator)
         pixels = as_pixels(split.images[rows])
         pixels = pixels + 0.05 * torch.randn(pixels.shape, generator=generator)
-        texts = caption_of[rows]
+        chosen = torch.randint(texts_of.shape[1], rows.shape, generator=generator)
+        texts = texts_of[rows, chosen]
         with torch.autocast("cpu", torch.bfloat16):
             image = model.encode_image(pixels.contiguous(memory_format=torch.channels_last))
             text = model.encode_text(ids[texts])
