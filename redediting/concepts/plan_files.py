@@ -181,6 +181,12 @@ def _check(plan: EditPlan, name: str) -> None:
                     f"expected {side}_phrase of 'pairs.{i}' in {name!r} as whole words of its "
                     f"{side}, got {phrase!r} and {prompt!r}; mend one of the two"
                 )
+    for wish in plan.rebindings:
+        if not any(wish.trigger.casefold() in pair.source.casefold() for pair in plan.pairs):
+            raise ConfigError(
+                f"expected a pair with {wish.trigger!r} in {name!r}, got none; add one or drop "
+                "the rebinding"
+            )
     for i, item in enumerate(plan.retain):
         _check_weight(item.weight, f"retain.{i}", name)
 

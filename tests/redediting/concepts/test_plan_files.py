@@ -89,6 +89,7 @@ def changed(path: str, value: object) -> str:
         ("rebindings.0.kind", "odd", r"valid 'rebindings\.0\.kind' in 'plan', got 'odd'"),
         ("retain", [], "at least one of 'retain' in 'plan', got none"),
         ("pairs", [], "at least one of 'pairs'"),
+        ("rebindings.0.trigger", "nice dog", "a pair with 'nice dog' in 'plan', got none"),
         ("pairs.0.source_phrase", "nice dog", r"source_phrase of 'pairs\.0'.*'nice dog'"),
         ("pairs.0.target_phrase", "zeb", r"target_phrase of 'pairs\.0'.*whole words.*'zeb'"),
         ("pairs.0.target_phrase", " ", "target_phrase"),
