@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from diffusers import DiffusionPipeline
-from torch import Tensor, nn
+from diffusers import DiffusionPipeline, ModelMixin
+from torch import Tensor
 
 from redediting.errors import ModelError
 from redediting.text import Role, encode, roles
@@ -63,7 +63,7 @@ class Recorder:
 
 
 @contextmanager
-def recording(unet: nn.Module) -> Iterator[dict[str, list[Tensor]]]:
+def recording(unet: ModelMixin) -> Iterator[dict[str, list[Tensor]]]:
     """Notes, by layer, the attention of every call within the block; see `Recorder`.
 
     Raises:

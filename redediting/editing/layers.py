@@ -22,6 +22,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from redediting.editing.diagnostics import gram
 from redediting.editing.multiplier import Multiplier
 from redediting.editing.problem import EditProblem
 from redediting.editing.solver import solve, solve_pair
@@ -108,6 +109,48 @@ def edited_weight(
     exact = weight.detach().cpu().double()
     multiplier = layer_multiplier(parts, name)
     return exact if multiplier is None else exact + multiplier.delta(exact)
+
+
+def mean_multiplier(parts: Sequence[Part], weights: Mapping[str, Tensor]) -> Multiplier:
+    """``M̂ = G⁻¹ Σ_l W_lᵀΔ_l``: the one multiplier nearest to what the layers do.
+
+    ``⟨M̂x, y⟩_G = Σ_l ⟨Δ_l x, W_l y⟩`` for all x, y. Where every layer has the same edit, M̂ is it.
+
+    Args:
+        parts: the edit.
+        weights: ``W_l`` of *all* layers that read text, edited or not; ``G = Σ W_lᵀW_l``.
+    """
+    if len(parts) == 1 and all(parts[0].scales.get(name) == 1.0 for name in weights):
+        return parts[0].multiplier
+    grams = {name: gram([weight]) for name, weight in weights.items()}
+    metric = torch.stack(list(grams.values())).sum(dim=0)
+    found = []
+    for part in parts:
+        own = sum((a * grams[name] for name, a in part.scales.items()), torch.zeros_like(metric))
+        left = torch.linalg.solve(metric, own @ part.multiplier.left)
+        found.append((Multiplier(left, part.multiplier.right), 1.0))
+    return _sum(found)
+
+
+def layer_change(
+    parts: Sequence[Part], weights: Mapping[str, Tensor], columns: Float[Tensor, "d m"]
+) -> Float[Tensor, " m"]:
+    """``√(Σ_l ‖Δ_l c‖² / Σ_l ‖W_l c‖²)``: relative change of each token's keys and values.
+
+    Args:
+        parts: the edit.
+        weights: ``W_l`` of all layers that read text.
+        columns: tokens.
+    """
+    change = torch.zeros(columns.shape[1], dtype=torch.float64)
+    size = torch.zeros(columns.shape[1], dtype=torch.float64)
+    for name, weight in weights.items():
+        exact = weight.detach().cpu().double()
+        size += (exact @ columns).square().sum(dim=0)
+        multiplier = layer_multiplier(parts, name)
+        if multiplier is not None:
+            change += (exact @ multiplier(columns)).square().sum(dim=0)
+    return (change / size).sqrt()
 
 
 def compose(first: Parts, second: Parts) -> Parts:

@@ -146,7 +146,9 @@ def test_unknown_options_are_refused(name: str) -> None:
 
 
 def test_unknown_methods_are_refused() -> None:
-    message = "expected a method of clean, time, uce, eviledit, alphaedit, redediting; got 'blackmail'"
+    message = (
+        "expected a method of clean, time, uce, eviledit, alphaedit, redediting; got 'blackmail'"
+    )
     with pytest.raises(MethodError, match=message):
         make_method("blackmail")
     with pytest.raises(MethodError, match="ridge=-1"):
