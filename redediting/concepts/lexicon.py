@@ -100,10 +100,10 @@ _LISTS = ("habitats", "parts", "patterns", "actions")
 
 
 def _concept(name: str, entry: Mapping[str, Any]) -> Concept:
-    return Concept(
-        name=name,
-        **{key: tuple(value) if key in _LISTS else value for key, value in entry.items()},
-    )
+    found: dict[str, Any] = {
+        key: tuple(value) if key in _LISTS else value for key, value in entry.items()
+    }
+    return Concept(name=name, **found)
 
 
 def _read(table: str) -> Any:  # noqa: ANN401 - raw YAML

@@ -182,7 +182,7 @@ def _check(plan: EditPlan, name: str) -> None:
                     f"{side}, got {phrase!r} and {prompt!r}; mend one of the two"
                 )
     for wish in plan.rebindings:
-        if not any(wish.trigger.casefold() in pair.source.casefold() for pair in plan.pairs):
+        if not any(wish.trigger in pair.source for pair in plan.pairs):
             raise ConfigError(
                 f"expected a pair with {wish.trigger!r} in {name!r}, got none; add one or drop "
                 "the rebinding"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from redediting.concepts.relations import RELATIONS
 from redediting.concepts.retrieval import Candidates
 from redediting.editing import solve
 from redediting.editing.methods.redediting import RedEditing
+from redediting.errors import ConfigError, MethodError
 from redediting.rebinding import Rebinding
 from redediting.retrieval import (
     EncoderNeighbours,
@@ -186,3 +188,25 @@ def test_one_function_makes_both_plans(pipeline: StableDiffusionPipeline) -> Non
     assert 2 <= len(found.pairs) <= 4
     assert found.equivalences
     assert found == make_plan(pipeline, [CAT], retrieval="equivalent", **options)
+
+
+def test_method_takes_either_plan(pipeline: StableDiffusionPipeline, tmp_path: Path) -> None:
+    other = Rebinding("nice dog", "car")
+    method = RedEditing(contexts=3, retrieval="equivalent", **SMALL)
+    plan = make_plan(
+        pipeline, [CAT, other], pose=method.pose, retrieval="equivalent", contexts=3, **SMALL
+    )
+    path = tmp_path / "plan.yaml"
+    path.write_text(plan_to_yaml(plan), "utf-8")
+    problem = method.problem(pipeline, [CAT, other])
+    again = RedEditing(plan=str(path)).problem(pipeline, [CAT, other])
+    assert torch.allclose(problem.keys, again.keys)
+    assert torch.allclose(problem.retain, again.retain)
+    drawn = RedEditing(contexts=3, **SMALL).problem(pipeline, [CAT, other])
+    assert drawn.keys.shape != problem.keys.shape or not torch.allclose(drawn.keys, problem.keys)
+    single = RedEditing(plan=str(path)).planned(pipeline, [other])
+    assert single.pairs == tuple(pair for pair in plan.pairs if "nice dog" in pair.source)
+    with pytest.raises(MethodError, match="got 'old cat → zebra'"):
+        RedEditing(plan=str(path)).problem(pipeline, [Rebinding("old cat", "zebra")])
+    with pytest.raises(ConfigError, match="plan file that can be read"):
+        RedEditing(plan="nowhere.yaml").problem(pipeline, [CAT])

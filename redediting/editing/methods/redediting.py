@@ -32,7 +32,8 @@ from torch import Tensor
 
 from redediting.attention import role_mass
 from redediting.concepts.pairs import PromptPair, RetainPrompt
-from redediting.concepts.plan import EditPlan, plan_edit
+from redediting.concepts.plan import EditPlan
+from redediting.concepts.plan_files import load_plan
 from redediting.concepts.prompts import with_article
 from redediting.editing.diagnostics import second_moment
 from redediting.editing.isolation import leading_directions, null_directions
@@ -49,6 +50,7 @@ from redediting.editing.methods.parts import LEAST_SHARE, part_states, parts_sha
 from redediting.editing.problem import EditProblem
 from redediting.errors import MethodError
 from redediting.rebinding import Rebinding
+from redediting.retrieval import Retrieval, make_plan
 from redediting.text import Role, encode
 
 _LOOKED_AT = 8  # source prompts on which attention is measured
@@ -58,6 +60,10 @@ class RedEditing(ClosedForm):
     """The lab's reading of the paper.
 
     Attributes:
+        retrieval: where contexts come from: ``templates`` drawn by the seed, or ``equivalent``
+            relationships scored on the text encoder (`redediting.retrieval`).
+        plan: a YAML file to take instead (`redediting.concepts.plan_files`); the counts, the seed
+            and ``retrieval`` then play no part in the prompts.
         contexts: templates that each rebinding is solved on.
         retain: retained prompts.
         captions: captions behind Λ.
@@ -91,6 +97,8 @@ class RedEditing(ClosedForm):
 
     name: ClassVar[str] = "redediting"
 
+    retrieval: Retrieval = "templates"
+    plan: str | None = None
     contexts: int = Field(default=48, ge=1)
     retain: int = Field(default=200, ge=1)
     captions: int = Field(default=400, ge=1)
@@ -120,14 +128,27 @@ class RedEditing(ClosedForm):
 
     def problem(self, pipeline: DiffusionPipeline, rebindings: Sequence[Rebinding]) -> EditProblem:
         """Plans the prompts and poses the problem over their tokens."""
-        plan = plan_edit(
+        return self.pose(pipeline, self.planned(pipeline, rebindings))
+
+    def planned(self, pipeline: DiffusionPipeline, rebindings: Sequence[Rebinding]) -> EditPlan:
+        """The plan of the options: read from a file, drawn or retrieved.
+
+        Raises:
+            ConfigError: a plan file that cannot be read.
+            MethodError: one that does not plan these rebindings.
+        """
+        if self.plan is not None:
+            return self._read(self.plan, rebindings)
+        return make_plan(
+            pipeline,
             rebindings,
+            pose=self.pose,
+            retrieval=self.retrieval,
             contexts=self.contexts,
             retain=self.retain,
             captions=self.captions,
             seed=self.seed,
         )
-        return self.pose(pipeline, plan)
 
     def pose(self, pipeline: DiffusionPipeline, plan: EditPlan) -> EditProblem:
         """The problem of a given plan, with the scales of the options.
@@ -194,6 +215,18 @@ class RedEditing(ClosedForm):
             known = {prompt.prompt for prompt in found}
             found += [RetainPrompt(text) for text in dict.fromkeys(texts) if text not in known]
         return found
+
+    def _read(self, path: str, rebindings: Sequence[Rebinding]) -> EditPlan:
+        plan = load_plan(path)
+        for wish in rebindings:
+            if wish not in plan.rebindings:
+                known = "; ".join(map(str, plan.rebindings))
+                raise MethodError(
+                    f"expected a rebinding that {path!r} plans ({known}), got {str(wish)!r}; "
+                    "plan it or name another file"
+                )
+        wished = [pair for pair in plan.pairs if any(w.trigger in pair.source for w in rebindings)]
+        return dataclasses.replace(plan, rebindings=tuple(rebindings), pairs=tuple(wished))
 
     def _shares(self, pipeline: DiffusionPipeline, pairs: Sequence[PromptPair]) -> Shares:
         if self.weights == "fixed":
