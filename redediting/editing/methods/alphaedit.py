@@ -39,10 +39,12 @@ from redediting.editing.methods.columns import (
     without_triggers,
 )
 from redediting.editing.problem import EditProblem
+from redediting.errors import MethodError
 from redediting.rebinding import Rebinding
 from redediting.text import encode
 
 _TEMPLATE = "a photo of {}"
+_LEAST = 1e-6  # of the edited energy; with less the edit is numerical noise
 
 
 class AlphaEdit(ClosedForm):
@@ -63,7 +65,11 @@ class AlphaEdit(ClosedForm):
     seed: int = 0
 
     def problem(self, pipeline: DiffusionPipeline, rebindings: Sequence[Rebinding]) -> EditProblem:
-        """The trigger's tokens, and the captions' leading directions as hard constraint."""
+        """The trigger's tokens, and the captions' leading directions as hard constraint.
+
+        Raises:
+            MethodError: the captions' directions hold the whole trigger.
+        """
         pairs = [
             PromptPair(
                 fill(_TEMPLATE, wish.trigger),
@@ -78,6 +84,12 @@ class AlphaEdit(ClosedForm):
         captions = without_triggers(plan.captions, rebindings)
         retained = content_columns(encode(pipeline, captions))
         hard = kept_directions(retained, threshold=self.threshold)
+        free = float((keys - hard @ (hard.T @ keys)).square().sum() / keys.square().sum())
+        if free < _LEAST:
+            raise MethodError(
+                f"expected captions whose null space holds {_LEAST:g} of the edited energy, got "
+                f"{free:.1g} at threshold={self.threshold:g}; raise the threshold"
+            )
         return EditProblem.build(keys, targets, hard=hard, ridge=self.ridge)
 
 
