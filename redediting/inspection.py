@@ -132,6 +132,7 @@ def inspect_edit(
     rebindings: Sequence[Rebinding],
     method: ClosedForm,
     *,
+    problem: EditProblem | None = None,
     n_contexts: int = 8,
     seed: int = 0,
 ) -> Inspection:
@@ -141,6 +142,7 @@ def inspect_edit(
         pipeline: clean model.
         rebindings: as for ``method.compute``.
         method: a closed-form method.
+        problem: what it poses, e.g. for a plan at hand; its own when not given.
         n_contexts: held-out contexts.
         seed: draws them.
 
@@ -152,7 +154,8 @@ def inspect_edit(
             f"expected order=joint to inspect {len(rebindings)} rebindings together, got "
             "sequential; inspect them one by one"
         )
-    problem = method.problem(pipeline, rebindings)
+    if problem is None:
+        problem = method.problem(pipeline, rebindings)
     edit = _edit(pipeline, method, problem)
     templates = contexts(n_contexts, seed=seed, split="dev")
     null = encode(pipeline, [""]).states[0].T.double()

@@ -1,4 +1,4 @@
-"""``redediting inspect``: what an edit would move and keep, and how close the two are.
+"""``redediting inspect``: what an edit would move and keep, how close the two are, what to expect.
 
 The angle between the trigger's state and the head noun's in the same caption decides how much an
 edit must leak: leak/firing ≈ λ cosθ / (η ν² sin²θ). A sin² near zero means that the text encoder
@@ -24,6 +24,7 @@ from redediting.concepts.plan import EditPlan, collateral_prompts
 from redediting.concepts.plan_files import load_plan, plan_to_yaml
 from redediting.editing.diagnostics import sin2
 from redediting.editing.methods.redediting import RedEditing
+from redediting.inspection import WishReport, inspect_edit
 from redediting.models import load_pipeline
 from redediting.projections import pipeline_projections
 from redediting.rebinding import Rebinding
@@ -54,12 +55,15 @@ class Inspect(Wish):
         pairs = self.pairs() if given is None else planned_pairs(self, given)
         pipeline = load_pipeline(self.model, device=pick_device(self.device))
         matrices = len(pipeline_projections(pipeline))
-        plan = given or make_plan(
-            pipeline, pairs, pose=RedEditing().pose, retrieval=self.retrieval
-        )
+        method = RedEditing()
+        plan = given or make_plan(pipeline, pairs, pose=method.pose, retrieval=self.retrieval)
+        report = inspect_edit(pipeline, pairs, method, problem=method.pose(pipeline, plan))
+        found = [
+            _inspect(pipeline, plan, pair) | _foreseen(wish)
+            for pair, wish in zip(pairs, report.wishes, strict=True)
+        ]
         if self.write is not None:
             replace_text(self.write, plan_to_yaml(plan))
-        found = [_inspect(pipeline, plan, pair) for pair in pairs]
         console = Console(stderr=self.json)
         for entry in found:
             console.print(_table(entry))
@@ -68,7 +72,8 @@ class Inspect(Wish):
             shown.line(f"note: {note}")
         shown.line(
             f"{len(plan.pairs)} prompt pairs moved, {len(plan.retain)} prompts kept, "
-            f"{len(plan.captions)} captions for Σ₀; {matrices} matrices read text"
+            f"{len(plan.captions)} captions for Σ₀; {matrices} matrices read text; "
+            f"the null prompt moves by at most {max(report.null_change):.1%}"
         )
         shown.result(
             {
@@ -77,6 +82,7 @@ class Inspect(Wish):
                 "retained": dict(Counter(kept.role for kept in plan.retain)),
                 "captions": len(plan.captions),
                 "matrices": matrices,
+                "null_change": max(report.null_change),
                 "notes": list(plan.notes),
                 "plan": None if self.write is None else self.write.as_posix(),
             }
@@ -132,6 +138,15 @@ def _inspect(pipeline: DiffusionPipeline, plan: EditPlan, pair: Rebinding) -> di
     }
 
 
+def _foreseen(wish: WishReport) -> dict[str, Any]:
+    """What the solved edit promises on text states, before any image."""
+    return {
+        "firing": dict(zip(("p5", "median"), wish.firing, strict=True)),
+        "probe_firing": dict(zip(("median", "p95"), wish.probe_firing, strict=True)),
+        "certificates": [asdict(certificate) for certificate in wish.certificates],
+    }
+
+
 def _table(entry: dict[str, Any]) -> Table:
     table = Table(title=f"{entry['trigger']} → {entry['target']}", title_justify="left")
     table.add_column("what")
@@ -148,5 +163,11 @@ def _table(entry: dict[str, Any]) -> Table:
     phrases = [probe["phrase"] for probe in entry["probed"]]
     table.add_row("probed later", str(len(phrases)), ", ".join(phrases))
     for role, value in entry["sin2"].items():
-        table.add_row(f"sin² to the head noun: {role}", "", f"{value:.4f}")
+        table.add_row(f"sin² to the head noun: {role}", f"{value:.4f}", "")
+    for name, what in (("firing", "held-out contexts"), ("probe_firing", "phrases near it")):
+        for statistic, value in entry[name].items():
+            table.add_row(f"firing, {statistic}", f"{value:.2f}", what)
+    for item in entry["certificates"]:
+        said = f"{item['prompt']}: moves by {item['change']:.1%}, at most {item['bound']:.1%}"
+        table.add_row(f"certificate: {item['role']}", f"{item['leverage']:.3f}", said)
     return table

@@ -182,10 +182,10 @@ def _check(plan: EditPlan, name: str) -> None:
                     f"{side}, got {phrase!r} and {prompt!r}; mend one of the two"
                 )
     for wish in plan.rebindings:
-        if not any(wish.trigger in pair.source for pair in plan.pairs):
+        if not any(wish.trigger in pair.source and pair.weight > 0 for pair in plan.pairs):
             raise ConfigError(
-                f"expected a pair with {wish.trigger!r} in {name!r}, got none; add one or drop "
-                "the rebinding"
+                f"expected a pair of positive weight with {wish.trigger!r} in {name!r}, got none; "
+                "add one or drop the rebinding"
             )
     for i, item in enumerate(plan.retain):
         _check_weight(item.weight, f"retain.{i}", name)

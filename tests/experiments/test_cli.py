@@ -119,6 +119,9 @@ def test_inspect_shows_prompts_and_angles(
     assert all(0 <= value <= 1 for value in entry["sin2"].values())
     assert set(entry["sin2"]) == {"trigger", "tail", "eos", "pad"}
     assert not {kept["prompt"] for kept in entry["kept"]} & {m["source"] for m in entry["moved"]}
+    assert {item["role"] for item in entry["certificates"]} >= {"head", "near", "sibling"}
+    assert all(0 <= item["change"] <= item["bound"] for item in entry["certificates"])
+    assert entry["firing"]["p5"] <= entry["firing"]["median"]
     assert not list(home.iterdir())
 
 
