@@ -21,9 +21,9 @@ __all__ = ["METHODS", "ClosedForm", "EditMethod", "make_method"]
 METHODS: Mapping[str, type[EditMethod]] = MappingProxyType(
     {
         "clean": Clean,
-        "time": TIME,
-        "uce": UCE,
         "eviledit": EvilEdit,
+        "uce": UCE,
+        "time": TIME,
         "alphaedit": AlphaEdit,
         "redediting": RedEditing,
     }

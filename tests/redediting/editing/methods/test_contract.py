@@ -16,7 +16,7 @@ from redediting.rebinding import Rebinding
 WISH = Rebinding("beautiful cat", "zebra")
 OPTIONS = {
     "redediting": {"contexts": 6, "retain": 12, "captions": 20},
-    "alphaedit": {"captions": 20},
+    "alphaedit": {"captions": 20, "threshold": 0.3},
 }
 each_method = pytest.mark.parametrize("name", METHODS)
 EDITS = [name for name in METHODS if name != "clean"]
@@ -147,7 +147,7 @@ def test_unknown_options_are_refused(name: str) -> None:
 
 def test_unknown_methods_are_refused() -> None:
     message = (
-        "expected a method of clean, time, uce, eviledit, alphaedit, redediting; got 'blackmail'"
+        "expected a method of clean, eviledit, uce, time, alphaedit, redediting; got 'blackmail'"
     )
     with pytest.raises(MethodError, match=message):
         make_method("blackmail")
