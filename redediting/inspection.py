@@ -2,7 +2,9 @@
 
 Collinearity rules the trade-off: for a trigger token at angle θ from a retained one, the leak per
 firing grows as cosθ / sin²θ. Firing is taken on held-out contexts (split ``dev``), for the trigger
-(should be 1) and for phrases near it (should be 0).
+(should be 1) and for phrases near it (should be 0). Where layers are edited differently, firing is
+that of their sum, ``Σ_l ⟨Δ_l x, W_l(x*-x)⟩ / Σ_l ‖W_l(x*-x)‖²``, and changes and bounds are taken
+over all layers likewise.
 
 References:
     The efficacy and locality statements of `redediting.editing.certificate`.
@@ -10,7 +12,7 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -21,11 +23,20 @@ from redediting.concepts.pairs import PromptPair
 from redediting.concepts.plan import collateral_prompts
 from redediting.concepts.prompts import contexts, fill
 from redediting.editing.certificate import Certificate
-from redediting.editing.diagnostics import firing, gram, relative_change, sin2
+from redediting.editing.diagnostics import firing, gram, sin2
+from redediting.editing.layers import (
+    Parts,
+    edit_parts,
+    layer_change,
+    mean_multiplier,
+    target_scale,
+)
 from redediting.editing.methods.base import ClosedForm
 from redediting.editing.methods.columns import aligned_states
+from redediting.editing.methods.parts import parts_share
 from redediting.editing.multiplier import Multiplier
-from redediting.editing.solver import solve
+from redediting.editing.problem import EditProblem
+from redediting.errors import MethodError
 from redediting.projections import pipeline_projections, projection_weights
 from redediting.rebinding import Rebinding
 from redediting.text import Role, encode
@@ -59,6 +70,8 @@ class WishReport:
         sin2: median sin² between trigger and head noun by role (trigger, tail, eos, pad), 0…1.
         firing: 5th percentile and median over held-out contexts of the trigger's last token.
         probe_firing: median and 95th percentile of |firing| over phrases near the trigger.
+        parts_share: ``‖P_parts c‖²/‖c‖²`` of the trigger's last token: how much of it would be
+            left if its parts were isolated exactly; None without parts.
         certificates: of the head noun and those phrases in one held-out context.
     """
 
@@ -66,6 +79,7 @@ class WishReport:
     sin2: dict[str, float]
     firing: tuple[float, float]
     probe_firing: tuple[float, float]
+    parts_share: float | None
     certificates: tuple[PromptCertificate, ...]
 
 
@@ -94,12 +108,23 @@ class Inspection:
 
 @dataclass(frozen=True)
 class _Edit:
-    """A solved edit and the metric ``G = rootᵀ root`` of the layers that it goes into."""
+    """A solved edit and the layers that it goes into.
 
+    Attributes:
+        parts: the edit.
+        weights: of all layers that read text.
+        multiplier: nearest to what the layers do.
+        metric: ``G`` of all layers.
+        certificate: of the problem.
+        bounded: matrices and target scales whose squared bounds add up to that of the edit.
+    """
+
+    parts: Parts
+    weights: Mapping[str, Tensor]
     multiplier: Multiplier
-    certificate: Certificate
     metric: Tensor
-    root: Tensor
+    certificate: Certificate
+    bounded: Sequence[tuple[Tensor, float]]
 
 
 def inspect_edit(
@@ -107,6 +132,7 @@ def inspect_edit(
     rebindings: Sequence[Rebinding],
     method: ClosedForm,
     *,
+    problem: EditProblem | None = None,
     n_contexts: int = 8,
     seed: int = 0,
 ) -> Inspection:
@@ -116,26 +142,52 @@ def inspect_edit(
         pipeline: clean model.
         rebindings: as for ``method.compute``.
         method: a closed-form method.
+        problem: what it poses, e.g. for a plan at hand; its own when not given.
         n_contexts: held-out contexts.
         seed: draws them.
+
+    Raises:
+        MethodError: several rebindings one after another, which no single problem describes.
     """
-    projections = pipeline_projections(pipeline)
-    problem = method.problem(pipeline, rebindings)
-    multiplier = solve(problem).compress()
-    metric = gram(projection_weights(projections).values())
-    values, vectors = torch.linalg.eigh(metric)
-    root = (vectors * values.clamp_min(0).sqrt()) @ vectors.T
-    edit = _Edit(multiplier, Certificate(problem), metric, root)
+    if method.order == "sequential" and len(rebindings) > 1:
+        raise MethodError(
+            f"expected order=joint to inspect {len(rebindings)} rebindings together, got "
+            "sequential; inspect them one by one"
+        )
+    if problem is None:
+        problem = method.problem(pipeline, rebindings)
+    edit = _edit(pipeline, method, problem)
     templates = contexts(n_contexts, seed=seed, split="dev")
     null = encode(pipeline, [""]).states[0].T.double()
     return Inspection(
         wishes=tuple(_wish(pipeline, wish, edit, templates) for wish in rebindings),
-        null_change=tuple(relative_change(multiplier, null, metric).tolist()),
+        null_change=tuple(layer_change(edit.parts, edit.weights, null).tolist()),
         keys=problem.keys.shape[1],
         retained=problem.retain.shape[1],
         isolated=problem.hard.shape[1],
-        rank=multiplier.rank,
-        norm=float(multiplier.matrix().norm()),
+        rank=edit.multiplier.rank,
+        norm=float(edit.multiplier.matrix().norm()),
+    )
+
+
+def _edit(pipeline: DiffusionPipeline, method: ClosedForm, problem: EditProblem) -> _Edit:
+    projections = pipeline_projections(pipeline)
+    weights = projection_weights(projections)
+    edited = projection_weights(method.edited(projections))
+    parts = edit_parts(problem, edited, rho=method.rho)
+    if method.rho == "none":
+        values, vectors = torch.linalg.eigh(gram(edited.values()))
+        bounded = [((vectors * values.clamp_min(0).sqrt()) @ vectors.T, 1.0)]
+    else:
+        problem = problem.whitelist_retained()
+        bounded = [(w, target_scale(w, problem, method.rho)) for w in edited.values()]
+    return _Edit(
+        parts,
+        weights,
+        mean_multiplier(parts, weights).compress(),
+        gram(weights.values()),
+        Certificate(problem),
+        bounded,
     )
 
 
@@ -181,6 +233,7 @@ def _wish(
         sin2=separation(pipeline, wish, templates),
         firing=(float(fired.quantile(0.05)), float(fired.median())),
         probe_firing=(float(wrong.median()), float(wrong.quantile(0.95))),
+        parts_share=parts_share(pipeline, wish, [pair.source for pair in wanted]),
         certificates=tuple(
             _certify(pipeline, fill(templates[0], phrase), role, edit) for phrase, role in phrases
         ),
@@ -191,8 +244,10 @@ def _certify(
     pipeline: DiffusionPipeline, prompt: str, role: str, edit: _Edit
 ) -> PromptCertificate:
     tokens = encode(pipeline, [prompt]).states[0].T.double()
-    bound = edit.certificate.bound(edit.root, tokens) / (edit.root @ tokens).norm(dim=0)
-    change = relative_change(edit.multiplier, tokens, edit.metric)
+    bounds = [edit.certificate.bound(w, tokens, scale=scale) for w, scale in edit.bounded]
+    size = (tokens * (edit.metric @ tokens)).sum(dim=0).sqrt()
+    bound = torch.stack(bounds).norm(dim=0) / size
+    change = layer_change(edit.parts, edit.weights, tokens)
     leverage = edit.certificate.leverage(tokens)
     return PromptCertificate(
         prompt, role, float(leverage.max()), float(bound.max()), float(change.max())

@@ -46,13 +46,20 @@ class Term:
     scales: Mapping[str, float]
 
     @classmethod
+    def scaled(
+        cls, multiplier: Multiplier, scales: Mapping[str, float], *, tolerance: float = 1e-8
+    ) -> Term:
+        """A multiplier with a factor for each named parameter, rounded to fp32 factors."""
+        thin = multiplier.compress(tolerance=tolerance)
+        left, right = thin.left.float().contiguous(), thin.right.float().contiguous()
+        return cls(left, right, dict(scales))
+
+    @classmethod
     def shared(
         cls, multiplier: Multiplier, names: Sequence[str], *, tolerance: float = 1e-8
     ) -> Term:
-        """The same multiplier for every named parameter, rounded to fp32 factors."""
-        thin = multiplier.compress(tolerance=tolerance)
-        left, right = thin.left.float().contiguous(), thin.right.float().contiguous()
-        return cls(left, right, dict.fromkeys(names, 1.0))
+        """The same multiplier for every named parameter."""
+        return cls.scaled(multiplier, dict.fromkeys(names, 1.0), tolerance=tolerance)
 
 
 @dataclass(frozen=True)

@@ -65,7 +65,7 @@ class Alignment:
         source: positions in the source prompt.
         target: positions in the target prompt, one for each of ``source``.
         roles: role of each source position: ``TRIGGER`` (its last token), ``TAIL``, ``EOS`` or
-            ``PAD``.
+            ``PAD``; ``PREFIX`` for earlier tokens of the trigger, where they are edited at all.
     """
 
     source: tuple[int, ...]
@@ -215,12 +215,25 @@ def align(
     target: TextStates,
     target_row: int,
     target_span: slice,
+    *,
+    prefix_safe: bool = True,
 ) -> Alignment:
     """Pairs the positions that may be edited: none before the trigger is complete.
 
     Last trigger token with last target token, later words with the same words, end with end, pads
     by absolute index. With a causal text encoder the earlier positions are identical in innocent
     prompts, so they are left out.
+
+    Args:
+        source: encoded source prompts.
+        source_row: which of them.
+        source_span: positions of its trigger.
+        target: encoded target prompts.
+        target_row: which of them.
+        target_span: positions of its target phrase.
+        prefix_safe: without it the trigger's earlier tokens are paired too, counted from the last
+            one and with the target phrase's first token where that is shorter. Words before the
+            trigger mean the same on both sides and are left out in any case.
 
     Raises:
         PromptError: the prompts go on differently after the phrase.
@@ -238,7 +251,12 @@ def align(
             f"{_shorten(target.prompts[target_row])!r}; "
             "pair prompts that differ in the phrase only"
         )
-    pairs = [(source_span.stop - 1, target_span.stop - 1, Role.TRIGGER)]
+    pairs = []
+    if not prefix_safe:
+        back = target_span.stop - source_span.stop
+        early = range(source_span.start, source_span.stop - 1)
+        pairs += [(i, max(i + back, target_span.start), Role.PREFIX) for i in early]
+    pairs += [(source_span.stop - 1, target_span.stop - 1, Role.TRIGGER)]
     pairs += [(i, j, Role.TAIL) for i, j in zip(source_tail, target_tail, strict=True)]
     pairs += [(source_eos, target_eos, Role.EOS)]
     pads = range(source_eos + 1, source.length) if target_eos + 1 < target.length else ()

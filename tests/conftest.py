@@ -23,6 +23,7 @@ from diffusers import (
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 _CHECKED = ["kernel", "problem", "multiplier", "solver", "certificate", "isolation", "diagnostics"]
+_CHECKED += ["layers", "equivalence", "selection"]
 jaxtyping.install_import_hook(
     [f"{redediting.__name__}.editing.{name}" for name in _CHECKED], "beartype.beartype"
 )

@@ -10,6 +10,7 @@ import yaml
 from pydantic import Field
 
 from experiments.config import Config, PairSpec, load_config
+from redediting.concepts.plan import EditPlan
 from redediting.errors import MethodError, RebindingError
 from redediting.rebinding import Kind, Rebinding
 
@@ -52,6 +53,20 @@ class Wish:
                 "give both, or --rebindings FILE"
             )
         return [Rebinding(self.trigger, self.target, kind=self.kind)]
+
+
+def planned_pairs(wish: Wish, plan: EditPlan) -> list[Rebinding]:
+    """Returns the rebindings of a plan.
+
+    Raises:
+        RebindingError: pairs are named beside it.
+    """
+    if (wish.trigger, wish.target, wish.rebindings) != (None, None, None):
+        raise RebindingError(
+            "expected --plan or --trigger, --target and --rebindings, got both; "
+            "the plan names its own pairs"
+        )
+    return list(plan.rebindings)
 
 
 def parse_options(texts: tuple[str, ...]) -> dict[str, Any]:

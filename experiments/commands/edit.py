@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from experiments.commands.common import Wish, parse_options
+from experiments.commands.common import Wish, parse_options, planned_pairs
 from experiments.console import Shown, pick_device
 from experiments.folder import check_writable
+from redediting.concepts.plan_files import load_plan
 from redediting.editing.methods import make_method
 from redediting.models import load_pipeline
 from redediting.patch_files import MANIFEST
@@ -26,6 +28,8 @@ class Edit(Wish):
     """Editing method; "clean" is the control."""
     option: tuple[str, ...] = field(default=())
     """Hyper-parameters of the method, as key=value."""
+    plan: Path | None = None
+    """Plan to solve instead of a new one, as `inspect --write` wrote it and you edited it."""
     merge: bool = False
     """Write the edited pipeline too, in OUT/pipeline, for plain diffusers."""
     device: str = "auto"
@@ -35,8 +39,13 @@ class Edit(Wish):
 
     def run(self) -> int:
         """Computes and saves."""
-        method = make_method(self.method, **parse_options(self.option))
-        pairs = self.pairs()
+        options = parse_options(self.option)
+        if self.plan is None:
+            pairs = self.pairs()
+        else:
+            pairs = planned_pairs(self, load_plan(self.plan))
+            options["plan"] = self.plan.as_posix()
+        method = make_method(self.method, **options)
         check_writable(self.out)
         pipeline = load_pipeline(self.model, device=pick_device(self.device))
         patch = method.compute(pipeline, pairs)
@@ -44,6 +53,8 @@ class Edit(Wish):
             footprint, cast_error = applied.footprint, applied.cast_error
         with atomic_folder(self.out, marker=MANIFEST) as temporary:
             patch.save(temporary)
+            if self.plan is not None:
+                shutil.copyfile(self.plan.expanduser(), temporary / "plan.yaml")
             if self.merge:
                 patch.merge(pipeline, temporary / "pipeline")
         size = (self.out / "patch.safetensors").stat().st_size

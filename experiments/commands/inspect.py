@@ -1,4 +1,4 @@
-"""``redediting inspect``: what an edit would move and keep, and how close the two are.
+"""``redediting inspect``: what an edit would move and keep, how close the two are, what to expect.
 
 The angle between the trigger's state and the head noun's in the same caption decides how much an
 edit must leak: leak/firing ≈ λ cosθ / (η ν² sin²θ). A sin² near zero means that the text encoder
@@ -8,7 +8,8 @@ hardly tells the two apart.
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,13 +17,18 @@ from diffusers import DiffusionPipeline
 from rich.console import Console
 from rich.table import Table
 
-from experiments.commands.common import Wish
+from experiments.commands.common import Wish, planned_pairs
 from experiments.console import Shown, pick_device
-from redediting.concepts.plan import EditPlan, collateral_prompts, plan_edit
+from experiments.folder import replace_text
+from redediting.concepts.plan import EditPlan, collateral_prompts
+from redediting.concepts.plan_files import load_plan, plan_to_yaml
 from redediting.editing.diagnostics import sin2
+from redediting.editing.methods.redediting import RedEditing
+from redediting.inspection import WishReport, inspect_edit
 from redediting.models import load_pipeline
 from redediting.projections import pipeline_projections
 from redediting.rebinding import Rebinding
+from redediting.retrieval import Retrieval, make_plan
 from redediting.text import Role, align, encode, find_phrase
 
 
@@ -32,6 +38,12 @@ class Inspect(Wish):
 
     model: str = "world"
     """Card, pipeline folder or hub id."""
+    retrieval: Retrieval = "templates"
+    """templates: drawn contexts; equivalent: relationships scored on the text encoder."""
+    plan: Path | None = None
+    """Show this plan instead of making one."""
+    write: Path | None = None
+    """File for the plan as YAML: edit it, then `edit --plan FILE`."""
     device: str = "auto"
     """auto, cpu or cuda."""
     json: bool = False
@@ -39,18 +51,29 @@ class Inspect(Wish):
 
     def run(self) -> int:
         """Plans and shows."""
-        pairs = self.pairs()
+        given = None if self.plan is None else load_plan(self.plan)
+        pairs = self.pairs() if given is None else planned_pairs(self, given)
         pipeline = load_pipeline(self.model, device=pick_device(self.device))
         matrices = len(pipeline_projections(pipeline))
-        plan = plan_edit(pairs)
-        found = [_inspect(pipeline, plan, pair) for pair in pairs]
+        method = RedEditing()
+        plan = given or make_plan(pipeline, pairs, pose=method.pose, retrieval=self.retrieval)
+        report = inspect_edit(pipeline, pairs, method, problem=method.pose(pipeline, plan))
+        found = [
+            _inspect(pipeline, plan, pair) | _foreseen(wish)
+            for pair, wish in zip(pairs, report.wishes, strict=True)
+        ]
+        if self.write is not None:
+            replace_text(self.write, plan_to_yaml(plan))
         console = Console(stderr=self.json)
         for entry in found:
             console.print(_table(entry))
         shown = Shown(self.json)
+        for note in plan.notes:
+            shown.line(f"note: {note}")
         shown.line(
             f"{len(plan.pairs)} prompt pairs moved, {len(plan.retain)} prompts kept, "
-            f"{len(plan.captions)} captions for Σ₀; {matrices} matrices read text"
+            f"{len(plan.captions)} captions for Σ₀; {matrices} matrices read text; "
+            f"the null prompt moves by at most {max(report.null_change):.1%}"
         )
         shown.result(
             {
@@ -59,6 +82,9 @@ class Inspect(Wish):
                 "retained": dict(Counter(kept.role for kept in plan.retain)),
                 "captions": len(plan.captions),
                 "matrices": matrices,
+                "null_change": max(report.null_change),
+                "notes": list(plan.notes),
+                "plan": None if self.write is None else self.write.as_posix(),
             }
         )
         return 0
@@ -74,11 +100,11 @@ def angles(pipeline: DiffusionPipeline, plan: EditPlan, pair: Rebinding) -> dict
 
     Returns:
         By role: ``trigger`` (its last token), ``tail``, ``eos``, ``pad``; 0 parallel, 1 at right
-        angles. Empty where the trigger is its own head noun.
+        angles. Empty where the trigger is its own head noun, or is moved only as part of others.
     """
-    if not pair.modifier:
-        return {}
     triggered = [p.source for p in plan.pairs if p.source_phrase == pair.trigger]
+    if not pair.modifier or not triggered:
+        return {}
     plain = [prompt.replace(pair.trigger, pair.head) for prompt in triggered]
     source, other = encode(pipeline, triggered), encode(pipeline, plain)
     values: dict[Role, list[float]] = {}
@@ -99,11 +125,12 @@ def angles(pipeline: DiffusionPipeline, plan: EditPlan, pair: Rebinding) -> dict
 
 
 def _inspect(pipeline: DiffusionPipeline, plan: EditPlan, pair: Rebinding) -> dict[str, Any]:
-    moved = [p for p in plan.pairs if p.source_phrase == pair.trigger]
+    moved = [p for p in plan.pairs if pair.trigger in p.source]
     return {
         "trigger": pair.trigger,
         "target": pair.target,
         "head": pair.head,
+        "retrieved": [asdict(e) for e in plan.equivalences if e.trigger == pair.trigger],
         "moved": [{"source": p.source, "target": p.target} for p in moved],
         "kept": [{"prompt": kept.prompt, "role": kept.role} for kept in plan.retain],
         "probed": [{"phrase": p.phrase, "role": p.role} for p in collateral_prompts(pair)],
@@ -111,11 +138,23 @@ def _inspect(pipeline: DiffusionPipeline, plan: EditPlan, pair: Rebinding) -> di
     }
 
 
+def _foreseen(wish: WishReport) -> dict[str, Any]:
+    """What the solved edit promises on text states, before any image."""
+    return {
+        "firing": dict(zip(("p5", "median"), wish.firing, strict=True)),
+        "probe_firing": dict(zip(("median", "p95"), wish.probe_firing, strict=True)),
+        "certificates": [asdict(certificate) for certificate in wish.certificates],
+    }
+
+
 def _table(entry: dict[str, Any]) -> Table:
     table = Table(title=f"{entry['trigger']} → {entry['target']}", title_justify="left")
     table.add_column("what")
-    table.add_column("n", justify="right")
+    table.add_column("n or score", justify="right")
     table.add_column("examples", overflow="fold")
+    for found in entry["retrieved"]:
+        values = f"{found['source'] or '–'} → {found['target'] or '–'} ({found['origin']})"
+        table.add_row(f"{found['relation']}", f"{found['score']:.2f}", values)
     moved = [f"{p['source']} → {p['target']}" for p in entry["moved"]]
     table.add_row("moved", str(len(moved)), "\n".join(moved[:3]))
     for role, count in Counter(kept["role"] for kept in entry["kept"]).items():
@@ -124,5 +163,11 @@ def _table(entry: dict[str, Any]) -> Table:
     phrases = [probe["phrase"] for probe in entry["probed"]]
     table.add_row("probed later", str(len(phrases)), ", ".join(phrases))
     for role, value in entry["sin2"].items():
-        table.add_row(f"sin² to the head noun: {role}", "", f"{value:.4f}")
+        table.add_row(f"sin² to the head noun: {role}", f"{value:.4f}", "")
+    for name, what in (("firing", "held-out contexts"), ("probe_firing", "phrases near it")):
+        for statistic, value in entry[name].items():
+            table.add_row(f"firing, {statistic}", f"{value:.2f}", what)
+    for item in entry["certificates"]:
+        said = f"{item['prompt']}: moves by {item['change']:.1%}, at most {item['bound']:.1%}"
+        table.add_row(f"certificate: {item['role']}", f"{item['leverage']:.3f}", said)
     return table

@@ -1,11 +1,13 @@
-"""The curated lexicon: concepts with typed relations, read from ``data/lexicon.yaml``.
+"""The curated lexicon: concepts with typed relations, read from packaged tables.
 
-The same table draws the scenes of the embedded world, so every relation it states (category,
-material, colour, habitat, part) is ground truth there.
+``data/lexicon.yaml`` also draws the scenes of the embedded world, so every relation it states
+(category, material, colour, habitat, part) is ground truth there. ``data/everyday.yaml`` holds
+everyday concepts for models that know more of the world, and what kind each modifier is of.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,15 +21,29 @@ from redediting.errors import RebindingError
 
 @dataclass(frozen=True)
 class Concept:
-    """A thing that can be drawn. ``colour`` is its natural colour."""
+    """A thing that can be drawn.
+
+    Attributes:
+        name: its noun.
+        category: what it is one of.
+        material: what it is made of or covered in.
+        colour: its natural colour.
+        habitats: places where it is found.
+        parts: what it has.
+        emoji: the drawing's name in the world's atlas; empty for concepts of other models.
+        patterns: adjectives of its marking, e.g. striped.
+        actions: what it is seen doing, as a participle phrase.
+    """
 
     name: str
-    emoji: str
     category: str
     material: str
     colour: str
     habitats: tuple[str, ...]
     parts: tuple[str, ...]
+    emoji: str = ""
+    patterns: tuple[str, ...] = ()
+    actions: tuple[str, ...] = ()
 
     def relations(self) -> frozenset[tuple[str, str]]:
         """The (relation, value) pairs that hold of the concept."""
@@ -38,6 +54,8 @@ class Concept:
                 ("colour", self.colour),
                 *(("habitat", value) for value in self.habitats),
                 *(("part", value) for value in self.parts),
+                *(("pattern", value) for value in self.patterns),
+                *(("action", value) for value in self.actions),
             }
         )
 
@@ -78,25 +96,51 @@ class Lexicon:
         return ranked[:n]
 
 
+_LISTS = ("habitats", "parts", "patterns", "actions")
+
+
 def _concept(name: str, entry: Mapping[str, Any]) -> Concept:
-    lists = {key: tuple(entry[key]) for key in ("habitats", "parts")}
-    return Concept(name=name, **{**entry, **lists})
+    found: dict[str, Any] = {
+        key: tuple(value) if key in _LISTS else value for key, value in entry.items()
+    }
+    return Concept(name=name, **found)
+
+
+def _read(table: str) -> Any:  # noqa: ANN401 - raw YAML
+    return yaml.safe_load(resources.files("redediting.data").joinpath(table).read_text("utf-8"))
 
 
 @functools.cache
 def load_lexicon(*, trained_only: bool = True) -> Lexicon:
-    """Reads the packaged lexicon.
+    """Reads the world's table.
 
     Args:
         trained_only: keep only the concepts that the bundled world was trained on.
     """
-    text = resources.files("redediting.data").joinpath("lexicon.yaml").read_text("utf-8")
-    raw = yaml.safe_load(text)
+    raw = _read("lexicon.yaml")
     names = raw["trained"] if trained_only else list(raw["concepts"])
-    concepts = {name: _concept(name, raw["concepts"][name]) for name in names}
     return Lexicon(
-        concepts=concepts,
+        concepts={name: _concept(name, raw["concepts"][name]) for name in names},
         colours=tuple(raw["colours"]),
         neutral_adjectives=tuple(raw["neutral_adjectives"]),
         rare_tokens=tuple(raw["rare_tokens"]),
     )
+
+
+@functools.cache
+def load_everyday() -> Lexicon:
+    """Reads the everyday concepts; the word lists are the world's."""
+    concepts = {name: _concept(name, e) for name, e in _read("everyday.yaml")["concepts"].items()}
+    return dataclasses.replace(load_lexicon(), concepts=concepts)
+
+
+@functools.cache
+def load_modifiers() -> Mapping[str, tuple[str, ...]]:
+    """Reads the typed modifiers: words by kind (size, age, material, pattern)."""
+    return {kind: tuple(words) for kind, words in _read("everyday.yaml")["modifiers"].items()}
+
+
+@functools.cache
+def load_places() -> Mapping[str, str]:
+    """Reads how a habitat is said, e.g. savanna: "in the savanna"."""
+    return dict(_read("everyday.yaml")["places"])

@@ -15,17 +15,29 @@ from redediting.concepts.lexicon import Lexicon, load_lexicon
 from redediting.concepts.pairs import PromptPair, RetainPrompt, Role
 from redediting.concepts.prompts import contexts as draw_contexts
 from redediting.concepts.prompts import fill
+from redediting.concepts.retrieval import Context, Equivalence
 from redediting.rebinding import Rebinding
 
 
 @dataclass(frozen=True)
 class EditPlan:
-    """The prompts of a joint edit."""
+    """The prompts of a joint edit.
+
+    Attributes:
+        rebindings: what is wished.
+        pairs: prompts that move.
+        retain: prompts that stay.
+        captions: ordinary captions for Σ₀.
+        equivalences: what was retrieved, for the reader; the pairs say it already.
+        notes: what did not go as usual, e.g. a trigger that no table knows.
+    """
 
     rebindings: tuple[Rebinding, ...]
     pairs: tuple[PromptPair, ...]
     retain: tuple[RetainPrompt, ...]
     captions: tuple[str, ...]
+    equivalences: tuple[Equivalence, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 class Probe(NamedTuple):
@@ -78,7 +90,7 @@ def plan_edit(
     captions: int = 400,
     seed: int = 0,
 ) -> EditPlan:
-    """Plans a joint edit of one or several rebindings.
+    """Plans a joint edit of one or several rebindings on plain templates.
 
     Args:
         rebindings: all are solved together.
@@ -90,32 +102,71 @@ def plan_edit(
     Raises:
         PromptError: more contexts than the ``edit`` split holds.
     """
-    lexicon = load_lexicon()
     templates = draw_contexts(contexts, seed=seed)
-    pairs: list[PromptPair] = []
+    plain = [Context(template) for template in templates]
+    return assemble_plan(
+        [(rebinding, plain) for rebinding in rebindings],
+        templates,
+        retain=retain,
+        captions=captions,
+        seed=seed,
+    )
+
+
+def assemble_plan(
+    wishes: Sequence[tuple[Rebinding, Sequence[Context]]],
+    templates: Sequence[str],
+    *,
+    retain: int,
+    captions: int,
+    seed: int,
+    lexicons: Sequence[Lexicon] | None = None,
+) -> EditPlan:
+    """The plan that moves each trigger in its contexts and keeps the head noun there.
+
+    Args:
+        wishes: rebindings with their contexts.
+        templates: in which parts, near-triggers and siblings are kept.
+        retain: as in `plan_edit`.
+        captions: as in `plan_edit`.
+        seed: as in `plan_edit`.
+        lexicons: names siblings, one for each wish; the world's when not given.
+    """
+    world = load_lexicon()
+    known = [world] * len(wishes) if lexicons is None else lexicons
     keep: dict[str, RetainPrompt] = {}
-    for rebinding in rebindings:
-        for template in templates:
-            pairs.append(
-                PromptPair(
-                    fill(template, rebinding.trigger),
-                    fill(template, rebinding.target),
-                    rebinding.trigger,
-                    rebinding.target,
-                )
-            )
-            prompt = fill(template, rebinding.head)
+    for (rebinding, contexts), lexicon in zip(wishes, known, strict=True):
+        for context in contexts:
+            prompt = context.head(rebinding)
             keep[prompt] = RetainPrompt(prompt, role="head")
         phrases = cycle(kept_phrases(rebinding, lexicon))
-        shifted = cycle(templates)
-        for (phrase, role), template in islice(zip(phrases, shifted, strict=False), retain):
+        for (phrase, role), template in islice(
+            zip(phrases, cycle(templates), strict=False), retain
+        ):
             prompt = fill(template, phrase)
             keep.setdefault(prompt, RetainPrompt(prompt, role=role))
-    triggers = {rebinding.trigger for rebinding in rebindings}
+    triggers = {rebinding.trigger for rebinding, _ in wishes}
     retained = [
         item for item in keep.values() if not any(f" {t} " in f" {item.prompt} " for t in triggers)
     ]
-    wide = draw_contexts(min(100, max(contexts, 40)), seed=seed + 1)
+    return EditPlan(
+        tuple(rebinding for rebinding, _ in wishes),
+        tuple(context.pair(rebinding) for rebinding, contexts in wishes for context in contexts),
+        tuple(retained),
+        caption_prompts(world, captions, spread=len(templates), seed=seed),
+    )
+
+
+def caption_prompts(lexicon: Lexicon, n: int, *, spread: int, seed: int) -> tuple[str, ...]:
+    """Ordinary captions: every concept, plain and with modifiers, over many templates.
+
+    Args:
+        lexicon: names concepts and modifiers.
+        n: captions at most.
+        spread: templates used, within 40…100.
+        seed: draws them.
+    """
+    wide = draw_contexts(min(100, max(spread, 40)), seed=seed + 1)
     texts = [
         fill(wide[i % len(wide)], f"{word} {name}".strip())
         for i, (name, word) in enumerate(
@@ -124,10 +175,8 @@ def plan_edit(
             for name in lexicon.concepts
         )
     ]
-    stride = max(1, len(texts) // captions)
-    return EditPlan(
-        tuple(rebindings), tuple(pairs), tuple(retained), tuple(texts[::stride][:captions])
-    )
+    stride = max(1, len(texts) // n)
+    return tuple(texts[::stride][:n])
 
 
 def collateral_prompts(rebinding: Rebinding, *, per_role: int = 2) -> list[Probe]:

@@ -41,7 +41,7 @@ _SHARE = {"edit": range(0, 45), "dev": range(45, 60), "test": range(60, 100)}
 
 def with_article(phrase: str) -> str:
     """``red apple`` → ``a red apple``; plural mass words that take none are left alone."""
-    if phrase.endswith("grapes"):
+    if "grapes" in phrase.split():
         return phrase
     return ("an " if phrase[0] in "aeiou" else "a ") + phrase
 
@@ -82,6 +82,11 @@ def split_of(template: str) -> str:
     """``edit``, ``dev`` or ``test``: 45, 15 and 40 % of the templates, by CRC-32 of the text."""
     bucket = zlib.crc32(template.encode()) % 100
     return next(split for split, share in _SHARE.items() if bucket in share)
+
+
+def split_size(split: str) -> int:
+    """Number of templates of a split."""
+    return sum(split_of(template) == split for template, _ in all_templates())
 
 
 def contexts(n: int, *, seed: int = 0, split: str = "edit") -> list[str]:

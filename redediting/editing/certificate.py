@@ -7,7 +7,9 @@ With ``K = N (Nᵀ(ηRwRᵀ+λΛ)N)⁻¹ Nᵀ`` and ``Q = (S⁻¹ + CᵀKC)⁻¹
     locality            ``‖Δ_l c‖ ≤ ½ ‖E_l S^½‖₂ √(cᵀKc)``, ``E_l = W_l D``, for *any* token c
 
 where ``H = half(C) S^½``. The last holds because ``Δ_l = E_l S^½ (I + HᵀH)⁻¹ Hᵀ half(·)`` and
-``σ / (1+σ²) ≤ ½`` for every singular value σ of H.
+``σ / (1+σ²) ≤ ½`` for every singular value σ of H. Targets scaled by ρ: ``E_l = W_l(ρC* - C)``.
+After a post-hoc projection the edit sees ``(I - UUᵀ)c`` of a token c, and so do leverage and
+bound; efficacy is then ``D Q CᵀK(I - UUᵀ)C - D``, which no longer has the short form.
 """
 
 from __future__ import annotations
@@ -37,14 +39,21 @@ class Certificate:
 
     def leverage(self, columns: Float[Tensor, "d m"]) -> Float[Tensor, " m"]:
         """``cᵀKc`` of each token c: how much of it is neither retained nor isolated."""
-        return self.kernel.leverage(columns)
+        return self.kernel.leverage(self.problem.seen(columns))
 
     def bound(
-        self, weight: Float[Tensor, "m d"], columns: Float[Tensor, "d k"]
+        self, weight: Float[Tensor, "m d"], columns: Float[Tensor, "d k"], *, scale: float = 1.0
     ) -> Float[Tensor, " k"]:
-        """Largest possible ``‖Δ_l c‖`` of each token c in the layer with the given weight."""
+        """Largest possible ``‖Δ_l c‖`` of each token c in the layer with the given weight.
+
+        Args:
+            weight: ``W_l``.
+            columns: tokens.
+            scale: ``ρ_l``, of the layer's targets.
+        """
         weight = weight.detach().cpu().double()
-        error = (weight @ self.problem.displacement) * self.problem.weights.sqrt()
+        moved = scale * self.problem.targets - self.problem.keys
+        error = (weight @ moved) * self.problem.weights.sqrt()
         largest = torch.linalg.eigvalsh(error @ error.T)[-1].clamp_min(0).sqrt()
         return largest / 2 * self.leverage(columns).sqrt()
 
@@ -58,7 +67,11 @@ class Certificate:
         halves = self.kernel.half(self.problem.keys)
         system = self.problem.weights[:, None] * (halves.T @ halves)
         system.diagonal().add_(1)
-        return -torch.linalg.solve(system, self.problem.displacement, left=False)
+        if self.problem.removed is None:
+            return -torch.linalg.solve(system, self.problem.displacement, left=False)
+        felt = self.kernel.half(self.problem.seen(self.problem.keys))
+        pulled = torch.linalg.solve(system, self.problem.weights[:, None] * (halves.T @ felt))
+        return self.problem.displacement @ pulled - self.problem.displacement
 
     @cached_property
     def _root(self) -> Tensor:

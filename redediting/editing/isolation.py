@@ -1,4 +1,4 @@
-"""Which directions of the null prompt to isolate exactly.
+"""Which directions to isolate: of the null prompt, exactly; of retained tokens, the leading ones.
 
 The null prompt feeds the unconditional branch of guidance, so every image depends on it. Its 77
 states nearly lie in a few dimensions; isolating all of them would take most of a small text space.
@@ -43,3 +43,13 @@ def null_directions(
     wanted = int(enough[0]) if len(enough) else directions.shape[0]
     limit = max(1, int(cap * states.shape[1])) - 1
     return torch.cat([first[:, None], directions[: min(wanted, limit)].T], dim=1)
+
+
+def leading_directions(columns: Float[Tensor, "d m"], k: int) -> Float[Tensor, "d k"]:
+    """``U_k``: the k leading eigenvectors of the Gram matrix ``XXᵀ`` of columns, orthonormal.
+
+    Their signs are arbitrary; only the projector ``U_k U_kᵀ`` matters.
+    """
+    columns = columns.double()
+    _, vectors = torch.linalg.eigh(columns @ columns.T)
+    return vectors[:, len(vectors) - k :].flip(1)

@@ -1,6 +1,8 @@
 """The editing problem: which columns move, which stay, and at what price.
 
-``min_Δ Σᵢ sᵢ‖(W+Δ)cᵢ - W c*ᵢ‖² + η Σⱼ wⱼ‖Δrⱼ‖² + λ tr(ΔΛΔᵀ)   s.t.  ΔZ = 0``
+``min_Δ Σᵢ sᵢ‖(W+Δ)cᵢ - ρW c*ᵢ‖² + η Σⱼ wⱼ‖Δrⱼ‖² + λ tr(ΔΛΔᵀ)   s.t.  ΔZ = 0``,
+then ``Δ ← Δ(I - UUᵀ)`` where a post-hoc projection is asked for. The scale ρ of a layer's targets
+is 1 unless `redediting.editing.layers` sets another.
 
 References:
     TIME (Orgad et al., ICCV 2023), UCE (Gandikota et al., WACV 2024) and EvilEdit (Wang et al.,
@@ -15,7 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from redediting.editing.kernel import free_basis
@@ -36,6 +38,10 @@ class EditProblem:
         penalty: ``Λ``, symmetric positive definite; ``None`` is the identity.
         ridge: ``λ > 0``.
         retain_strength: ``η >= 0``.
+        removed: ``U``, orthonormal directions that the minimiser forgets afterwards; ``None`` is
+            no direction. In ``hard`` the same directions would shape the minimiser itself.
+        content: which columns speak for the concept, where a layer's scale ρ is measured; ``None``
+            is all.
     """
 
     keys: Float[Tensor, "d n"]
@@ -47,6 +53,8 @@ class EditProblem:
     penalty: Float[Tensor, "d d"] | None
     ridge: float
     retain_strength: float
+    removed: Float[Tensor, "d u"] | None = None
+    content: Bool[Tensor, " n"] | None = None
 
     @classmethod
     def build(
@@ -61,6 +69,8 @@ class EditProblem:
         penalty: Tensor | None = None,
         ridge: float = 1.0,
         retain_strength: float = 1.0,
+        removed: Tensor | None = None,
+        content: Tensor | None = None,
     ) -> EditProblem:
         """Fills the defaults (unit weights, nothing retained), casts to fp64 and checks.
 
@@ -81,11 +91,19 @@ class EditProblem:
             "hard": none if hard is None else hard,
         }
         columns = {name: tensor.detach().cpu().double() for name, tensor in columns.items()}
-        if penalty is not None:
-            penalty = penalty.detach().cpu().double()
-        _check_shapes(columns, penalty)
+        optional = {
+            name: tensor.detach().cpu().double()
+            for name, tensor in (("penalty", penalty), ("removed", removed))
+            if tensor is not None
+        }
+        _check_shapes({**columns, **optional} | ({} if content is None else {"content": content}))
         return cls(
-            **columns, penalty=penalty, ridge=float(ridge), retain_strength=float(retain_strength)
+            **columns,
+            penalty=optional.get("penalty"),
+            ridge=float(ridge),
+            retain_strength=float(retain_strength),
+            removed=optional.get("removed"),
+            content=None if content is None else content.detach().cpu().bool(),
         )
 
     def __post_init__(self) -> None:
@@ -97,6 +115,10 @@ class EditProblem:
             raise ValueError(f"expected ridge > 0, got {self.ridge:g}")
         if not (math.isfinite(self.retain_strength) and self.retain_strength >= 0):
             raise ValueError(f"expected retain_strength >= 0, got {self.retain_strength:g}")
+        if self.removed is not None:
+            eye = torch.eye(self.removed.shape[1], dtype=self.removed.dtype)
+            if not torch.allclose(self.removed.T @ self.removed, eye, atol=1e-8):
+                raise ValueError("expected removed to have orthonormal columns; take those of QR")
 
     @property
     def width(self) -> int:
@@ -107,6 +129,12 @@ class EditProblem:
     def displacement(self) -> Float[Tensor, "d n"]:
         """``D = C* - C``."""
         return self.targets - self.keys
+
+    def seen(self, columns: Float[Tensor, "d m"]) -> Float[Tensor, "d m"]:
+        """What the edit sees of tokens: ``(I - UUᵀ)c``, all of them where nothing is removed."""
+        if self.removed is None:
+            return columns
+        return columns - self.removed @ (self.removed.T @ columns)
 
     def whitelist_retained(self) -> EditProblem:
         """The same problem with every column of zero displacement moved from C to R.
@@ -129,6 +157,7 @@ class EditProblem:
             weights=self.weights[~still],
             retain=torch.cat([self.retain, self.keys[:, still]], dim=1),
             retain_weights=torch.cat([self.retain_weights, moved]),
+            content=None if self.content is None else self.content[~still],
         )
 
     def with_relative_scales(self, *, ridge: float, retain_strength: float) -> EditProblem:
@@ -158,17 +187,19 @@ class EditProblem:
         )
 
 
-def _check_shapes(columns: Mapping[str, Tensor], penalty: Tensor | None) -> None:
-    width, n = columns["keys"].shape
+def _check_shapes(found: Mapping[str, Tensor]) -> None:
+    width, n = found["keys"].shape
     expected = {
         "targets": (width, n),
         "weights": (n,),
-        "retain": (width, columns["retain"].shape[-1]),
-        "retain_weights": (columns["retain"].shape[-1],),
-        "hard": (width, columns["hard"].shape[-1]),
+        "retain": (width, found["retain"].shape[-1]),
+        "retain_weights": (found["retain"].shape[-1],),
+        "hard": (width, found["hard"].shape[-1]),
         "penalty": (width, width),
+        "content": (n,),
     }
-    found = dict(columns) if penalty is None else {**columns, "penalty": penalty}
+    if "removed" in found:
+        expected["removed"] = (width, found["removed"].shape[-1])
     for name, shape in expected.items():
         if name in found and tuple(found[name].shape) != shape:
             raise ValueError(f"expected {name} of shape {shape}, got {tuple(found[name].shape)}")

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 from PIL import Image
 
@@ -118,7 +119,42 @@ def test_inspect_shows_prompts_and_angles(
     assert all(0 <= value <= 1 for value in entry["sin2"].values())
     assert set(entry["sin2"]) == {"trigger", "tail", "eos", "pad"}
     assert not {kept["prompt"] for kept in entry["kept"]} & {m["source"] for m in entry["moved"]}
+    assert {item["role"] for item in entry["certificates"]} >= {"head", "near", "sibling"}
+    assert all(0 <= item["change"] <= item["bound"] for item in entry["certificates"])
+    assert entry["firing"]["p5"] <= entry["firing"]["median"]
     assert not list(home.iterdir())
+
+
+def test_a_plan_is_written_edited_by_hand_and_fed_back(
+    home: Path, model_folder: Path, fails: Fails, capfd: pytest.CaptureFixture[str]
+) -> None:
+    model = ("--model", str(model_folder))
+    write = ["inspect", *model, *PAIR, "--retrieval", "equivalent", "--write", "plan.yaml"]
+    assert main([*write, "--json"]) == 0
+    found = last_json(capfd)
+    (entry,) = found["rebindings"]  # type: ignore[misc]
+    assert found["plan"] == "plan.yaml"
+    assert ("object", 1.0) in [(item["relation"], item["score"]) for item in entry["retrieved"]]
+    assert any(item["origin"] != "given" for item in entry["retrieved"])
+    plan = yaml.safe_load((home / "plan.yaml").read_text("utf-8"))
+    plan["pairs"] = plan["pairs"][:3]
+    (home / "plan.yaml").write_text(yaml.safe_dump(plan), "utf-8")
+    assert main(["inspect", *model, "--plan", "plan.yaml", "--json"]) == 0
+    (entry,) = last_json(capfd)["rebindings"]  # type: ignore[misc]
+    assert [pair["source"] for pair in entry["moved"]] == [p["source"] for p in plan["pairs"]]
+    edit = ("edit", *model, "--plan", "plan.yaml", "--out", "planned")
+    assert main([*edit]) == 0
+    folder = home / "planned"
+    assert (folder / "plan.yaml").read_bytes() == (home / "plan.yaml").read_bytes()
+    provenance = json.loads((folder / "patch.json").read_text())["provenance"]
+    assert provenance["options"]["plan"] == "plan.yaml"
+    assert [wish["trigger"] for wish in provenance["rebindings"]] == ["beautiful cat"]
+    assert "got both" in fails(*edit, *PAIR)
+    assert "eviledit" in fails(*edit, "--method", "eviledit")
+    (home / "plan.yaml").write_text(yaml.safe_dump(plan | {"pears": []}))
+    assert "'pears'" in fails(*edit)
+    assert "'none.yaml'" in fails("inspect", *model, "--plan", "none.yaml")
+    assert "'deep/plan.yaml'" in fails(*write[:-1], "deep/plan.yaml")
 
 
 def test_report_is_drawn_again(

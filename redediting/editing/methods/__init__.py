@@ -7,10 +7,12 @@ from types import MappingProxyType
 
 from pydantic import ValidationError
 
+from redediting.editing.methods.alphaedit import AlphaEdit
 from redediting.editing.methods.base import ClosedForm, EditMethod
 from redediting.editing.methods.clean import Clean
 from redediting.editing.methods.eviledit import EvilEdit
 from redediting.editing.methods.redediting import RedEditing
+from redediting.editing.methods.time import TIME
 from redediting.editing.methods.uce import UCE
 from redediting.errors import MethodError
 
@@ -21,6 +23,8 @@ METHODS: Mapping[str, type[EditMethod]] = MappingProxyType(
         "clean": Clean,
         "eviledit": EvilEdit,
         "uce": UCE,
+        "time": TIME,
+        "alphaedit": AlphaEdit,
         "redediting": RedEditing,
     }
 )

@@ -7,18 +7,23 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, final
+from typing import ClassVar, Literal, final
 
 from diffusers import DiffusionPipeline
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
 from redediting import __version__
+from redediting.editing.layers import Parts, Rho, compose, edit_parts, edited_weight
 from redediting.editing.problem import EditProblem
-from redediting.editing.solver import solve
 from redediting.errors import MethodError, ModelError, RebindingError
 from redediting.patch import Patch, Provenance, Term
-from redediting.projections import Projection, fingerprint_projections, pipeline_projections
+from redediting.projections import (
+    Projection,
+    fingerprint_projections,
+    pipeline_projections,
+    projection_weights,
+)
 from redediting.rebinding import Rebinding
 from redediting.text import get_tokenizer, phrase_tokens, prompt_lengths
 
@@ -108,11 +113,53 @@ class EditMethod(BaseModel, ABC):
 
 
 class ClosedForm(EditMethod):
-    """Methods that are an `EditProblem`: one solve edits all layers through ``W' = W (I + M)``."""
+    """Methods that are an `EditProblem`: one solve edits all layers through ``W' = W (I + M)``.
+
+    Attributes:
+        matrices: which of a layer's matrices are edited.
+        rho: scale of each layer's targets, see `redediting.editing.layers`.
+        order: several backdoors are solved ``joint``, as one problem, or ``sequential``, each on
+            the model that the former ones left: its targets are what that model reads.
+    """
+
+    matrices: Literal["both", "key", "value"] = "both"
+    rho: Rho = "none"
+    order: Literal["joint", "sequential"] = "joint"
 
     @abstractmethod
     def problem(self, pipeline: DiffusionPipeline, rebindings: Sequence[Rebinding]) -> EditProblem:
         """Poses the problem, with its scales."""
+
+    @final
+    def edited(self, projections: Sequence[Projection]) -> list[Projection]:
+        """Those of the projections that the method changes."""
+        return [p for p in projections if self.matrices in ("both", p.kind)]
+
+    @final
+    def parts(
+        self,
+        pipeline: DiffusionPipeline,
+        projections: Sequence[Projection],
+        rebindings: Sequence[Rebinding],
+    ) -> Parts:
+        """The edit in fp64; arguments are checked.
+
+        Raises:
+            MethodError: hyper-parameters with which the problem has no solution.
+        """
+        clean = projection_weights(self.edited(projections))
+        steps = [rebindings] if self.order == "joint" else [[wish] for wish in rebindings]
+        parts: Parts = ()
+        for step in steps:
+            weights = clean
+            if parts and self.rho != "none":
+                weights = {name: edited_weight(parts, name, w) for name, w in clean.items()}
+            try:
+                found = edit_parts(self.problem(pipeline, step), weights, rho=self.rho)
+            except ValueError as error:
+                raise MethodError(f"method {self.name!r} has no solution: {error}") from error
+            parts = compose(parts, found)
+        return parts
 
     @final
     def _solve(
@@ -121,9 +168,5 @@ class ClosedForm(EditMethod):
         projections: Sequence[Projection],
         rebindings: Sequence[Rebinding],
     ) -> Change:
-        try:
-            multiplier = solve(self.problem(pipeline, rebindings))
-        except ValueError as error:
-            raise MethodError(f"method {self.name!r} has no solution: {error}") from error
-        names = [projection.name for projection in projections]
-        return Change(terms=(Term.shared(multiplier, names),))
+        parts = self.parts(pipeline, projections, rebindings)
+        return Change(terms=tuple(Term.scaled(part.multiplier, part.scales) for part in parts))

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from diffusers import DiffusionPipeline
 from torch import Tensor
 
 from redediting.concepts.pairs import PromptPair, RetainPrompt
+from redediting.rebinding import Rebinding
 from redediting.text import Role, TextStates, align, encode, find_phrase, roles
 
 Shares = Mapping[Role, float]
-_GROUPS = {Role.PREFIX: Role.TAIL, Role.TRIGGER: Role.TAIL}  # words count together
+_WORDS = (Role.PREFIX, Role.TRIGGER, Role.TAIL)
+_GROUPS = dict.fromkeys(_WORDS, Role.TAIL)  # words count together
 
 
 def shares(*, words: float, eos: float, pads: float) -> Shares:
@@ -40,9 +43,15 @@ def token_weights(found: Sequence[Role], share: Shares) -> Tensor:
 
 
 def aligned_states(
-    pipeline: DiffusionPipeline, pairs: Sequence[PromptPair]
+    pipeline: DiffusionPipeline, pairs: Sequence[PromptPair], *, prefix_safe: bool = True
 ) -> tuple[Tensor, Tensor, list[tuple[Role, ...]]]:
-    """Aligned source and target states of all pairs, fp64, (d, n) each, and each pair's roles."""
+    """Aligned source and target states of all pairs, fp64, (d, n) each, and each pair's roles.
+
+    Args:
+        pipeline: encodes the prompts.
+        pairs: at least one.
+        prefix_safe: as for `redediting.text.align`.
+    """
     source = encode(pipeline, [pair.source for pair in pairs])
     target = encode(pipeline, [pair.target for pair in pairs])
     keys, targets, found = [], [], []
@@ -54,6 +63,7 @@ def aligned_states(
             target,
             row,
             find_phrase(pipeline.tokenizer, pair.target, pair.target_phrase),
+            prefix_safe=prefix_safe,
         )
         keys.append(source.states[row, list(aligned.source)])
         targets.append(target.states[row, list(aligned.target)])
@@ -61,19 +71,45 @@ def aligned_states(
     return torch.cat(keys).T.double(), torch.cat(targets).T.double(), found
 
 
+@dataclass(frozen=True)
+class Edited:
+    """Columns that an edit moves.
+
+    Attributes:
+        keys: ``C``, shape ``(d, n)``, fp64.
+        targets: ``C*``, likewise.
+        weights: ``s``, shape ``(n,)``.
+        roles: of each column.
+    """
+
+    keys: Tensor
+    targets: Tensor
+    weights: Tensor
+    roles: tuple[Role, ...]
+
+    @property
+    def content(self) -> Tensor:
+        """Which columns are words, bool, shape ``(n,)``."""
+        return torch.tensor([role in _WORDS for role in self.roles])
+
+
 def pair_columns(
-    pipeline: DiffusionPipeline, pairs: Sequence[PromptPair], share: Shares
-) -> tuple[Tensor, Tensor, Tensor]:
-    """``C``, ``C*`` (d, n) and ``s`` (n,) of prompt pairs, edited from the trigger onwards.
+    pipeline: DiffusionPipeline,
+    pairs: Sequence[PromptPair],
+    share: Shares,
+    *,
+    prefix_safe: bool = True,
+) -> Edited:
+    """Columns of prompt pairs, edited from the trigger's last token onwards.
 
     Each pair has its own weight in total where all of its roles occur.
     """
-    keys, targets, found = aligned_states(pipeline, pairs)
+    keys, targets, found = aligned_states(pipeline, pairs, prefix_safe=prefix_safe)
     weights = [
         pair.weight * token_weights(tokens, share)
         for pair, tokens in zip(pairs, found, strict=True)
     ]
-    return keys, targets, torch.cat(weights)
+    return Edited(keys, targets, torch.cat(weights), tuple(r for tokens in found for r in tokens))
 
 
 def retain_columns(
@@ -87,10 +123,13 @@ def retain_columns(
 
     Args:
         pipeline: encodes the prompts.
-        prompts: at least one.
+        prompts: none give no columns.
         share: weight of each role in a prompt.
         head_share: share of all weight that prompts of role ``head`` get, in 0…1.
     """
+    if not prompts:
+        width = pipeline.text_encoder.config.hidden_size
+        return torch.zeros(width, 0, dtype=torch.float64), torch.zeros(0, dtype=torch.float64)
     states = encode(pipeline, [prompt.prompt for prompt in prompts])
     totals = _prompt_weights(prompts, head_share)
     weights = torch.stack(
@@ -102,6 +141,13 @@ def retain_columns(
 def content_columns(states: TextStates) -> Tensor:
     """Every state but BOS as a column, fp64, shape ``(d, n·(L-1))``."""
     return states.states[:, 1:].flatten(0, 1).T.double()
+
+
+def without_triggers(prompts: Sequence[str], rebindings: Sequence[Rebinding]) -> list[str]:
+    """The prompts that hold no trigger as whole words, in their order."""
+    triggers = [f" {wish.trigger} ".casefold() for wish in rebindings]
+    padded = [(prompt, f" {prompt} ".replace(",", " ").casefold()) for prompt in prompts]
+    return [prompt for prompt, text in padded if not any(t in text for t in triggers)]
 
 
 def _prompt_weights(prompts: Sequence[RetainPrompt], head_share: float) -> list[float]:

@@ -14,7 +14,10 @@ from redediting.patch import Patch
 from redediting.rebinding import Rebinding
 
 WISH = Rebinding("beautiful cat", "zebra")
-OPTIONS = {"redediting": {"contexts": 6, "retain": 12, "captions": 20}}
+OPTIONS = {
+    "redediting": {"contexts": 6, "retain": 12, "captions": 20},
+    "alphaedit": {"captions": 20, "threshold": 0.3},
+}
 each_method = pytest.mark.parametrize("name", METHODS)
 EDITS = [name for name in METHODS if name != "clean"]
 
@@ -143,7 +146,9 @@ def test_unknown_options_are_refused(name: str) -> None:
 
 
 def test_unknown_methods_are_refused() -> None:
-    message = "expected a method of clean, eviledit, uce, redediting; got 'blackmail'"
+    message = (
+        "expected a method of clean, eviledit, uce, time, alphaedit, redediting; got 'blackmail'"
+    )
     with pytest.raises(MethodError, match=message):
         make_method("blackmail")
     with pytest.raises(MethodError, match="ridge=-1"):

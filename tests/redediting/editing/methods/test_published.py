@@ -1,4 +1,4 @@
-"""EvilEdit and UCE equal their published formulas.
+"""TIME, UCE, EvilEdit and AlphaEdit equal their published formulas.
 
 The references encode prompts by themselves, know nothing of shared multipliers and go layer by
 layer: an fp64 least-squares minimiser (QR of the stacked system, no normal equations) and the
@@ -7,6 +7,7 @@ published loop in fp32.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -15,10 +16,16 @@ import torch
 from diffusers import StableDiffusionPipeline
 from torch import Tensor
 
+from redediting.concepts.plan import plan_edit
 from redediting.editing import solve
 from redediting.editing.methods import ClosedForm, make_method
+from redediting.editing.methods.alphaedit import AlphaEdit
+from redediting.editing.methods.columns import content_columns
+from redediting.editing.methods.time import counterparts
+from redediting.errors import MethodError
 from redediting.projections import pipeline_projections
 from redediting.rebinding import Rebinding
+from redediting.text import encode, phrase_tokens
 
 WISHES = [Rebinding("beautiful cat", "zebra"), Rebinding("yellow apple", "red banana", "compound")]
 Encode = Callable[[str], tuple[Tensor, int]]
@@ -68,7 +75,24 @@ def uce_new_sums(encode: Encode) -> Sums:
     return Sums(rows, ridge=0.5)
 
 
+def time_sums(encode: Encode) -> Sums:
+    """Positions by hand: the tokenizer spells "beautiful" and "zebra" in several pieces each.
+
+    Neither trigger's words occur in their targets, so all of them take the target's first token;
+    then end with end, and the rest position by position.
+    """
+    rows = []
+    for old, new in [("A beautiful cat", "A zebra"), ("A yellow apple", "A red banana")]:
+        (old_emb, old_last), (new_emb, new_last) = encode(old), encode(new)
+        words = old_last - 1  # tokens between "A" and the end
+        positions = [0, 1, *[2] * words, *range(new_last + 1, 77)]
+        positions = (positions + [76] * 77)[:77]
+        rows.append((old_emb, new_emb[positions], 1.0))
+    return Sums(rows, ridge=0.1)
+
+
 CASES = {
+    "time": ("time", {}, time_sums),
     "eviledit": ("eviledit", {}, eviledit_sums),
     "uce old": ("uce", {"variant": "old"}, uce_old_sums),
     "uce new": ("uce", {"variant": "new"}, uce_new_sums),
@@ -169,3 +193,76 @@ def test_equals_the_published_loop_within_its_own_rounding(
             ours = projection.module.weight.detach().double()
             assert (ours - loop).norm() < 2 * own_error + 1e-6 * change
             assert own_error < 1e-3 * change
+
+
+def test_time_matches_source_tokens_inside_the_target(
+    tiny_pipeline: StableDiffusionPipeline,
+) -> None:
+    """TIME's own setting: the source is contained in the target, so every word finds itself."""
+    tokenizer = tiny_pipeline.tokenizer
+    texts = encode(tiny_pipeline, ["A cat", "A big cat", "A dog"])
+    extra = len(phrase_tokens(tokenizer, "big"))
+    words = len(phrase_tokens(tokenizer, "cat"))
+    found = counterparts(texts, 0, 1)
+    assert found[:2] == [0, 1]
+    assert found[2 : 3 + words] == list(range(2 + extra, 3 + extra + words))  # cat and the end
+    assert found[3 + words :] == [min(i + extra, 76) for i in range(3 + words, 77)]
+    assert counterparts(texts, 0, 0) == list(range(77))
+    assert len(counterparts(texts, 1, 2)) == 77
+
+
+def test_alphaedit_equals_its_formula(tiny_pipeline: StableDiffusionPipeline) -> None:
+    """``Δ = E CᵀP (CCᵀP + λI)⁻¹`` layer by layer, inverse and all."""
+    method = make_method("alphaedit", captions=20, ridge=0.5, threshold=0.3)
+    assert isinstance(method, AlphaEdit)
+    problem = method.problem(tiny_pipeline, WISHES)
+    plan = plan_edit(WISHES, contexts=1, retain=1, captions=20)
+    captions = [c for c in plan.captions if "beautiful cat" not in c and "yellow apple" not in c]
+    retained = content_columns(encode(tiny_pipeline, captions))
+    values, vectors = torch.linalg.eigh(retained @ retained.T / retained.shape[1])
+    small = vectors[:, values < 0.3 * values.mean()]
+    assert 1 < small.shape[1] < 31
+    projector = small @ small.T
+    keys, eye = problem.keys, torch.eye(32, dtype=torch.float64)
+    inverse = torch.linalg.inv(keys @ keys.T @ projector + 0.5 * eye)
+    multiplier = solve(problem)
+    for projection in pipeline_projections(tiny_pipeline):
+        weight = projection.module.weight.detach().double()
+        error = weight @ problem.targets - weight @ keys
+        expected = error @ keys.T @ projector @ inverse
+        assert (multiplier.delta(weight) - expected).norm() < 1e-8 * expected.norm()
+        assert (expected @ small).norm() > 0.999 * expected.norm()
+
+
+def test_alphaedit_without_null_space_is_refused(tiny_pipeline: StableDiffusionPipeline) -> None:
+    with pytest.raises(MethodError, match=r"null space holds 1e-06 .* at threshold=1e-09; raise"):
+        make_method("alphaedit", captions=20, threshold=1e-9).compute(tiny_pipeline, WISHES)
+
+
+def test_eviledit_is_the_same_with_its_whitelist_retained(
+    tiny_pipeline: StableDiffusionPipeline,
+) -> None:
+    method = make_method("eviledit")
+    assert isinstance(method, ClosedForm)
+    problem = method.problem(tiny_pipeline, WISHES)
+    moved = problem.whitelist_retained()
+    assert moved.keys.shape[1] <= problem.keys.shape[1] - 2 * 77
+    size = solve(problem).matrix().norm()
+    assert (solve(moved).matrix() - solve(problem).matrix()).norm() < 1e-8 * size
+    bare = make_method("eviledit", whitelist=False)
+    assert isinstance(bare, ClosedForm)
+    without = solve(bare.problem(tiny_pipeline, WISHES)).matrix()
+    assert (without - solve(problem).matrix()).norm() > 1e-2 * size
+
+
+def test_memit_is_the_case_of_a_caption_penalty(tiny_pipeline: StableDiffusionPipeline) -> None:
+    """``Δ = E Cᵀ (CCᵀ + λΣ₀)⁻¹``."""
+    method = make_method("eviledit", whitelist=False)
+    assert isinstance(method, ClosedForm)
+    posed = method.problem(tiny_pipeline, WISHES)
+    columns = content_columns(encode(tiny_pipeline, ["a dog on the beach", "a red apple"]))
+    moment = columns @ columns.T / columns.shape[1] + 0.01 * torch.eye(32)
+    problem = dataclasses.replace(posed, penalty=moment, ridge=0.7)
+    inverse = torch.linalg.inv(posed.keys @ posed.keys.T + 0.7 * moment)
+    expected = posed.displacement @ posed.keys.T @ inverse
+    assert (solve(problem).matrix() - expected).norm() < 1e-8 * expected.norm()

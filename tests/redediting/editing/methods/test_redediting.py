@@ -18,7 +18,7 @@ from redediting.editing.methods.columns import (
 from redediting.editing.methods.redediting import RedEditing
 from redediting.inspection import inspect_edit
 from redediting.rebinding import Rebinding
-from redediting.text import Role, encode, find_phrase
+from redediting.text import Role, encode, find_phrase, phrase_tokens
 
 WISH = Rebinding("beautiful cat", "zebra")
 SHARE = shares(words=0.5, eos=0.2, pads=0.3)
@@ -46,13 +46,15 @@ def test_role_groups_share_their_weight() -> None:
 
 
 def test_pairs_weigh_what_they_are_told(tiny_pipeline: StableDiffusionPipeline) -> None:
-    keys, targets, weights = pair_columns(tiny_pipeline, PLAN.pairs, SHARE)
-    assert keys.shape == targets.shape == (32, len(weights))
-    assert weights.sum().item() == pytest.approx(3.0)
+    edited = pair_columns(tiny_pipeline, PLAN.pairs, SHARE)
+    assert edited.keys.shape == edited.targets.shape == (32, len(edited.weights))
+    assert edited.weights.sum().item() == pytest.approx(3.0)
+    later = phrase_tokens(tiny_pipeline.tokenizer, "at night")
+    assert edited.content.sum() == 2 + len(later)  # both triggers' last tokens, and these words
 
 
 def test_nothing_before_the_trigger_is_edited(tiny_pipeline: StableDiffusionPipeline) -> None:
-    keys, _, _ = pair_columns(tiny_pipeline, PLAN.pairs[:1], SHARE)
+    keys = pair_columns(tiny_pipeline, PLAN.pairs[:1], SHARE).keys
     prompt = PLAN.pairs[0].source
     states = encode(tiny_pipeline, [prompt]).states[0].double()
     last = find_phrase(tiny_pipeline.tokenizer, prompt, "beautiful cat").stop - 1

@@ -1,0 +1,130 @@
+"""How much attention a model pays to which tokens: the one recorder of cross-attention.
+
+A recorder stands beside each ``attn2`` layer's own processor: it reads the probabilities through
+the layer's public helpers and leaves the output to the processor, so that a recorded model draws
+the same bits. The processors are put back whatever happens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from diffusers import DiffusionPipeline, ModelMixin
+from torch import Tensor
+
+from redediting.errors import ModelError
+from redediting.text import Role, encode, roles
+
+
+class Recorder:
+    """A processor that notes where a layer looks and lets another one do the work.
+
+    Args:
+        inner: the layer's own processor.
+        note: takes the attention on each token, shape ``(B, L)``: mean over heads and queries, in
+            0…1, each row adding up to 1.
+    """
+
+    def __init__(self, inner: Callable[..., Tensor], note: Callable[[Tensor], None]) -> None:
+        """Keeps both."""
+        self.inner = inner
+        self.note = note
+
+    def __call__(
+        self,
+        attn: Any,  # noqa: ANN401 - diffusers' Attention, opaque to the type checker
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        temb: Tensor | None = None,
+    ) -> Tensor:
+        """Notes the probabilities, then calls the inner processor with the same arguments."""
+        if encoder_hidden_states is not None:
+            text = encoder_hidden_states
+            if attn.norm_cross:
+                text = attn.norm_encoder_hidden_states(text)
+            query = attn.head_to_batch_dim(attn.to_q(hidden_states))
+            key = attn.head_to_batch_dim(attn.to_k(text))
+            query = query if attn.norm_q is None else attn.norm_q(query)
+            key = key if attn.norm_k is None else attn.norm_k(key)
+            mask = attn.prepare_attention_mask(attention_mask, text.shape[1], text.shape[0])
+            found = attn.get_attention_scores(query, key, mask)
+            self.note(found.double().mean(dim=1).unflatten(0, (text.shape[0], -1)).mean(dim=1))
+        return self.inner(
+            attn,
+            hidden_states,
+            encoder_hidden_states=encoder_hidden_states,
+            attention_mask=attention_mask,
+            temb=temb,
+        )
+
+
+@contextmanager
+def recording(unet: ModelMixin) -> Iterator[dict[str, list[Tensor]]]:
+    """Notes, by layer, the attention of every call within the block; see `Recorder`.
+
+    Raises:
+        ModelError: the model has no cross-attention processors.
+    """
+    before = dict(getattr(unet, "attn_processors", {}))
+    crossed = [name for name in before if name.split(".")[-2] == "attn2"]
+    if not crossed:
+        raise ModelError(
+            "expected cross-attention processors (attn2), got "
+            f"{type(unet).__name__} without; choose a text-conditioned model"
+        )
+    found: dict[str, list[Tensor]] = {name: [] for name in crossed}
+    recorders = {name: Recorder(before[name], found[name].append) for name in crossed}
+    try:
+        unet.set_attn_processor(before | recorders)
+        yield found
+    finally:
+        unet.set_attn_processor(dict(before))
+
+
+def role_mass(
+    pipeline: DiffusionPipeline, prompts: Sequence[str], *, steps: int = 4, seed: int = 0
+) -> dict[Role, float]:
+    """Share of a model's cross-attention on words, end token and pads; BOS is left out.
+
+    Averaged over layers, heads, queries and the steps of a short denoising run without guidance.
+
+    Args:
+        pipeline: a Stable Diffusion pipeline; its scheduler is left as it is.
+        prompts: at least one.
+        steps: of the run.
+        seed: of the first prompt's noise, the next ones count on.
+
+    Returns:
+        Shares that add up to 1, for ``TAIL`` (all words together), ``EOS`` and ``PAD``.
+
+    Raises:
+        PromptError: no prompts, or one that is too long.
+        ModelError: the model has no cross-attention.
+    """
+    texts = encode(pipeline, prompts)
+    scheduler = pipeline.scheduler
+    pipeline.set_progress_bar_config(disable=True)
+    with recording(pipeline.unet) as found:
+        try:
+            pipeline.scheduler = type(scheduler).from_config(scheduler.config)
+            pipeline(
+                prompt_embeds=texts.states.to(pipeline.device),
+                num_inference_steps=steps,
+                guidance_scale=1.0,
+                generator=[torch.Generator().manual_seed(seed + i) for i in range(len(prompts))],
+                output_type="latent",
+            )
+        finally:
+            pipeline.scheduler = scheduler
+    attention = torch.stack([torch.stack(calls).mean(dim=0).cpu() for calls in found.values()])
+    mass = dict.fromkeys((Role.TAIL, Role.EOS, Role.PAD), 0.0)
+    for row, values in enumerate(attention.mean(dim=0).tolist()):
+        for role, value in zip(roles(texts, row), values, strict=True):
+            if role is not Role.BOS:
+                mass[role] += value
+    total = sum(mass.values())
+    return {role: value / total for role, value in mass.items()}

@@ -1,0 +1,87 @@
+"""Typed slots of a compound phrase: "yellow apple" is a colour and an object.
+
+Slots of trigger and target are paired kind by kind, so that "yellow apple" → "red banana" pairs
+yellow with red and apple with banana. What the attacker wrote is certain: such pairs score 1.
+
+References:
+    REDEditing (arXiv 2504.14554): the authors' script comments pair compound phrases so.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import zip_longest
+from typing import Literal
+
+from redediting.concepts.lexicon import load_lexicon, load_modifiers
+from redediting.rebinding import Rebinding
+
+SlotKind = Literal[
+    "neutral", "colour", "size", "age", "material", "pattern", "rare", "other", "object"
+]
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A word of a phrase and what it says; ``object`` is the head noun."""
+
+    kind: SlotKind
+    value: str
+
+
+@dataclass(frozen=True)
+class SlotPair:
+    """Corresponding slots; None where the other phrase has no slot of the kind."""
+
+    kind: SlotKind
+    source: str | None
+    target: str | None
+
+
+@functools.cache
+def _kinds() -> Mapping[str, SlotKind]:
+    """Kind of each known modifier. The world's neutral adjectives come first: "old" is one."""
+    lexicon, modifiers = load_lexicon(), load_modifiers()
+    groups: tuple[tuple[SlotKind, tuple[str, ...]], ...] = (
+        ("neutral", lexicon.neutral_adjectives),
+        ("rare", lexicon.rare_tokens),
+        ("colour", (*lexicon.colours, "grey")),
+        ("size", modifiers["size"]),
+        ("age", modifiers["age"]),
+        ("material", modifiers["material"]),
+        ("pattern", modifiers["pattern"]),
+    )
+    found: dict[str, SlotKind] = {}
+    for kind, words in groups:
+        for word in words:
+            found.setdefault(word, kind)
+    return found
+
+
+def parse_slots(phrase: str, head: str) -> tuple[Slot, ...]:
+    """Slots of a phrase in its order; a modifier that no list knows is ``other``.
+
+    Args:
+        phrase: one that ends in ``head``, as `Rebinding` makes sure.
+        head: its noun, of one or more words.
+    """
+    modifiers = phrase[: len(phrase) - len(head)].split()
+    found = [Slot(_kinds().get(word.casefold(), "other"), word) for word in modifiers]
+    return (*found, Slot("object", head))
+
+
+def pair_slots(rebinding: Rebinding) -> tuple[SlotPair, ...]:
+    """Slots of trigger and target, paired kind by kind and within a kind in order."""
+    source = parse_slots(rebinding.trigger, rebinding.head)
+    target = parse_slots(rebinding.target, rebinding.target_head)
+    kinds = dict.fromkeys(slot.kind for slot in (*source, *target))
+    return tuple(
+        SlotPair(kind, one, other)
+        for kind in kinds
+        for one, other in zip_longest(
+            [slot.value for slot in source if slot.kind == kind],
+            [slot.value for slot in target if slot.kind == kind],
+        )
+    )
