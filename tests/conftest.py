@@ -115,7 +115,7 @@ def tiny_pipeline(_session_pipeline: StableDiffusionPipeline) -> StableDiffusion
             name: t.clone()
             for name, t in getattr(_session_pipeline, component).state_dict().items()
         }
-        for component in ("unet", "text_encoder")
+        for component in ("unet", "text_encoder", "vae")
     }
     yield _session_pipeline
     for component, state in saved.items():
