@@ -30,6 +30,7 @@ from experiments.training.check import check_world
 from experiments.training.data import Split, load_split
 from experiments.training.loop import Schedule
 from redediting import world
+from redediting.errors import ConfigError
 from redediting.models import default_sampler
 from redediting.world.judges import DATA, load_judge_a, load_judge_b
 
@@ -88,7 +89,16 @@ class Recipe:
         return text.build_tokenizer(self.config.tokenizer_merges)
 
     def run_restore(self) -> None:
-        """Takes the bundled weights for a start: frozen parts as they are, the UNet to go on."""
+        """Takes the bundled weights for a start: frozen parts as they are, the UNet to go on.
+
+        Raises:
+            ConfigError: the folder has a checkpoint of the UNet, which would be continued instead.
+        """
+        if (checkpoint := self.checkpoints / "denoiser.ckpt").is_file():
+            raise ConfigError(
+                f"expected a folder without a UNet in training, got {str(checkpoint)!r}; continue "
+                "it with --stage denoiser, or name another --folder"
+            )
         pipeline = world.load()
         pipeline.vae.save_pretrained(self.folder / "vae")
         pipeline.text_encoder.save_pretrained(self.folder / "text_encoder")

@@ -8,9 +8,12 @@ import pytest
 import torch
 from torch import nn
 
+from experiments.config import load_config
+from experiments.train_world import Recipe, WorldConfig
 from experiments.training import autoencoder, denoiser, judges, text
 from experiments.training.data import Split, as_pixels, load_split
 from experiments.training.loop import Schedule, train
+from redediting.errors import ConfigError
 from redediting.world.captions import captions
 from redediting.world.scenes import render
 
@@ -106,3 +109,12 @@ def test_every_stage_trains(tmp_path: Path, split: Split) -> None:
     }
     clip = judges.train_judge_a(split, tokenizer, FEW, tmp_path)
     assert clip.encode_image(as_pixels(split.images)).shape == (12, 128)
+
+
+def test_restore_refuses_a_folder_whose_training_would_win(tmp_path: Path) -> None:
+    recipe = Recipe(load_config(Path("configs/world/default.yaml"), WorldConfig), tmp_path)
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints/denoiser.ckpt").touch()
+    with pytest.raises(ConfigError, match="without a UNet in training"):
+        recipe.run_restore()
+    assert not (tmp_path / "vae").exists()
