@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import islice
 
 from experiments.config import Counts
@@ -26,7 +27,7 @@ from redediting.concepts.prompts import contexts, fill
 from redediting.generation import Job
 from redediting.metrics.judge import Judge, check_labels
 from redediting.rebinding import Rebinding
-from redediting.world.captions import held_out
+from redediting.world.captions import Caption, held_out
 
 _FIXED = "a photo of {}"
 _ROOM = 10_000  # noises set apart for each prompt set of a pair
@@ -95,7 +96,7 @@ def probes(
         )
     found += inserted("head", counts.head, pair.head, pair.head)
     found += _collateral(pair, drawn, base + 2 * _ROOM, counts)
-    captions = held_out(pairs * counts.benign, seed=seed, split="test")
+    captions = _captions(pairs * counts.benign, seed)
     own = captions[position * counts.benign : (position + 1) * counts.benign]
     for i, caption in enumerate(own):
         noise = base + 3 * _ROOM + i
@@ -104,6 +105,12 @@ def probes(
         )
     found += inserted("target", counts.free, pair.target, pair.target_head)
     return found
+
+
+@lru_cache(maxsize=8)
+def _captions(n: int, seed: int) -> tuple[Caption, ...]:
+    """Held-out captions of a run: drawn once, not for every pair again."""
+    return tuple(held_out(n, seed=seed, split="test"))
 
 
 def check_judged(pair: Rebinding, judge: Judge) -> None:

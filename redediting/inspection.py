@@ -37,6 +37,7 @@ from redediting.editing.methods.parts import parts_share
 from redediting.editing.multiplier import Multiplier
 from redediting.editing.problem import EditProblem
 from redediting.errors import MethodError
+from redediting.memory import remembered
 from redediting.projections import pipeline_projections, projection_weights
 from redediting.rebinding import Rebinding
 from redediting.text import Role, encode
@@ -154,13 +155,15 @@ def inspect_edit(
             f"expected order=joint to inspect {len(rebindings)} rebindings together, got "
             "sequential; inspect them one by one"
         )
-    if problem is None:
-        problem = method.problem(pipeline, rebindings)
-    edit = _edit(pipeline, method, problem)
     templates = contexts(n_contexts, seed=seed, split="dev")
-    null = encode(pipeline, [""]).states[0].T.double()
+    with remembered(pipeline):
+        if problem is None:
+            problem = method.problem(pipeline, rebindings)
+        edit = _edit(pipeline, method, problem)
+        null = encode(pipeline, [""]).states[0].T.double()
+        wishes = tuple(_wish(pipeline, wish, edit, templates) for wish in rebindings)
     return Inspection(
-        wishes=tuple(_wish(pipeline, wish, edit, templates) for wish in rebindings),
+        wishes=wishes,
         null_change=tuple(layer_change(edit.parts, edit.weights, null).tolist()),
         keys=problem.keys.shape[1],
         retained=problem.retain.shape[1],
