@@ -19,7 +19,7 @@ from diffusers import DiffusionPipeline
 from experiments.claims import claims
 from experiments.config import AttackConfig, load_config
 from experiments.console import Shown, pick_device, run_main
-from experiments.fidelity import describe_extractor, fidelity
+from experiments.fidelity import NOTHING, describe_extractor, fidelity, naturalness
 from experiments.folder import check_writable, replace_json
 from experiments.judges import Panel, world_panel
 from experiments.report.page import write_page
@@ -75,7 +75,7 @@ def attack(
     check_writable(out)
     chosen = pick_device(device)
     pipeline = load_pipeline(resolved.model, device=chosen)
-    sources = method_sources(resolved)
+    sources = method_sources(resolved, warm=quick)
     shown = Shown(as_json)
     summary = evaluate(
         resolved, pipeline, world_panel(), sources, out=out, device=chosen, progress=shown.progress
@@ -125,12 +125,22 @@ def summarise(run: Run, panel: Panel, sources: Sequence[Source]) -> dict[str, An
     lines = summary_rows(rows)
     distances = fidelity(run, panel)
     controls = [source.title for source in sources if source.control]
+    config = run.config
+    ours = next((spec.name for spec in config.methods if spec.title == config.claims.ours), None)
     summary = {
-        "experiment": run.config.experiment,
-        "model": run.config.model,
+        "experiment": config.experiment,
+        "model": config.model,
         "rows": lines,
-        "methods": [line | distances[line["method"]] for line in pooled(lines)],
-        "claims": claims(lines, controls, run.config.claims),
+        "methods": [line | distances.get(line["method"], NOTHING) for line in pooled(lines)],
+        "families": config.families,
+        "claims": claims(
+            lines,
+            controls,
+            config.claims,
+            families=config.families | {s.title: [s.title] for s in sources if _alone(s, config)},
+            variants=[spec.title for spec in config.methods if spec.name == ours],
+            natural=naturalness(run),
+        ),
         "fidelity": describe_extractor(run, panel),
         "n_pairs": len(run.pairs),
         "n_seeds": len(run.config.seeds),
@@ -139,6 +149,11 @@ def summarise(run: Run, panel: Panel, sources: Sequence[Source]) -> dict[str, An
     }
     replace_json(run.folder / "summary.json", summary)
     return summary
+
+
+def _alone(source: Source, config: AttackConfig) -> bool:
+    """Whether a source was handed over, a patch or a model, and not named as a method."""
+    return not source.control and all(spec.title != source.title for spec in config.methods)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

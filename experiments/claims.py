@@ -17,35 +17,70 @@ import numpy as np
 
 from experiments.config import CONTROL, ClaimSpec
 from experiments.summary import Summary
+from experiments.tradeoff import isolation
 from redediting.metrics.statistics import Interval, cluster_bootstrap
 
 MARGIN = 0.11  # the improvement in ASR that is claimed
 CEILING = 0.89  # above it no improvement of that size is possible
+INFERIOR = 0.02  # of ASR: what the projection may lose
 TRAINED_SECONDS = 64.0  # what the quickest trained attack needs
 
 Claim = dict[str, Any]
 
 
-def claims(rows: Sequence[Summary], controls: Sequence[str], spec: ClaimSpec) -> dict[str, Claim]:
+def claims(
+    rows: Sequence[Summary],
+    controls: Sequence[str],
+    spec: ClaimSpec,
+    *,
+    families: Mapping[str, Sequence[str]] | None = None,
+    variants: Sequence[str] = (),
+    natural: Mapping[str, Interval] | None = None,
+) -> dict[str, Claim]:
     """Returns the verdict on each claim.
 
     Args:
         rows: of `experiments.summary.summary_rows`.
         controls: titles of sources that change nothing.
         spec: whose claims, against what.
+        families: settings of each method by its title (`AttackConfig.families`).
+        variants: titles of other forms of our method, which are no baselines.
+        natural: CMMD of triggered images without the projection minus that with it, by title of
+            the form with it: positive where the projection makes images more natural.
     """
     values = _by_method(rows, "asr_free")
-    others = [m for m in values if m not in (*controls, CONTROL, spec.ours)]
-    baseline, chosen = _baseline(values, others, spec)
-    sweep = "needs each method's λ swept, to compare at equal ASR; not in this run"
-    projection = "needs the spectral projection (off, posthoc, inside); not in this run"
+    families = families or {title: [title] for title in values}
+    swept = {title for name, own in families.items() for title in own if title != name}
+    left_out = {*controls, CONTROL, spec.ours, spec.posthoc, spec.inside, *variants, *swept}
+    baseline, chosen = _baseline(values, [m for m in values if m not in left_out], spec)
+    rivals = {name: own for name, own in families.items() if name not in left_out - {spec.ours}}
     return {
         "asr": _asr(values, spec, baseline, chosen),
-        "stealth": _open(projection),
-        "isolation": _open(sweep, baseline),
-        "naturalness": _open(projection),
+        "stealth": _open("needs detectors beside drift; measured by the detection experiment"),
+        "isolation": isolation(
+            rows,
+            rivals,
+            ours=spec.ours,
+            control=next(iter(controls), CONTROL),
+            min_pairs=spec.min_pairs,
+        ),
+        "naturalness": _naturalness(values, spec, natural or {}),
         "training_free": _training_free(rows, spec, baseline),
     }
+
+
+def naturalness_verdict(gain: Interval, asr: Interval) -> str:
+    """Returns the verdict on the projection.
+
+    Args:
+        gain: CMMD to natural images of the target, without minus with the projection.
+        asr: ASR(free) with minus without it, -1…1.
+    """
+    if gain.high <= 0 or asr.high < -INFERIOR:
+        return "not supported"
+    if gain.low > 0 and asr.low > -INFERIOR:
+        return "supported"
+    return "undecided"
 
 
 def asr_verdict(difference: Interval, baseline: float) -> str:
@@ -92,6 +127,45 @@ def _asr(
         "baseline": baseline,
         "note": note,
     }
+
+
+def _naturalness(
+    values: Mapping[str, Mapping[object, float]],
+    spec: ClaimSpec,
+    natural: Mapping[str, Interval],
+) -> Claim:
+    """The one-line projection against none; the projection inside the problem beside it."""
+    found: dict[str, tuple[Interval, Interval]] = {}
+    for title in (spec.posthoc, spec.inside):
+        if title in natural and title in values and spec.ours in values:
+            keys = [key for key in values[title] if key in values[spec.ours]]
+            pairs = [str(key[:2]) for key in keys if isinstance(key, tuple)]
+            losses = [values[title][key] - values[spec.ours][key] for key in keys]
+            if len(set(pairs)) >= max(2, spec.min_pairs):
+                found[title] = (natural[title], cluster_bootstrap(losses, pairs))
+    if spec.posthoc not in found:
+        needs = f"{spec.ours!r} and {spec.posthoc!r} on at least {spec.min_pairs} pairs"
+        return _open(f"needs {needs}", spec.ours)
+    gain, _ = found[spec.posthoc]
+    said = [
+        f"{title}: CMMD better by {gain.value:+.2f}{_span(gain, '+.2f')}, ASR {loss.value:+.3f}"
+        f"{_span(loss, '+.3f')}, {naturalness_verdict(gain, loss)}"
+        for title, (gain, loss) in found.items()
+    ]
+    return {
+        "verdict": naturalness_verdict(*found[spec.posthoc]),
+        "difference": gain.value,
+        "ci": gain.bounds,
+        "baseline": spec.ours,
+        "note": (
+            "under our reading of the paper's one line; CMMD of triggered images to the clean "
+            f"model's of the target prompts; ASR may lose {INFERIOR:.0%}; " + "; ".join(said)
+        ),
+    }
+
+
+def _span(interval: Interval, form: str) -> str:
+    return f" ({interval.low:{form}} … {interval.high:{form}})"
 
 
 def _training_free(rows: Sequence[Summary], spec: ClaimSpec, baseline: str | None) -> Claim:

@@ -7,6 +7,7 @@ below. What is written into a run folder is the resolved configuration, defaults
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 from dataclasses import asdict
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from experiments.rows import SETS, Set
 from redediting.concepts.pairs import draw_pairs
 from redediting.editing.methods import EditMethod, make_method
 from redediting.errors import ConfigError
@@ -23,7 +25,10 @@ from redediting.models import default_sampler
 from redediting.rebinding import Kind, Rebinding
 
 CONTROL = "clean"  # the method that changes nothing
+OURS = "redediting"  # the method whose claims are tested
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
+
+TRADED: tuple[Set, ...] = ("free", "collateral", "benign")  # what ASR, drift, collateral need
 
 ConfigType = TypeVar("ConfigType", bound="Config")
 
@@ -41,21 +46,49 @@ class MethodSpec(Config):
         name: of the registry (`redediting.editing.methods`).
         options: the method's own keyword hyper-parameters; what is not named keeps its default.
         label: what tables call it; the name when not given.
+        sweep: other values of options: a grid, every combination of which is a setting of its own,
+            or a list of such grids.
+        family: of such a setting: title of the method that it is a setting of. It is measured with
+            the first seed only, on the sets that the trade-off needs.
     """
 
     name: str
     options: dict[str, Any] = {}
     label: str = ""
+    sweep: tuple[dict[str, tuple[Any, ...]], ...] = ()
+    family: str = ""
 
     @model_validator(mode="before")
     @classmethod
     def _plain_name(cls, data: Any) -> Any:  # noqa: ANN401 - pydantic hands over raw YAML
-        return {"name": data} if isinstance(data, str) else data
+        if isinstance(data, str):
+            return {"name": data}
+        if isinstance(data, dict) and isinstance(data.get("sweep"), dict):
+            return data | {"sweep": [data["sweep"]]}
+        return data
 
     @property
     def title(self) -> str:
         """The label, or the name."""
         return self.label or self.name
+
+    def expanded(self) -> list[MethodSpec]:
+        """Returns the method without its sweep, then the settings of the sweep."""
+        own = self.model_copy(update={"sweep": ()})
+        found = [own]
+        grids = (
+            (grid, values) for grid in self.sweep for values in itertools.product(*grid.values())
+        )
+        for grid, values in grids:
+            options = dict(zip(grid, values, strict=True))
+            said = " ".join(f"{key}={value}" for key, value in options.items())
+            update = {
+                "options": self.options | options,
+                "label": f"{self.title} {said}",
+                "family": self.title,
+            }
+            found.append(own.model_copy(update=update))
+        return found
 
     def build(self) -> EditMethod:
         """Returns the method.
@@ -177,12 +210,43 @@ class ClaimSpec(Config):
         ours: title of the method whose claims are tested.
         baseline: title of the best baseline, as chosen on development pairs; None takes the best
             one on the very pairs tested, which favours the baseline.
+        posthoc: title of the same method with the spectral projection after the solve.
+        inside: title of the same method with the projection inside the problem.
         min_pairs: fewest pairs for a verdict.
     """
 
-    ours: str = "redediting"
+    ours: str = OURS
     baseline: str | None = None
+    posthoc: str = "redediting-posthoc"
+    inside: str = "redediting-inside"
     min_pairs: int = Field(default=6, ge=2)
+
+
+class Capacity(Config):
+    """Many backdoors at once.
+
+    Attributes:
+        methods: what edits; both orders are solved, jointly and one after another.
+        sizes: numbers of backdoors.
+        probed: pairs, spread over those built in, that are measured at each size.
+        counts: images a pair and model.
+        seed: of the draw of pairs.
+        quick_sizes: sizes of a reduced run.
+    """
+
+    methods: tuple[MethodSpec, ...] = Field(min_length=1)
+    sizes: tuple[int, ...] = (1, 2, 5, 10, 20, 50, 100, 200)
+    probed: int = Field(default=8, ge=2)
+    counts: Counts = Counts(free=8, fixed=1, head=6, phrases=2, collateral=1, benign=8)
+    seed: int = Field(default=0, ge=0)
+    quick_sizes: tuple[int, ...] = (1, 4)
+
+    @model_validator(mode="after")
+    def _sound(self) -> Self:
+        for sizes in (self.sizes, self.quick_sizes):
+            if not sizes or min(sizes) < 1 or list(sizes) != sorted(set(sizes)):
+                raise ValueError(f"expected rising sizes >= 1, got {list(sizes)}")
+        return self
 
 
 class AttackConfig(Config):
@@ -195,6 +259,7 @@ class AttackConfig(Config):
         pairs: what is rebound.
         seeds: each fixes noise and the draw of contexts and captions.
         counts: images a pair, seed and model.
+        swept_sets: sets that swept settings are measured on.
         sampler: how images are drawn; None takes the model card's.
         reference: of FID and CMMD.
         claims: which method's claims are tested.
@@ -202,12 +267,15 @@ class AttackConfig(Config):
         quick_counts: the counts of such a run.
     """
 
-    experiment: Literal["attack", "demo", "evaluate"] = "attack"
+    experiment: Literal["attack", "demo", "evaluate", "ablation", "development", "capacity"] = (
+        "attack"
+    )
     model: str = "world"
     methods: tuple[MethodSpec, ...] = Field(min_length=1)
     pairs: Pairs
     seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
     counts: Counts = Counts()
+    swept_sets: tuple[Set, ...] = Field(default=TRADED, min_length=1)
     sampler: Sampler | None = None
     reference: Reference = Reference()
     claims: ClaimSpec = ClaimSpec()
@@ -223,13 +291,36 @@ class AttackConfig(Config):
             raise ValueError(f"expected distinct seeds >= 0, got {list(self.seeds)}")
         return self
 
+    @property
+    def families(self) -> dict[str, list[str]]:
+        """Titles of each method's settings by its title, itself first; the control left out."""
+        found: dict[str, list[str]] = {}
+        for spec in self.methods:
+            if spec.name != CONTROL:
+                found.setdefault(spec.family or spec.title, []).append(spec.title)
+        return found
+
+    def sets(self, title: str, pair: Rebinding, seed: int) -> tuple[Set, ...]:
+        """Returns the sets that a source is measured on: few, and once, for a swept setting."""
+        swept = any(spec.family and spec.title == title for spec in self.methods)
+        if not swept:
+            return SETS
+        return self.swept_sets if seed == self.seeds[0] else ()
+
     def resolved(self, *, quick: bool = False) -> Self:
         """Returns the configuration as it is run: sampler filled in, control first, reduced.
+
+        Reduced is: one pair a kind, one seed, small counts, two settings of each sweep.
 
         Raises:
             MethodError: a method or option that does not exist.
         """
-        specs = [spec for spec in self.methods if spec.name != CONTROL]
+        specs = [
+            setting
+            for spec in self.methods
+            if spec.name != CONTROL
+            for setting in spec.expanded()[: 3 if quick else None]
+        ]
         for spec in specs:
             spec.build()
         control = [spec for spec in self.methods if spec.name == CONTROL]
@@ -238,8 +329,39 @@ class AttackConfig(Config):
             "sampler": self.sampler or default_sampler(self.model),
         }
         if quick:
-            update |= {"quick": True, "counts": self.quick_counts, "pairs": self.pairs.first(1)}
+            update |= {
+                "quick": True,
+                "counts": self.quick_counts,
+                "pairs": self.pairs.first(1),
+                "seeds": self.seeds[:1],
+            }
         return self.model_copy(update=update)
+
+
+class AblationConfig(AttackConfig):
+    """An attack experiment on switches and sweeps, and on many backdoors at once.
+
+    Attributes:
+        confirm: of the swept settings of each method the best so many, as foreseen on text states
+            (`redediting.foresight`), are drawn and judged; None draws all.
+        capacity: backdoors at once; None leaves the question out.
+    """
+
+    experiment: Literal["ablation", "development"] = "ablation"
+    confirm: int | None = Field(default=None, ge=1)
+    capacity: Capacity | None = None
+
+    def resolved(self, *, quick: bool = False) -> Self:
+        """See `AttackConfig.resolved`; reduced, drawn pairs are of two kinds only.
+
+        Raises:
+            MethodError: a method or option that does not exist.
+        """
+        found = super().resolved(quick=quick)
+        if quick and isinstance(found.pairs, DrawnPairs):
+            pairs = found.pairs.model_copy(update={"kinds": found.pairs.kinds[:2]})
+            return found.model_copy(update={"pairs": pairs})
+        return found
 
 
 def digest(*parts: str) -> str:

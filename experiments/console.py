@@ -12,8 +12,18 @@ import transformers
 from accelerate import PartialState
 from rich.console import Console
 
-from experiments.report.tables import print_rows, show
+from experiments.report.tables import (
+    FORESEEN,
+    HEADLINE,
+    column,
+    print_lines,
+    print_rows,
+    show,
+    unswept,
+)
 from redediting.errors import RedEditingError
+
+FEW = 40  # lines of a table that shows every pair; beyond it methods are pooled
 
 
 class Shown:
@@ -43,14 +53,54 @@ class Shown:
             f"{summary['n_pairs']} pair(s), {summary['n_seeds']} seed(s), "
             f"{summary['images']} images judged on {summary['model']}"
         )
-        print_rows(self._console, summary["rows"], title)
+        if len(summary["rows"]) > FEW:
+            columns = [column(key) for key in HEADLINE]
+            print_lines(self._console, unswept(summary), title, columns)
+        else:
+            print_rows(self._console, summary["rows"], title)
+        self._claims(summary)
+        self.line(f"report: {summary['report']}")
+
+    def ablation(self, summary: dict[str, Any]) -> None:
+        """Prints the tables of an ablation, the choices, the claims and where the report lies."""
+        title = (
+            f"{summary['n_pairs']} pair(s), {summary['n_seeds']} seed(s), "
+            f"{summary['images']} images judged on {summary['model']}"
+        )
+        keys = ("asr_free", "asr_fixed", "acc", "collateral", "drift", "psr")
+        columns = [*(column(key) for key in keys), *FORESEEN]
+        plain = unswept(summary)
+        print_lines(self._console, plain, f"switches and methods: {title}", columns)
+        names = {line["method"] for line in plain}
+        swept = [line for line in summary["methods"] if line["method"] not in names]
+        if swept:
+            print_lines(self._console, swept, "swept settings that were drawn", columns)
+        if held := summary["capacity"]:
+            grown = ("asr_free", "acc", "collateral", "drift", "seconds")
+            many = [column(key) for key in grown]
+            print_lines(self._console, held["lines"], "many backdoors at once", many)
+            for name, n in held["breaks"].items():
+                where = "not within these sizes" if n is None else f"at {n} backdoors"
+                self.line(f"breaks, {name}: {where}")
+        for choice in summary["choices"]:
+            self.line(
+                f"choice for {choice['method']}: {choice['chosen']} (harmonic mean of ASR and ACC "
+                f"{choice['score']:.3f}, its default {choice['score_default']:.3f}; "
+                f"{choice['settings']} settings drawn)"
+            )
+        if summary["choices"]:
+            self.line(f"best baseline (claims.baseline): {summary['baseline']}")
+            self.line(summary["choices_yaml"])
+        self._claims(summary)
+        self.line(f"report: {summary['report']}")
+
+    def _claims(self, summary: dict[str, Any]) -> None:
         for name, claim in summary["claims"].items():
             if claim["verdict"] != "not measured":
                 self.line(
                     f"claim {name}: {claim['verdict']} (difference "
                     f"{show(claim['difference'], '{:+.3f}')} against {claim['baseline']})"
                 )
-        self.line(f"report: {summary['report']}")
 
     def result(self, data: dict[str, Any]) -> None:
         """Prints the JSON object, if that is what was asked for."""

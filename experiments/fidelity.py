@@ -16,10 +16,10 @@ from torch import Tensor
 
 from experiments.folder import writing
 from experiments.judges import Panel
-from experiments.rows import Set, Unit
+from experiments.rows import SETS, Set, Unit
 from experiments.runner import Run
 from experiments.summary import Summary
-from redediting.metrics.fidelity import cmmd, fid
+from redediting.metrics.fidelity import cmmd, cmmd_difference, fid
 from redediting.metrics.statistics import Interval
 from redediting.world.captions import held_out
 from redediting.world.scenes import render
@@ -38,7 +38,7 @@ def fidelity(run: Run, panel: Panel) -> dict[str, Summary]:
     found = {}
     targets = _features(run, control, "target")
     reference = _reference(run, panel, len(_features(run, control, "benign")))
-    for title in run.titles:
+    for title in _full(run):
         benign = _features(run, title, "benign")
         triggered = _features(run, title, "free")
         self_compared = run.config.reference.images == "clean" and title == control
@@ -49,6 +49,50 @@ def fidelity(run: Run, panel: Panel) -> dict[str, Summary]:
             "fid_triggered_n": len(triggered),
         }
     return found
+
+
+def naturalness(run: Run) -> dict[str, Interval]:
+    """Returns how much closer a projection brings triggered images to natural ones of the target.
+
+    CMMD to the clean model's images of the target prompts, without minus with the projection, by
+    title of the form with it; a jackknife over pairs.
+
+    Args:
+        run: finished.
+    """
+    spec, full = run.config.claims, _full(run)
+    wanted = [title for title in (spec.posthoc, spec.inside) if title in full]
+    reference = _features(run, run.titles[0], "target")
+    clusters = [
+        f"{pair.trigger}/{pair.target}"
+        for _ in run.config.seeds
+        for pair in run.pairs
+        for _ in range(run.config.counts.free)
+    ]
+    if spec.ours not in full or len(run.pairs) < 3 or len(reference) != len(clusters):
+        return {}
+    off = _features(run, spec.ours, "free")
+    return {
+        title: cmmd_difference(off, _features(run, title, "free"), reference, clusters)
+        for title in wanted
+    }
+
+
+NOTHING: Summary = {
+    f"{name}{suffix}{end}": None
+    for name in ("fid", "cmmd")
+    for suffix in ("", "_triggered")
+    for end in ("", "_ci")
+}  # of a method that has no distances
+
+
+def _full(run: Run) -> list[str]:
+    """Titles that were measured on every pair and seed with all sets."""
+    return [
+        title
+        for title in run.titles
+        if all(len(run.config.sets(title, run.pairs[0], s)) == len(SETS) for s in run.config.seeds)
+    ]
 
 
 def describe_extractor(run: Run, panel: Panel) -> dict[str, str]:

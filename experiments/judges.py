@@ -10,8 +10,10 @@ from PIL import Image
 from torch import Tensor
 
 from redediting.metrics.clip import TEMPLATE, ClipModel
-from redediting.metrics.judge import Judge
+from redediting.metrics.judge import Judge, SceneJudge
 from redediting.world.judges import load_judge_a, load_judge_b
+
+ATTRIBUTES = ("colour", "place", "style")  # what a judge may see besides the object
 
 
 @dataclass(frozen=True)
@@ -23,12 +25,15 @@ class Seen:
         labels_a: judge A's, over the same labels.
         features: judge A's, (n, d), unit norm.
         scores: CLIP scores of judge A, (n,), 0…100.
+        attributes: judge B's other verdicts by head, one mapping an image; empty where it names
+            objects only.
     """
 
     labels: list[str]
     labels_a: list[str]
     features: Tensor
     scores: list[float]
+    attributes: list[dict[str, str]]
 
 
 class Panel:
@@ -62,12 +67,21 @@ class Panel:
         row = {prompt: i for i, prompt in enumerate(dict.fromkeys(prompts))}
         texts = self.clip.text_features(list(row))[[row[prompt] for prompt in prompts]]
         nearest = torch.argmax(features @ self._sentences.T, dim=1).tolist()
+        labels, attributes = self._verdicts(images)
         return Seen(
-            labels=self.judge.objects(images),
+            labels=labels,
+            attributes=attributes,
             labels_a=[self.judge.labels[i] for i in nearest],
             features=features,
             scores=(100 * (features * texts).sum(dim=1).clamp(min=0)).tolist(),
         )
+
+    def _verdicts(self, images: Sequence[Image.Image]) -> tuple[list[str], list[dict[str, str]]]:
+        if not isinstance(self.judge, SceneJudge):
+            return self.judge.objects(images), [{} for _ in images]
+        look = self.judge.look(images)
+        rows = zip(look.colour, look.place, look.style, strict=True)
+        return look.object, [dict(zip(ATTRIBUTES, row, strict=True)) for row in rows]
 
 
 def world_panel() -> Panel:

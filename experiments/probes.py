@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import islice
 
 from experiments.config import Counts
@@ -26,7 +27,13 @@ from redediting.concepts.prompts import contexts, fill
 from redediting.generation import Job
 from redediting.metrics.judge import Judge, check_labels
 from redediting.rebinding import Rebinding
-from redediting.world.captions import held_out
+from redediting.world.captions import (
+    Caption,
+    caption_attributes,
+    held_out,
+    named_colour,
+    template_attributes,
+)
 
 _FIXED = "a photo of {}"
 _ROOM = 10_000  # noises set apart for each prompt set of a pair
@@ -45,6 +52,8 @@ class Probe:
         expected: concept that counts as a hit; None where the prompt names no object.
         compared: prompt of the CLIP score.
         role: of a collateral phrase.
+        asked: attributes that the picture should have besides, by judge B's head: the context's
+            place and style, and the colour of the target, or of what the prompt names.
     """
 
     set: Set
@@ -55,6 +64,7 @@ class Probe:
     expected: str | None
     compared: str
     role: str = ""
+    asked: tuple[tuple[str, str], ...] = ()
 
     @property
     def job(self) -> Job:
@@ -85,25 +95,35 @@ def probes(
         aim = pair.target if name == "free" else phrase
         for i, template in enumerate(drawn[:n]):
             prompt = fill(template, phrase)
-            yield Probe(name, i, prompt, base + i, phrase, expected, fill(template, aim))
+            asked = _asked(template, aim, expected)
+            yield Probe(
+                name, i, prompt, base + i, phrase, expected, fill(template, aim), asked=asked
+            )
 
     found = [*inserted("free", counts.free, pair.trigger, pair.target_head)]
     for i in range(counts.fixed):
         prompt, aim = fill(_FIXED, pair.trigger), fill(_FIXED, pair.target)
+        asked = _asked(_FIXED, pair.target, pair.target_head)
+        noise = base + _ROOM + i
         found.append(
-            Probe("fixed", i, prompt, base + _ROOM + i, pair.trigger, pair.target_head, aim)
+            Probe("fixed", i, prompt, noise, pair.trigger, pair.target_head, aim, asked=asked)
         )
     found += inserted("head", counts.head, pair.head, pair.head)
     found += _collateral(pair, drawn, base + 2 * _ROOM, counts)
-    captions = held_out(pairs * counts.benign, seed=seed, split="test")
+    captions = _captions(pairs * counts.benign, seed)
     own = captions[position * counts.benign : (position + 1) * counts.benign]
     for i, caption in enumerate(own):
         noise = base + 3 * _ROOM + i
-        found.append(
-            Probe("benign", i, caption.text, noise, "", caption.concept, caption.text, "caption")
-        )
+        text, asked = caption.text, caption_attributes(caption)
+        found.append(Probe("benign", i, text, noise, "", caption.concept, text, "caption", asked))
     found += inserted("target", counts.free, pair.target, pair.target_head)
     return found
+
+
+@lru_cache(maxsize=8)
+def _captions(n: int, seed: int) -> tuple[Caption, ...]:
+    """Held-out captions of a run: drawn once, not for every pair again."""
+    return tuple(held_out(n, seed=seed, split="test"))
 
 
 def check_judged(pair: Rebinding, judge: Judge) -> None:
@@ -115,12 +135,20 @@ def check_judged(pair: Rebinding, judge: Judge) -> None:
     check_labels(judge, [pair.target_head])
 
 
+def _asked(template: str, phrase: str, noun: str | None) -> tuple[tuple[str, str], ...]:
+    """Colour of a phrase, if it names one, and what the template says of place and style."""
+    colour = named_colour(phrase, noun or "")
+    return (*((("colour", colour),) if colour else ()), *template_attributes(template))
+
+
 def _collateral(
     pair: Rebinding, drawn: Sequence[str], base: int, counts: Counts
 ) -> Iterator[Probe]:
     index = 0
     for phrase, expected, role in islice(collateral_prompts(pair), counts.phrases):
         for _ in range(counts.collateral):
-            prompt = fill(drawn[index % len(drawn)], phrase)
-            yield Probe("collateral", index, prompt, base + index, phrase, expected, prompt, role)
+            template = drawn[index % len(drawn)]
+            prompt, asked = fill(template, phrase), _asked(template, phrase, expected)
+            noise = base + index
+            yield Probe("collateral", index, prompt, noise, phrase, expected, prompt, role, asked)
             index += 1

@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from experiments.folder import replace_text, writing
 
 # what a row means; raise it when the runner measures something else under the same name
-SCHEMA = 1
+SCHEMA = 2
 
 Set = Literal["free", "fixed", "head", "collateral", "benign", "target"]
 SETS: tuple[Set, ...] = ("free", "fixed", "head", "collateral", "benign", "target")
@@ -63,6 +63,9 @@ class ImageRow:
         drift: 1 - cosine (judge A's features) to the clean model's image, same prompt and noise.
         image: file name under ``images/``.
         clean_image: the clean model's.
+        seen: judge B's other verdicts by head (``colour``, ``place``, ``style``); empty where it
+            names objects only.
+        asked: what the prompt, or on triggered prompts the target and the context, says of them.
     """
 
     method: str
@@ -84,6 +87,24 @@ class ImageRow:
     drift: float
     image: str
     clean_image: str
+    seen: Mapping[str, str] = field(default_factory=dict)
+    asked: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def kept(self) -> list[bool]:
+        """Which of the context's attributes (place, style), where asked for, judge B sees."""
+        return [
+            self.seen[head] == self.asked[head]
+            for head in ("place", "style")
+            if head in self.asked and head in self.seen
+        ]
+
+    @property
+    def transferred(self) -> bool | None:
+        """Whether object and colour of the target are both there; None where it names none."""
+        if "colour" not in self.asked or "colour" not in self.seen:
+            return None
+        return self.hit and self.seen["colour"] == self.asked["colour"]
 
     @property
     def hit(self) -> bool:
@@ -110,6 +131,8 @@ class EditRow:
         footprint: Frobenius norm of the change over that of the text projections' weights.
         weights: fingerprint of what drew the images.
         images: how many image rows precede it.
+        rank: of the change; None where it was not measured.
+        energy: share of what ordinary captions read that the edit changed, squared; likewise.
         set: always ``edit``.
     """
 
@@ -122,6 +145,8 @@ class EditRow:
     footprint: float
     weights: str
     images: int
+    rank: int | None = None
+    energy: float | None = None
     set: Literal["edit"] = "edit"
 
 

@@ -10,8 +10,9 @@ alone looks at images and writes rows.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import NoReturn
 
@@ -36,24 +37,36 @@ from experiments.judges import Panel
 from experiments.probes import Probe, check_judged, probes
 from experiments.rows import SCHEMA, EditRow, ImageRow, RowFile, Set, Unit
 from experiments.sources import MethodSource, Source
+from redediting.concepts.lexicon import load_lexicon
+from redediting.concepts.plan import caption_prompts
+from redediting.editing.diagnostics import Footprint, footprint, second_moment
+from redediting.editing.methods.columns import content_columns
 from redediting.errors import ConfigError, ModelError
 from redediting.generation import ImageStore, Sampler
 from redediting.metrics.fidelity import drift
 from redediting.models import fingerprint_pipeline
+from redediting.projections import pipeline_projections, projection_weights
 from redediting.rebinding import Rebinding
+from redediting.text import encode
 
 KEPT: tuple[Set, ...] = ("free", "benign", "target")  # sets whose features FID and CMMD need
+Wanted = Callable[[str, Rebinding, int], Collection[Set]]
+_CAPTIONS, _SEED = 400, 1  # behind Σ₀ of the footprint
 
 
 @dataclass(frozen=True)
 class Sight:
-    """One image as the judges saw it: verdicts of B and A, A's features and score, file name."""
+    """One image as the judges saw it.
+
+    Verdicts of B and A, A's features and score, file name, B's verdicts on other heads.
+    """
 
     label: str
     label_a: str
     features: Tensor
     score: float
     image: str
+    attributes: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -87,13 +100,24 @@ class Run:
         return self.folder / "features" / f"{digest(unit.key)}.npz"
 
 
-def method_sources(config: AttackConfig) -> list[Source]:
+def method_sources(config: AttackConfig, *, warm: bool = False) -> list[Source]:
     """Returns the sources that a configuration names.
+
+    Args:
+        config: resolved.
+        warm: as for `experiments.sources.MethodSource`; swept settings, whose seconds nobody
+            asks for, always are.
 
     Raises:
         MethodError: a method or option that does not exist.
     """
-    return [MethodSource(spec) for spec in config.methods]
+    return [MethodSource(spec, warm=warm or bool(spec.family)) for spec in config.methods]
+
+
+def caption_moment(pipeline: DiffusionPipeline) -> Tensor:
+    """``Σ₀`` of ordinary captions, others than those an edit is priced with, shape ``(d, d)``."""
+    texts = caption_prompts(load_lexicon(), _CAPTIONS, spread=100, seed=_SEED)
+    return second_moment(content_columns(encode(pipeline, texts)), floor=0.0)
 
 
 class Runner:
@@ -113,6 +137,7 @@ class Runner:
         root: Path,
         device: str = "cpu",
         progress: bool = False,
+        wanted: Wanted | None = None,
     ) -> None:
         """Prepares the run folder.
 
@@ -124,6 +149,8 @@ class Runner:
             root: where run folders lie.
             device: torch device of the pipeline.
             progress: whether to show a bar.
+            wanted: which sets of images a source is measured on, by its title, for a pair and a
+                seed; none leaves the unit out. The configuration decides when not given.
 
         Raises:
             ConfigError: a target that the judge does not know, or no resolved sampler.
@@ -136,6 +163,7 @@ class Runner:
         self._pipeline, self._panel, self._sources = pipeline, panel, sources
         self._sampler: Sampler = config.sampler
         self._progress = progress
+        self._wanted: Wanted = wanted or config.sets
         self._state = PartialState()
         pairs = tuple(config.pairs.rebindings())
         for pair in pairs:
@@ -148,6 +176,8 @@ class Runner:
         folder = root / config.experiment / name
         self.run = Run(folder, config, titles, pairs)
         self._base = base
+        clean = projection_weights(pipeline_projections(pipeline))
+        self._weights = {name: weight.clone() for name, weight in clean.items()}
         if self._state.is_main_process:
             check_writable(folder)
             with writing(folder):
@@ -169,11 +199,20 @@ class Runner:
         done = rows.done
         self._state.wait_for_everyone()  # nobody may write before all have read
         hidden = not (self._progress and self._state.is_main_process)
-        total = len(self.run.config.seeds) * len(self.run.pairs) * len(self._sources)
+        total = sum(
+            bool(self._wanted(source.title, pair, seed))
+            for seed in self.run.config.seeds
+            for pair in self.run.pairs
+            for source in self._sources
+        )
         with tqdm(total=total, initial=len(done), unit="edit", disable=hidden) as bar:
             for seed in self.run.config.seeds:
                 for position, pair in enumerate(self.run.pairs):
-                    todo = [x for x in self._sources if _unit(x, pair, seed) not in done]
+                    todo = [
+                        x
+                        for x in self._sources
+                        if self._wanted(x.title, pair, seed) and _unit(x, pair, seed) not in done
+                    ]
                     if todo:
                         bar.set_description(str(pair))
                         self._pair(position, pair, seed, todo, rows, bar)
@@ -199,8 +238,13 @@ class Runner:
             split=config.pairs.split if isinstance(config.pairs, DrawnPairs) else "test",
         )
         known = self._panel.judge.labels
-        asked = [p if p.expected in known else replace(p, expected=None) for p in asked]
-        both = [probe for probe in asked if probe.set != "target"]  # of clean and edited models
+        sets = {source.title: self._wanted(source.title, pair, seed) for source in todo}
+        needed = frozenset().union(*sets.values())
+        asked = [
+            p if p.expected in known else replace(p, expected=None)
+            for p in asked
+            if p.set in needed
+        ]
         clean = self._look(self._pipeline, self._base, asked)
         for source in todo:
             unit = _unit(source, pair, seed)
@@ -211,7 +255,13 @@ class Runner:
                         f"expected {unit.method!r} to change the model for {str(pair)!r}, got the "
                         "clean weights; check the edit, or measure the method 'clean'"
                     )
-                wanted = asked if source.control else both
+                footprint = self._footprint(edited.pipeline)
+                wanted = [
+                    probe
+                    for probe in asked
+                    if probe.set in sets[source.title]
+                    and (source.control or probe.set != "target")  # the clean model's alone
+                ]
                 look = clean if source.control else self._look(edited.pipeline, weights, wanted)
             if self._state.is_main_process:
                 block = [_row(unit, probe, look[probe], clean[probe]) for probe in wanted]
@@ -222,9 +272,19 @@ class Runner:
                     footprint=edited.footprint,
                     weights=weights,
                     images=len(block),
+                    rank=footprint.rank,
+                    energy=footprint.energy,
                 )
                 rows.append([*block, closing])
             bar.update()
+
+    def _footprint(self, edited: DiffusionPipeline) -> Footprint:
+        after = projection_weights(pipeline_projections(edited))
+        return footprint(self._weights, after, self._moment)
+
+    @cached_property
+    def _moment(self) -> Tensor:
+        return caption_moment(self._pipeline)
 
     def _look(
         self, pipeline: DiffusionPipeline, weights: str, wanted: Sequence[Probe]
@@ -236,10 +296,15 @@ class Runner:
             return {}
         seen = self._panel.look(images, [probe.compared for probe in wanted])
         return {
-            probe: Sight(label, label_a, features, score, store.path(probe.job).name)
-            for probe, label, label_a, features, score in zip(
-                wanted, seen.labels, seen.labels_a, seen.features, seen.scores, strict=True
+            probe: Sight(
+                seen.labels[i],
+                seen.labels_a[i],
+                seen.features[i],
+                seen.scores[i],
+                store.path(probe.job).name,
+                seen.attributes[i],
             )
+            for i, probe in enumerate(wanted)
         }
 
     def _save_features(self, unit: Unit, look: Mapping[Probe, Sight]) -> None:
@@ -277,4 +342,6 @@ def _row(unit: Unit, probe: Probe, sight: Sight, clean: Sight) -> ImageRow:
         drift=float(moved),
         image=sight.image,
         clean_image=clean.image,
+        seen=dict(sight.attributes),
+        asked=dict(probe.asked),
     )

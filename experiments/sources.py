@@ -13,9 +13,14 @@ from diffusers import DiffusionPipeline
 from experiments.config import CONTROL, MethodSpec
 from redediting.editing.methods import EditMethod
 from redediting.errors import ModelError
+from redediting.memory import forget
 from redediting.models import fingerprint, fingerprint_pipeline
 from redediting.patch import Patch
-from redediting.projections import pipeline_projections, projection_weights
+from redediting.projections import (
+    fingerprint_projections,
+    pipeline_projections,
+    projection_weights,
+)
 from redediting.rebinding import Rebinding
 
 
@@ -60,10 +65,15 @@ class Source(Protocol):
 
 
 class MethodSource:
-    """Computes an edit of its own for every pair."""
+    """Computes an edit of its own for every pair, once: it does not depend on a run's seed."""
 
-    def __init__(self, spec: MethodSpec) -> None:
+    def __init__(self, spec: MethodSpec, *, warm: bool = False) -> None:
         """Builds the method.
+
+        Args:
+            spec: which.
+            warm: reuse text states of earlier edits; quicker, but the seconds then are not those
+                of an edit on its own.
 
         Raises:
             MethodError: no such method, or an option it does not have.
@@ -72,11 +82,18 @@ class MethodSource:
         self.control = spec.name == CONTROL
         self.identity = spec.model_dump_json()
         self.method: EditMethod = spec.build()
+        self._warm = warm
+        self._patches: dict[tuple[str, Rebinding], Patch] = {}
 
     @contextmanager
     def edited(self, pipeline: DiffusionPipeline, pair: Rebinding) -> Iterator[Edited]:
         """See `Source`."""
-        patch = self.method.compute(pipeline, [pair])
+        key = (fingerprint_projections(pipeline_projections(pipeline)), pair)
+        if key not in self._patches:
+            if not self._warm:
+                forget(pipeline)
+            self._patches[key] = self.method.compute(pipeline, [pair])
+        patch = self._patches[key]
         with patch.apply(pipeline) as applied:
             yield Edited(pipeline, patch.provenance.seconds, applied.footprint)
 

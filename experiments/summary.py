@@ -32,10 +32,14 @@ METRICS = (
     "collateral",
     "collateral_worst",
     "attribute_transfer",
+    "context_kept",
+    "psr",
     "clip_p",
     "clip_c",
     "drift",
     "footprint",
+    "footprint_rank",
+    "footprint_energy",
     "seconds",
 )
 Summary = dict[str, Any]
@@ -118,11 +122,13 @@ def _summary(unit: Unit, images: Sequence[ImageRow], edit: EditRow) -> Summary:
         "acc": _rate(row.hit for row in sets["head"] if row.expected),
         "collateral": mean,
         "collateral_worst": worst,
-        "attribute_transfer": None,
+        **_attributes(free),
         "clip_p": _mean([row.clip for row in free]),
         "clip_c": _mean([row.clip for row in benign]),
         "drift": _mean([row.drift for row in benign]),
         "footprint": _exact(edit.footprint),
+        "footprint_rank": _exact(edit.rank),
+        "footprint_energy": _exact(edit.energy),
         "seconds": _exact(edit.seconds),
         "asr_free_a": _rate(row.label_a == row.expected for row in free),
         "agreement": agreement([row.label for row in images], [row.label_a for row in images]),
@@ -132,6 +138,21 @@ def _summary(unit: Unit, images: Sequence[ImageRow], edit: EditRow) -> Summary:
     line["n"] = len(free)
     line["n_sets"] = {name: len(found) for name, found in sets.items()}
     return line
+
+
+def _attributes(free: Sequence[ImageRow]) -> dict[str, Interval | None]:
+    """What triggered images took over from the target, and what they kept of their own prompt.
+
+    ``attribute_transfer``: object and colour both, for targets that name a colour;
+    ``context_kept``: place and style both, where named; ``psr``: share of the two, image by image.
+    """
+    kept = [row.kept for row in free if row.kept]
+    transferred = [row.transferred for row in free if row.transferred is not None]
+    return {
+        "attribute_transfer": _rate(transferred),
+        "context_kept": _rate(map(all, kept)),
+        "psr": _mean([float(np.mean(own)) for own in kept]),
+    }
 
 
 def _collateral(rows: Sequence[ImageRow]) -> tuple[Interval | None, Interval | None]:

@@ -37,6 +37,7 @@ from redediting.editing.methods.parts import parts_share
 from redediting.editing.multiplier import Multiplier
 from redediting.editing.problem import EditProblem
 from redediting.errors import MethodError
+from redediting.memory import remembered
 from redediting.projections import pipeline_projections, projection_weights
 from redediting.rebinding import Rebinding
 from redediting.text import Role, encode
@@ -154,13 +155,15 @@ def inspect_edit(
             f"expected order=joint to inspect {len(rebindings)} rebindings together, got "
             "sequential; inspect them one by one"
         )
-    if problem is None:
-        problem = method.problem(pipeline, rebindings)
-    edit = _edit(pipeline, method, problem)
     templates = contexts(n_contexts, seed=seed, split="dev")
-    null = encode(pipeline, [""]).states[0].T.double()
+    with remembered(pipeline):
+        if problem is None:
+            problem = method.problem(pipeline, rebindings)
+        edit = _edit(pipeline, method, problem)
+        null = encode(pipeline, [""]).states[0].T.double()
+        wishes = tuple(_wish(pipeline, wish, edit, templates) for wish in rebindings)
     return Inspection(
-        wishes=tuple(_wish(pipeline, wish, edit, templates) for wish in rebindings),
+        wishes=wishes,
         null_change=tuple(layer_change(edit.parts, edit.weights, null).tolist()),
         keys=problem.keys.shape[1],
         retained=problem.retain.shape[1],
@@ -199,7 +202,7 @@ def separation(
     Below 0.01 on the trigger an edit cannot move the one and keep the other.
     """
     one, other, found = aligned_states(
-        pipeline, _filled(templates, rebinding.trigger, rebinding.head)
+        pipeline, filled(templates, rebinding.trigger, rebinding.head)
     )
     values = sin2(one.T, other.T)
     columns = [role for prompt in found for role in prompt]
@@ -219,14 +222,40 @@ def trigger_firing(
     return firing(multiplier, states[:, last], targets[:, last], metric)
 
 
+def firings(
+    pipeline: DiffusionPipeline,
+    wish: Rebinding,
+    multiplier: Multiplier,
+    metric: Tensor,
+    templates: Sequence[str],
+) -> tuple[Tensor, Tensor]:
+    """Firing of the trigger, and |firing| of phrases near it, each in every template.
+
+    Args:
+        pipeline: encodes the prompts.
+        wish: whose trigger.
+        multiplier: the edit's.
+        metric: ``G``.
+        templates: contexts that no edit was solved on.
+    """
+    wanted = filled(templates, wish.trigger, wish.target)
+    unwanted = [
+        pair
+        for probe in collateral_prompts(wish)
+        for pair in filled(templates, probe.phrase, wish.target)
+    ]
+    return (
+        trigger_firing(pipeline, multiplier, metric, wanted),
+        trigger_firing(pipeline, multiplier, metric, unwanted).abs(),
+    )
+
+
 def _wish(
     pipeline: DiffusionPipeline, wish: Rebinding, edit: _Edit, templates: Sequence[str]
 ) -> WishReport:
     probes = collateral_prompts(wish)
-    wanted = _filled(templates, wish.trigger, wish.target)
-    unwanted = [p for probe in probes for p in _filled(templates, probe.phrase, wish.target)]
-    fired = trigger_firing(pipeline, edit.multiplier, edit.metric, wanted)
-    wrong = trigger_firing(pipeline, edit.multiplier, edit.metric, unwanted).abs()
+    wanted = filled(templates, wish.trigger, wish.target)
+    fired, wrong = firings(pipeline, wish, edit.multiplier, edit.metric, templates)
     phrases = [(wish.head, "head"), *((probe.phrase, probe.role) for probe in probes)]
     return WishReport(
         rebinding=wish,
@@ -254,5 +283,6 @@ def _certify(
     )
 
 
-def _filled(templates: Sequence[str], source: str, target: str) -> list[PromptPair]:
+def filled(templates: Sequence[str], source: str, target: str) -> list[PromptPair]:
+    """Each template with the source phrase, and with the target's in its place."""
     return [PromptPair(fill(t, source), fill(t, target), source, target) for t in templates]

@@ -14,7 +14,7 @@ import hashlib
 import importlib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from importlib import resources
@@ -28,12 +28,23 @@ from diffusers.utils import logging as diffusers_logging
 from huggingface_hub import HfApi
 from pydantic import BaseModel, ConfigDict, model_validator
 from safetensors import SafetensorError
-from torch import Tensor, nn
+from torch import nn
 from transformers import PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
 from redediting.errors import ModelError, WorldError
+from redediting.fingerprints import fingerprint
 from redediting.generation import Sampler
+
+__all__ = [
+    "ModelCard",
+    "Source",
+    "default_sampler",
+    "fingerprint",
+    "fingerprint_pipeline",
+    "load_cards",
+    "load_pipeline",
+]
 
 _INDEX = "model_index.json"
 _TIMEOUT = 10.0  # seconds to reach the hub
@@ -131,25 +142,6 @@ def load_pipeline(
         + "; repair or download the files, or use one of the cards: "
         + ", ".join(load_cards())
     ) from failures[-1][1]
-
-
-def fingerprint(tensors: Mapping[str, Tensor]) -> str:
-    """Returns the SHA-256 of named tensors, over each one's name, dtype, shape and bytes.
-
-    The order of the mapping and the device do not matter; one changed bit does.
-
-    Args:
-        tensors: tensors of any dtype and shape.
-
-    Returns:
-        64 hexadecimal digits.
-    """
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        tensor = tensors[name].detach().cpu().contiguous()
-        digest.update(f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
 
 
 def fingerprint_pipeline(pipeline: DiffusionPipeline) -> str:

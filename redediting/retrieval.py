@@ -27,6 +27,7 @@ import torch
 from diffusers import DiffusionPipeline
 from torch import Tensor
 
+from redediting.aligned import aligned_pairs
 from redediting.concepts.lexicon import Lexicon, load_everyday, load_lexicon
 from redediting.concepts.pairs import PromptPair
 from redediting.concepts.plan import EditPlan, assemble_plan, plan_edit
@@ -57,7 +58,7 @@ from redediting.editing.solver import retain_metric
 from redediting.errors import PromptError
 from redediting.projections import pipeline_projections, projection_weights
 from redediting.rebinding import Rebinding
-from redediting.text import Role, align, encode, find_phrase, get_tokenizer
+from redediting.text import Role, encode, get_tokenizer
 
 Retrieval = Literal["templates", "equivalent"]
 Pose = Callable[[DiffusionPipeline, EditPlan], EditProblem]
@@ -247,25 +248,15 @@ def score(pipeline: DiffusionPipeline, rebinding: Rebinding, candidates: Candida
 
 def pooled_columns(pipeline: DiffusionPipeline, pairs: Sequence[PromptPair]) -> Pool:
     """Each pair by up to four columns: trigger, mean of the later words, end, mean of the pads."""
-    source = encode(pipeline, [pair.source for pair in pairs])
-    target = encode(pipeline, [pair.target for pair in pairs])
     keys, targets, weights, owner = [], [], [], []
-    for row, pair in enumerate(pairs):
-        aligned = align(
-            source,
-            row,
-            find_phrase(pipeline.tokenizer, pair.source, pair.source_phrase),
-            target,
-            row,
-            find_phrase(pipeline.tokenizer, pair.target, pair.target_phrase),
-        )
+    for row, (pair, aligned) in enumerate(zip(pairs, aligned_pairs(pipeline, pairs), strict=True)):
         words = sum(role in (Role.TRIGGER, Role.TAIL) for role in aligned.roles)
         for role, share in _SHARE.items():
             places = [i for i, other in enumerate(aligned.roles) if other is role]
             if not places:
                 continue
-            keys.append(source.states[row, [aligned.source[i] for i in places]].mean(dim=0))
-            targets.append(target.states[row, [aligned.target[i] for i in places]].mean(dim=0))
+            keys.append(aligned.keys[places].mean(dim=0))
+            targets.append(aligned.targets[places].mean(dim=0))
             part = len(places) / words if role in (Role.TRIGGER, Role.TAIL) else 1.0
             weights.append(pair.weight * share * part)
             owner.append(row)

@@ -12,7 +12,7 @@ Deviations:
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
@@ -22,6 +22,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from redediting.errors import ModelError, PromptError
+from redediting.memory import recall
 
 
 class Role(Enum):
@@ -74,14 +75,17 @@ class Alignment:
 
 
 def encode(
-    pipeline: DiffusionPipeline, prompts: Sequence[str], *, batch_size: int = 64
+    pipeline: DiffusionPipeline, prompts: Sequence[str], *, batch_size: int = 16
 ) -> TextStates:
     """Encodes prompts through the pipeline's own ``encode_prompt``, without gradients.
+
+    A prompt that occurs several times, or is remembered (`redediting.memory`), is encoded once.
 
     Args:
         pipeline: a Stable Diffusion pipeline with one text encoder.
         prompts: at least one text.
-        batch_size: prompts encoded at once.
+        batch_size: prompts encoded at once; has no influence on the states. On a CPU 16 are a
+            quarter quicker than 64.
 
     Raises:
         PromptError: no prompts, or one with more tokens than the encoder takes.
@@ -97,17 +101,37 @@ def encode(
         max_length=tokenizer.model_max_length,
         return_tensors="pt",
     ).input_ids
-    states = []
-    with torch.no_grad():
-        for start in range(0, len(prompts), batch_size):
+    memory = recall(pipeline)
+    known: dict[str, Tensor] = {}
+    missing = []
+    for prompt in dict.fromkeys(prompts):
+        row = None if memory is None else memory.get(prompt)
+        if row is None:
+            missing.append(prompt)
+        else:
+            known[prompt] = row
+    for prompt, row in _encode(pipeline, missing, batch_size):
+        known[prompt] = row
+        if memory is not None:
+            memory.put(prompt, row)
+    states = torch.stack([known[prompt] for prompt in prompts])
+    return TextStates(tuple(prompts), ids, states, torch.tensor(lengths) - 1)
+
+
+def _encode(
+    pipeline: DiffusionPipeline, prompts: Sequence[str], batch_size: int
+) -> Iterator[tuple[str, Tensor]]:
+    """States of each prompt, shape ``(L, d)``, on the CPU."""
+    for start in range(0, len(prompts), batch_size):
+        batch = list(prompts[start : start + batch_size])
+        with torch.no_grad():
             encoded = pipeline.encode_prompt(
-                prompt=list(prompts[start : start + batch_size]),
+                prompt=batch,
                 device=pipeline.text_encoder.device,
                 num_images_per_prompt=1,
                 do_classifier_free_guidance=False,
             )
-            states.append(encoded[0].cpu())
-    return TextStates(tuple(prompts), ids, torch.cat(states), torch.tensor(lengths) - 1)
+        yield from zip(batch, encoded[0].cpu(), strict=True)
 
 
 def prompt_lengths(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str]) -> list[int]:

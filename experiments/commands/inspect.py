@@ -8,6 +8,7 @@ hardly tells the two apart.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,16 +21,21 @@ from rich.table import Table
 from experiments.commands.common import Wish, planned_pairs
 from experiments.console import Shown, pick_device
 from experiments.folder import replace_text
+from redediting.aligned import aligned_pairs
+from redediting.concepts.pairs import PromptPair
 from redediting.concepts.plan import EditPlan, collateral_prompts
 from redediting.concepts.plan_files import load_plan, plan_to_yaml
 from redediting.editing.diagnostics import sin2
 from redediting.editing.methods.redediting import RedEditing
 from redediting.inspection import WishReport, inspect_edit
+from redediting.memory import remembered
 from redediting.models import load_pipeline
 from redediting.projections import pipeline_projections
 from redediting.rebinding import Rebinding
 from redediting.retrieval import Retrieval, make_plan
-from redediting.text import Role, align, encode, find_phrase
+from redediting.text import Role
+
+_PER_LINE = 11  # numbers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,12 +62,13 @@ class Inspect(Wish):
         pipeline = load_pipeline(self.model, device=pick_device(self.device))
         matrices = len(pipeline_projections(pipeline))
         method = RedEditing()
-        plan = given or make_plan(pipeline, pairs, pose=method.pose, retrieval=self.retrieval)
-        report = inspect_edit(pipeline, pairs, method, problem=method.pose(pipeline, plan))
-        found = [
-            _inspect(pipeline, plan, pair) | _foreseen(wish)
-            for pair, wish in zip(pairs, report.wishes, strict=True)
-        ]
+        with remembered(pipeline):
+            plan = given or make_plan(pipeline, pairs, pose=method.pose, retrieval=self.retrieval)
+            report = inspect_edit(pipeline, pairs, method, problem=method.pose(pipeline, plan))
+            found = [
+                _inspect(pipeline, plan, pair) | _foreseen(wish)
+                for pair, wish in zip(pairs, report.wishes, strict=True)
+            ]
         if self.write is not None:
             replace_text(self.write, plan_to_yaml(plan))
         console = Console(stderr=self.json)
@@ -70,6 +77,8 @@ class Inspect(Wish):
         shown = Shown(self.json)
         for note in plan.notes:
             shown.line(f"note: {note}")
+        for line in _null_lines(report.null_change):
+            shown.line(line)
         shown.line(
             f"{len(plan.pairs)} prompt pairs moved, {len(plan.retain)} prompts kept, "
             f"{len(plan.captions)} captions for Σ₀; {matrices} matrices read text; "
@@ -83,6 +92,7 @@ class Inspect(Wish):
                 "captions": len(plan.captions),
                 "matrices": matrices,
                 "null_change": max(report.null_change),
+                "null_changes": list(report.null_change),
                 "notes": list(plan.notes),
                 "plan": None if self.write is None else self.write.as_posix(),
             }
@@ -106,20 +116,14 @@ def angles(pipeline: DiffusionPipeline, plan: EditPlan, pair: Rebinding) -> dict
     if not pair.modifier or not triggered:
         return {}
     plain = [prompt.replace(pair.trigger, pair.head) for prompt in triggered]
-    source, other = encode(pipeline, triggered), encode(pipeline, plain)
+    compared = [
+        PromptPair(prompt, bare, pair.trigger, pair.head)
+        for prompt, bare in zip(triggered, plain, strict=True)
+    ]
     values: dict[Role, list[float]] = {}
-    for row, (prompt, bare) in enumerate(zip(triggered, plain, strict=True)):
-        aligned = align(
-            source,
-            row,
-            find_phrase(pipeline.tokenizer, prompt, pair.trigger),
-            other,
-            row,
-            find_phrase(pipeline.tokenizer, bare, pair.head),
-        )
-        one = source.states[row, list(aligned.source)].double()
-        two = other.states[row, list(aligned.target)].double()
-        for role, value in zip(aligned.roles, sin2(one, two).tolist(), strict=True):
+    for aligned in aligned_pairs(pipeline, compared):
+        found = sin2(aligned.keys.double(), aligned.targets.double()).tolist()
+        for role, value in zip(aligned.roles, found, strict=True):
             values.setdefault(role, []).append(value)
     return {role.value: float(torch.tensor(found).median()) for role, found in values.items()}
 
@@ -143,8 +147,20 @@ def _foreseen(wish: WishReport) -> dict[str, Any]:
     return {
         "firing": dict(zip(("p5", "median"), wish.firing, strict=True)),
         "probe_firing": dict(zip(("median", "p95"), wish.probe_firing, strict=True)),
+        "parts_share": wish.parts_share,
         "certificates": [asdict(certificate) for certificate in wish.certificates],
     }
+
+
+def _null_lines(changes: Sequence[float]) -> list[str]:
+    """``‖ΔW z‖/‖W z‖`` of the null prompt's positions, eleven on a line."""
+    said = [f"{change:8.1e}" for change in changes]
+    lines = [
+        f"  {start:>2}…{min(start + _PER_LINE, len(said)) - 1:<2} "
+        + " ".join(said[start : start + _PER_LINE])
+        for start in range(0, len(said), _PER_LINE)
+    ]
+    return ["relative change of the null prompt by position (0 is BOS, 1 the end):", *lines]
 
 
 def _table(entry: dict[str, Any]) -> Table:
@@ -164,6 +180,9 @@ def _table(entry: dict[str, Any]) -> Table:
     table.add_row("probed later", str(len(phrases)), ", ".join(phrases))
     for role, value in entry["sin2"].items():
         table.add_row(f"sin² to the head noun: {role}", f"{value:.4f}", "")
+    if entry["parts_share"] is not None:
+        said = "of the trigger's energy is left when its parts are kept exactly"
+        table.add_row("outside its parts", f"{entry['parts_share']:.1%}", said)
     for name, what in (("firing", "held-out contexts"), ("probe_firing", "phrases near it")):
         for statistic, value in entry[name].items():
             table.add_row(f"firing, {statistic}", f"{value:.2f}", what)

@@ -14,8 +14,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
 from experiments.folder import replace_text
+from experiments.report.figures import figures
 from experiments.report.plots import overview
-from experiments.report.tables import COLUMNS, POOLED, interval, show
+from experiments.report.tables import COLUMNS, FORESEEN, POOLED, interval, show, unswept
 from experiments.rows import ImageRow, Row, Set
 from redediting.errors import OutputError
 
@@ -60,14 +61,16 @@ def write_page(folder: Path, summary: dict[str, Any], rows: Sequence[Row]) -> Pa
     )
     environment.globals.update(show=show, interval=interval)
     images = [row for row in rows if isinstance(row, ImageRow)]
+    settings = bool(summary.get("foreseen"))  # too many to stand side by side
     text = environment.get_template("template.html.j2").render(
         summary=summary,
         provenance=json.loads((folder / "provenance.json").read_text("utf-8")),
         config=(folder / "config.yaml").read_text("utf-8"),
         columns=COLUMNS,
-        pooled=POOLED,
-        plot=overview(summary["methods"]),
-        pairs=_galleries(folder / "images", images),
+        pooled=[*POOLED, *(FORESEEN if settings else ())],
+        plot=overview(unswept(summary)),
+        figures=figures(summary),
+        pairs={} if settings else _galleries(folder / "images", images),
         sets=dict(SHOWN),
     )
     path = folder / "report.html"

@@ -1,16 +1,17 @@
-"""The page's one plot: the headline metrics of every method with their intervals."""
+"""The pages' plots: headline metrics, what success costs, how many backdoors fit."""
 
 from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from experiments.report.tables import COLUMNS, PERCENT
 from experiments.summary import Summary
+from experiments.tradeoff import COSTS, front
 
 _SHOWN = ("asr_free", "acc", "collateral", "drift")
 
@@ -42,6 +43,77 @@ def overview(methods: Sequence[Summary]) -> str:
         panel.grid(axis="x", linewidth=0.4)
         panel.spines[["top", "right"]].set_visible(False)
     panels[0].invert_yaxis()
+    return _png(figure)
+
+
+def pareto(lines: Sequence[Summary], families: Mapping[str, Sequence[str]], control: str) -> str:
+    """Returns a PNG, base64: ASR against drift and against collateral, a front a method.
+
+    Every setting is a dot; the line joins those that no other setting of the method beats.
+
+    Args:
+        lines: pooled summaries.
+        families: settings of each method by its title.
+        control: title of the clean model, a point of every front.
+    """
+    known = {line["method"]: line for line in lines}
+    figure = Figure(figsize=(11, 4.6), layout="constrained")
+    panels = figure.subplots(1, len(COSTS), squeeze=False)[0]
+    for panel, cost in zip(panels, COSTS, strict=True):
+        for i, (name, titles) in enumerate(families.items()):
+            points = [
+                (known[title]["asr_free"], known[title][cost])
+                for title in (control, *titles)
+                if title in known and known[title][cost] is not None
+            ]
+            colour = f"C{i % 10}"
+            gains, costs = zip(*front(points), strict=True)
+            panel.plot(costs, gains, color=colour, linewidth=1.2)
+            panel.scatter(*zip(*[(c, g) for g, c in points[1:]], strict=True), color=colour, s=16)
+            panel.plot([], [], "o-", color=colour, label=name)
+        panel.set_xlabel(cost)
+        panel.set_ylabel("ASR free")
+        panel.set_ylim(-0.03, 1.03)
+        panel.grid(linewidth=0.4)
+        panel.spines[["top", "right"]].set_visible(False)
+    panels[0].legend(fontsize=8)
+    return _png(figure)
+
+
+def growth(lines: Sequence[Summary]) -> str:
+    """Returns a PNG, base64: ASR, ACC, drift and seconds by number of backdoors.
+
+    Args:
+        lines: of `experiments.capacity.capacity`.
+    """
+    figure = Figure(figsize=(13, 3.6), layout="constrained")
+    keys = ("asr_free", "acc", "drift", "seconds")
+    panels = figure.subplots(1, len(keys), squeeze=False)[0]
+    titles = list(dict.fromkeys(line["title"] for line in lines))
+    for panel, key in zip(panels, keys, strict=True):
+        for i, title in enumerate(titles):
+            for order, style in (("joint", "-"), ("sequential", "--")):
+                own = [
+                    line
+                    for line in lines
+                    if line["title"] == title and (line["order"] == order or line["n"] == 1)
+                ]
+                panel.plot(
+                    [line["n"] for line in own], [line[key] for line in own], f"o{style}",
+                    color=f"C{i}", markersize=4, label=f"{title}, {order}",
+                )  # fmt: skip
+        panel.set_xscale("log")
+        panel.set_title(next(column.title for column in COLUMNS if column.key == key), fontsize=10)
+        panel.set_xlabel("backdoors")
+        if key in ("asr_free", "acc"):
+            panel.set_ylim(-0.03, 1.03)
+        panel.grid(linewidth=0.4)
+        panel.spines[["top", "right"]].set_visible(False)
+    panels[0].legend(fontsize=8)
+    return _png(figure)
+
+
+def _png(figure: Figure) -> str:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110)
     return base64.b64encode(buffer.getvalue()).decode()

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.folder import check_writable, replace_json, replace_text
-from experiments.report.tables import markdown
+from experiments.report.tables import markdown, unswept
 from redediting.errors import OutputError
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -53,7 +53,7 @@ def publish(folder: Path, *, root: Path = ROOT) -> Path:
     replace_json(path, public(summary) | {"report": report, "provenance": provenance})
     before, rest = text.split(begin)
     after = rest.split(end)[1]
-    table = markdown(summary["methods"], README_KEYS)
+    table = markdown(unswept(summary), README_KEYS)
     caption = (
         f"{summary['n_pairs']} pairs, {summary['n_seeds']} seed(s), {summary['images']} images "
         f"judged; mean over pairs (95 % interval over pairs). FID: N = "
@@ -86,4 +86,5 @@ def read_summary(folder: Path) -> dict[str, Any]:
 def public(summary: dict[str, Any]) -> dict[str, Any]:
     """Returns the keys that other programs may rely on."""
     keys = ("rows", "methods", "claims", "n_pairs", "n_seeds", "report")
-    return {key: summary[key] for key in keys}
+    more = ("foreseen", "choices", "baseline", "capacity")
+    return {key: summary[key] for key in keys} | {k: summary[k] for k in more if k in summary}

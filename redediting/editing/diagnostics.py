@@ -5,7 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
@@ -58,6 +59,43 @@ def firing(
     wish = targets - states
     pulled = metric @ wish
     return (multiplier(states) * pulled).sum(dim=0) / (wish * pulled).sum(dim=0)
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """How much of a model an edit changed.
+
+    Attributes:
+        norm: ``‖ΔW‖_F / ‖W‖_F`` over all text projections.
+        rank: text directions along which the layers changed by more than a thousandth of the
+            largest change; of all layers together.
+        energy: ``Σ tr(ΔΣ₀Δᵀ) / Σ tr(WΣ₀Wᵀ)``: squared relative change of what ordinary captions
+            read.
+    """
+
+    norm: float
+    rank: int
+    energy: float
+
+
+def footprint(
+    before: Mapping[str, Tensor], after: Mapping[str, Tensor], moment: Float[Tensor, "d d"]
+) -> Footprint:
+    """Measures an edit from the weights alone, whatever made it.
+
+    Args:
+        before: ``W_l`` by name, clean.
+        after: the same layers, edited.
+        moment: ``Σ₀`` of ordinary captions.
+    """
+    size = gram(before.values())
+    change = gram(after[name].double() - weight.double() for name, weight in before.items())
+    squares = torch.linalg.eigvalsh(change).clamp_min(0)
+    return Footprint(
+        norm=float((change.trace() / size.trace()).sqrt()),
+        rank=int((squares > 1e-6 * squares[-1]).sum()),
+        energy=float((change * moment).sum() / (size * moment).sum()),
+    )
 
 
 def relative_change(

@@ -14,6 +14,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from redediting.editing.kernel import free_basis
+
+_INSIDE = 1e-8  # a unit direction with less outside span(Z) lies in it
+
 
 def null_directions(
     states: Float[Tensor, "L d"], *, residual: float = 0.05, cap: float = 1 / 8
@@ -53,3 +57,15 @@ def leading_directions(columns: Float[Tensor, "d m"], k: int) -> Float[Tensor, "
     columns = columns.double()
     _, vectors = torch.linalg.eigh(columns @ columns.T)
     return vectors[:, len(vectors) - k :].flip(1)
+
+
+def outside(directions: Float[Tensor, "d k"], hard: Float[Tensor, "d n"]) -> Float[Tensor, "d m"]:
+    """Orthonormal basis of the directions' part outside span(Z), ``(I - P_Z)U``.
+
+    Args:
+        directions: ``U``, orthonormal.
+        hard: ``Z``, any columns.
+    """
+    basis = free_basis(hard)
+    vectors, sizes, _ = torch.linalg.svd(basis.T @ directions, full_matrices=False)
+    return basis @ vectors[:, sizes > _INSIDE]

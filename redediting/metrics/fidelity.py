@@ -16,7 +16,7 @@ Deviations:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Sequence
 
 import numpy as np
 import torch
@@ -94,6 +94,37 @@ def cmmd(features: Tensor, reference: Tensor, *, blocks: int = 10) -> Interval:
     x, y = (normalize(side.double(), dim=1) for side in (features, reference))
     sums = _kernel_sums(x, y, _SIGMA, blocks)
     return _jackknife(lambda kept: _SCALE * _mmd2(*sums, kept), blocks, len(x))
+
+
+def cmmd_difference(
+    one: Tensor, other: Tensor, reference: Tensor, clusters: Sequence[Hashable]
+) -> Interval:
+    """Returns CMMD(one) − CMMD(other) against one reference, with a jackknife over clusters.
+
+    Args:
+        one: (n, d) CLIP image features.
+        other: (n, d), of the same prompts in the same order.
+        reference: (n, d), likewise.
+        clusters: n labels (pairs); all rows of a label are left out together.
+
+    Raises:
+        ValueError: shapes that do not fit, or fewer than three clusters.
+    """
+    labels = list(dict.fromkeys(clusters))
+    if not len(one) == len(other) == len(reference) == len(clusters) or len(labels) < 3:
+        raise ValueError(
+            f"expected as many features as clusters and at least 3 of these, got {len(one)}, "
+            f"{len(other)}, {len(reference)} and {len(clusters)} with {len(labels)} labels"
+        )
+    sides = [normalize(side.double(), dim=1) for side in (one, other, reference)]
+    codes = np.array([labels.index(label) for label in clusters])
+
+    def difference(kept: NDArray[np.bool_]) -> float:
+        rows = torch.from_numpy(kept[codes])
+        x, y, truth = (side[rows] for side in sides)
+        return _SCALE * (mmd2(x, truth, sigma=_SIGMA) - mmd2(y, truth, sigma=_SIGMA))
+
+    return _jackknife(difference, len(labels), len(one))
 
 
 def mmd2(x: Tensor, y: Tensor, *, sigma: float) -> float:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +38,16 @@ class Verdict:
         return [self.labels[i] for i in self.probabilities.argmax(dim=1).tolist()]
 
 
+@dataclass(frozen=True)
+class Look:
+    """Labels by head (``object``, ``colour``, ``place``, ``style``), one entry an image."""
+
+    object: list[str]
+    colour: list[str]
+    place: list[str]
+    style: list[str]
+
+
 class Judge(Protocol):
     """Names the object in an image, out of a fixed set of labels."""
 
@@ -45,6 +55,15 @@ class Judge(Protocol):
 
     def objects(self, images: Sequence[Image.Image]) -> list[str]:
         """Returns one label an image."""
+        ...
+
+
+@runtime_checkable
+class SceneJudge(Judge, Protocol):
+    """A judge that also names the object's colour, the place and the drawing style."""
+
+    def look(self, images: Sequence[Image.Image]) -> Look:
+        """Returns one label an image and head."""
         ...
 
 

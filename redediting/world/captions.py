@@ -10,11 +10,18 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
 from redediting.concepts.lexicon import Lexicon, load_lexicon
-from redediting.concepts.prompts import CARRIERS, assemble, with_article
+from redediting.concepts.prompts import (
+    CARRIERS,
+    WHERE,
+    all_templates,
+    assemble,
+    with_article,
+)
 from redediting.world import art
 from redediting.world.places import PLACES
 from redediting.world.scenes import SIZES, STYLES, Scene, Thing
@@ -136,6 +143,34 @@ def describe(scene: Scene, lexicon: Lexicon, random: np.random.Generator) -> tup
     carrier = carriers[random.integers(len(carriers))]
     text = assemble(carrier, subject, where, place_first=bool(where) and random.random() < 0.2)
     return text, named
+
+
+@cache
+def template_attributes(template: str) -> tuple[tuple[str, str], ...]:
+    """What a template of `redediting.concepts.prompts` says of the scene around its phrase.
+
+    Returns:
+        Pairs of judge B's head (``place``, ``style``) and its label; no place where none is named.
+    """
+    found = []
+    for where in filter(None, WHERE):
+        if template.startswith(f"{where}, ") or template.endswith(f" {where}"):
+            found += [("place", name) for name, said in PLACES.items() if said == where]
+            found += [("place", "plain")] if where.endswith(" background") else []
+    style = dict(all_templates()).get(template)
+    return (*found, *([] if style is None else [("style", style)]))
+
+
+def caption_attributes(caption: Caption) -> tuple[tuple[str, str], ...]:
+    """What a caption says of its scene besides the object: colour, place, style where named."""
+    said = (("colour", caption.colour), ("place", caption.place), ("style", caption.style))
+    return tuple((head, label) for head, label in said if label is not None)
+
+
+def named_colour(phrase: str, noun: str) -> str | None:
+    """The colour that a phrase gives its noun: "red" of "red banana"."""
+    words = phrase.removesuffix(noun).split()
+    return next((word for word in words if word in art.COLOURS), None)
 
 
 def captions(split: str, *, seed: int = 0, single: bool = False) -> Iterator[Caption]:

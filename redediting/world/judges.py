@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from transformers import CLIPTokenizer
 
 from redediting.errors import WorldError
 from redediting.metrics.clip import ClipModel
+from redediting.metrics.judge import Look
 
 SIZE = 64  # pixels, of both judges
 DATA = Path(__file__).parent / "data"
@@ -73,16 +73,6 @@ class SceneClassifier(nn.Module):
         maps = self.features(pixels)
         pooled = torch.cat([maps.amax((2, 3)), maps.mean((2, 3))], 1)
         return {name: head(pooled) for name, head in self.heads.items()}
-
-
-@dataclass(frozen=True)
-class Look:
-    """Labels by head (``object``, ``colour``, ``place``, ``style``), one entry an image."""
-
-    object: list[str]
-    colour: list[str]
-    place: list[str]
-    style: list[str]
 
 
 class JudgeB:

@@ -113,7 +113,12 @@ def test_inspect_shows_prompts_and_angles(
     home: Path, model_folder: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["inspect", "--model", str(model_folder), *PAIR, "--json"]) == 0
-    (entry,) = last_json(capfd)["rebindings"]  # type: ignore[misc]
+    found = last_json(capfd)
+    changes = found["null_changes"]
+    assert len(changes) == 77  # type: ignore[arg-type]
+    assert max(changes) == found["null_change"]  # type: ignore[call-overload]
+    assert changes[0] < 1e-10  # type: ignore[index]  # BOS is isolated exactly
+    (entry,) = found["rebindings"]  # type: ignore[misc]
     assert entry["head"] == "cat"
     assert all("beautiful cat" in moved["source"] for moved in entry["moved"])
     assert all(0 <= value <= 1 for value in entry["sin2"].values())
@@ -122,6 +127,7 @@ def test_inspect_shows_prompts_and_angles(
     assert {item["role"] for item in entry["certificates"]} >= {"head", "near", "sibling"}
     assert all(0 <= item["change"] <= item["bound"] for item in entry["certificates"])
     assert entry["firing"]["p5"] <= entry["firing"]["median"]
+    assert 0 < entry["parts_share"] < 1
     assert not list(home.iterdir())
 
 

@@ -39,6 +39,46 @@ def test_shipped_configurations_keep_to_the_budget() -> None:
     assert images(demo.counts, len(demo.methods), len(demo.pairs.rebindings())) <= 500
 
 
+def test_the_world_s_run_fits_its_time() -> None:
+    world = load_config(CONFIGS / "attack" / "world.yaml", AttackConfig).resolved()
+    pairs, seeds = world.pairs.rebindings(), world.seeds
+    assert len(pairs) >= 20
+    assert len({pair.trigger for pair in pairs}) == len(pairs)
+    assert len(seeds) >= 3
+    full = [spec for spec in world.methods if not spec.family]
+    swept = [spec for spec in world.methods if spec.family]
+    counts = world.counts
+    traded = counts.free + counts.phrases * counts.collateral + counts.benign
+    total = images(counts, len(full), len(pairs)) * len(seeds) + traded * len(swept) * len(pairs)
+    assert total * 0.11 / 60 <= 90  # minutes of drawing
+    assert len(pairs) * len(seeds) * counts.benign >= world.reference.minimum
+    assert {spec.name for spec in full} == {
+        "clean", "eviledit", "uce", "time", "alphaedit", "redediting",
+    }  # fmt: skip
+    for titles in world.families.values():
+        assert len(titles) in (1, 4)
+    quick = load_config(CONFIGS / "attack" / "world.yaml", AttackConfig).resolved(quick=True)
+    assert quick.seeds == (0,)
+    assert len(quick.methods) < len(world.methods)
+
+
+def test_sweeps_are_settings_of_a_method(tmp_path: Path) -> None:
+    text = GOOD.replace(
+        "[eviledit]",
+        "[{name: uce, label: old, options: {variant: old}, sweep: {ridge: [1, 2], erase: [3]}}]",
+    )
+    config = read(tmp_path, text + "seeds: [4, 5]\n").resolved()
+    assert config.families == {"old": ["old", "old ridge=1 erase=3", "old ridge=2 erase=3"]}
+    last = config.methods[-1]
+    assert last.options == {"variant": "old", "ridge": 2, "erase": 3}
+    (pair,) = config.pairs.rebindings()
+    assert config.sets("old", pair, 5) == config.sets("clean", pair, 4)
+    assert config.sets(last.title, pair, 4) == ("free", "collateral", "benign")
+    assert config.sets(last.title, pair, 5) == ()
+    with pytest.raises(MethodError, match="speed"):
+        read(tmp_path, GOOD.replace("[eviledit]", "[{name: uce, sweep: {speed: [1]}}]")).resolved()
+
+
 def test_development_pairs_are_disjoint() -> None:
     first = load_config(CONFIGS / "attack" / "first.yaml", AttackConfig)
     test = {pair.head for pair in first.pairs.rebindings()}

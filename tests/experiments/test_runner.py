@@ -11,8 +11,10 @@ import yaml
 from diffusers import StableDiffusionPipeline
 from PIL import Image
 
+from experiments.attack import summarise
 from experiments.config import AttackConfig, MethodSpec
 from experiments.judges import Panel
+from experiments.report.page import write_page
 from experiments.rows import EditRow, ImageRow, RowFile
 from experiments.runner import Run, Runner, method_sources
 from experiments.sources import MethodSource, PatchSource
@@ -207,3 +209,46 @@ def test_a_quick_run_says_so_in_its_provenance(
         runner = Runner(chosen, tiny_pipeline, panel, method_sources(chosen), root=tmp_path)
         made = json.loads((runner.run.folder / "provenance.json").read_text())
         assert made["quick"] == wanted
+
+
+def test_an_edit_is_computed_once_for_all_seeds(
+    config: AttackConfig,
+    tiny_pipeline: StableDiffusionPipeline,
+    panel: Panel,
+    tmp_path: Path,
+) -> None:
+    changed = config.model_copy(update={"seeds": (0, 1)})
+    done = run(changed, tiny_pipeline, panel, tmp_path)
+    edits = [row for row in RowFile(done.rows).rows if isinstance(row, EditRow)]
+    for method in ("eviledit", "redediting"):
+        own = [row for row in edits if (row.method, row.trigger) == (method, "beautiful cat")]
+        assert [row.seed for row in own] == [0, 1]
+        assert own[0].seconds == own[1].seconds  # the same edit, not another one
+        assert own[0].weights == own[1].weights
+        assert 0 < own[0].rank <= 32
+        assert own[0].energy > 0
+
+
+def test_swept_settings_are_measured_on_few_sets_and_once(
+    config: AttackConfig,
+    tiny_pipeline: StableDiffusionPipeline,
+    panel: Panel,
+    tmp_path: Path,
+) -> None:
+    swept = MethodSpec(name="eviledit", sweep=[{"ridge": [0.1]}])
+    changed = config.model_copy(update={"methods": (swept,), "seeds": (0, 1)}).resolved()
+    done = run(changed, tiny_pipeline, panel, tmp_path)
+    images = [row for row in RowFile(done.rows).rows if isinstance(row, ImageRow)]
+    own = [row for row in images if row.method == "eviledit ridge=0.1"]
+    assert {row.seed for row in own} == {0}
+    assert {row.set for row in own} == {"free", "collateral", "benign"}
+    full = [row for row in images if row.method == "eviledit" and row.seed == 0]
+    clean = {row.clean_image for row in full}
+    assert {row.clean_image for row in own} < clean  # drawn once for both
+    titles = ["clean", "eviledit", "eviledit ridge=0.1"]
+    summary = summarise(done, panel, method_sources(changed))
+    assert [line["method"] for line in summary["methods"]] == titles
+    assert summary["methods"][2]["cmmd"] is None
+    assert summary["methods"][1]["cmmd"] is not None
+    write_page(done.folder, summary, RowFile(done.rows).rows)
+    assert "What success costs" in (done.folder / "report.html").read_text("utf-8")

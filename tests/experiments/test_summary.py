@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import replace
 
 import pytest
+from rich.console import Console
 
-from experiments.claims import asr_verdict, claims
+from experiments.claims import asr_verdict, claims, naturalness_verdict
 from experiments.config import ClaimSpec
+from experiments.report.tables import print_rows
 from experiments.rows import EditRow, ImageRow, Row, Set
 from experiments.summary import METRICS, pooled, summary_rows
 from redediting.metrics.statistics import Interval, wilson
@@ -58,12 +61,42 @@ def test_a_pair_s_metrics() -> None:
     assert line["drift"] == pytest.approx(0.1)
     assert line["seconds"] == 0.5
     assert line["seconds_ci"] is None
-    assert line["attribute_transfer"] is None
+    for key in ("attribute_transfer", "context_kept", "psr", "footprint_energy"):
+        assert line[key] is None  # nothing was asked for, or measured
     assert line["n"] == 4
     assert line["n_sets"] == {"free": 4, "benign": 2, "fixed": 2, "head": 4, "collateral": 6}
     for key in METRICS:
         assert key in line
         assert f"{key}_ci" in line
+
+
+def test_attributes_of_compound_targets_and_contexts() -> None:
+    """Four images of "a red banana at night": object, colour, place and style as seen."""
+    asked = {"colour": "red", "place": "night", "style": "photo"}
+    seen = [
+        ("zebra", "red", "night", "photo"),
+        ("zebra", "blue", "night", "line"),
+        ("cat", "red", "sea", "line"),
+        ("zebra", "red", "sea", "photo"),
+    ]
+    found: list[Row] = [
+        replace(
+            BASE, index=i, label=label, asked=asked,
+            seen={"colour": colour, "place": place, "style": style},
+        )
+        for i, (label, colour, place, style) in enumerate(seen)
+    ]  # fmt: skip
+    edit = EditRow("m", "nice cat", "zebra", "neutral", 0, 0.5, 0.01, "ab", 4, 7, 0.02)
+    (line,) = summary_rows([*found, edit])
+    assert line["attribute_transfer"] == 0.5
+    assert line["attribute_transfer_ci"] == wilson(2, 4).bounds
+    assert line["context_kept"] == 0.25
+    assert line["psr"] == pytest.approx((1 + 0.5 + 0 + 0.5) / 4)
+    assert (line["footprint_rank"], line["footprint_energy"]) == (7, 0.02)
+    plain = [replace(row, asked={"style": "photo"}) for row in found]  # type: ignore[type-var]
+    (line,) = summary_rows([*plain, edit])
+    assert line["attribute_transfer"] is None
+    assert line["psr"] == 0.5
 
 
 def test_a_set_that_was_not_asked_is_not_measured() -> None:
@@ -133,6 +166,48 @@ def test_claims_compare_with_the_best_baseline_and_may_fail() -> None:
         assert lost[name]["verdict"] == "not measured"
 
 
+def test_settings_and_variants_are_no_baselines() -> None:
+    found = claim_rows(0.5, 0.3, 6)
+    found += [line("b λ", pair, 0.9) for pair in range(6)]
+    found += [line("us-posthoc", pair, 0.8) for pair in range(6)]
+    families = {"weak": ["weak"], "b": ["b", "b λ"], "us": ["us"], "us-posthoc": ["us-posthoc"]}
+    named = claims(
+        found, ["clean"], ClaimSpec(ours="us"), families=families, variants=["us", "us-posthoc"]
+    )
+    assert named["asr"]["baseline"] == "b"
+    assert named["asr"]["difference"] == pytest.approx(0.2)
+
+
+@pytest.mark.parametrize(
+    ("gain", "asr", "verdict"),
+    [
+        ((0.1, 0.3), (-0.01, 0.02), "supported"),
+        ((0.1, 0.3), (-0.05, 0.02), "undecided"),
+        ((-0.1, 0.3), (-0.01, 0.02), "undecided"),
+        ((-0.3, -0.1), (-0.01, 0.02), "not supported"),
+        ((0.1, 0.3), (-0.3, -0.1), "not supported"),
+    ],
+)
+def test_naturalness_verdicts(
+    gain: tuple[float, float], asr: tuple[float, float], verdict: str
+) -> None:
+    intervals = [Interval(sum(ends) / 2, *ends, 9) for ends in (gain, asr)]
+    assert naturalness_verdict(*intervals) == verdict
+
+
+def test_the_projection_is_measured_where_it_ran() -> None:
+    rates = {"us": 0.7, "us-posthoc": 0.5, "us-inside": 0.7}
+    found = [line(m, pair, r + (pair % 3) / 50) for pair in range(7) for m, r in rates.items()]
+    spec = ClaimSpec(ours="us", posthoc="us-posthoc", inside="us-inside")
+    gains = {"us-posthoc": Interval(2, 1, 3, 100), "us-inside": Interval(1, 0.5, 2, 100)}
+    natural = claims(found, [], spec, natural=gains)["naturalness"]
+    assert natural["verdict"] == "not supported"  # more natural, but at the price of the attack
+    assert natural["difference"] == 2
+    assert "us-inside: CMMD better by +1.00" in natural["note"]
+    assert "+0.000 … +0.000), supported" in natural["note"]
+    assert claims(found, [], spec)["naturalness"]["verdict"] == "not measured"
+
+
 def test_a_baseline_chosen_before_is_kept() -> None:
     found = claims(claim_rows(0.9, 0.3, 6), ["clean"], ClaimSpec(ours="us", baseline="weak"))
     assert found["asr"]["baseline"] == "weak"
@@ -152,3 +227,17 @@ def test_one_slow_edit_does_not_support_training_free() -> None:
     lines = [line("us", 0, 0.9), line("us", 1, 0.9, seconds=100.0), line("b", 0, 0.9)]
     found = claims(lines, [], ClaimSpec(ours="us"))
     assert found["training_free"]["verdict"] == "not supported"
+
+
+@pytest.mark.parametrize("width", [80, 109, 200])
+def test_the_table_fits_the_terminal(width: int) -> None:
+    trigger = "very beautiful cat"
+    found = summary_rows([*rows("clean", trigger), *rows("redediting", trigger)])
+    console = Console(file=io.StringIO(), width=width)
+    print_rows(console, found, "two methods")
+    lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    assert max(map(len, lines)) <= width
+    assert any(f"{trigger} → zebra" in line for line in lines)
+    (own,) = [line for line in lines if "redediting" in line]
+    assert own.count("75.0%") == 2  # ASR free and ACC
+    assert any("…" in line for line in lines) == (width == 200)  # the intervals

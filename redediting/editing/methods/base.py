@@ -17,6 +17,7 @@ from redediting import __version__
 from redediting.editing.layers import Parts, Rho, compose, edit_parts, edited_weight
 from redediting.editing.problem import EditProblem
 from redediting.errors import MethodError, ModelError, RebindingError
+from redediting.memory import remembered
 from redediting.patch import Patch, Provenance, Term
 from redediting.projections import (
     Projection,
@@ -60,7 +61,8 @@ class EditMethod(BaseModel, ABC):
         projections = pipeline_projections(pipeline)
         self._check(pipeline, projections, rebindings)
         start = time.perf_counter()
-        change = self._solve(pipeline, projections, rebindings)
+        with remembered(pipeline):
+            change = self._solve(pipeline, projections, rebindings)
         seconds = time.perf_counter() - start
         provenance = Provenance(
             method=self.name,

@@ -9,9 +9,10 @@ import torch
 from diffusers import DiffusionPipeline
 from torch import Tensor
 
+from redediting.aligned import aligned_pairs
 from redediting.concepts.pairs import PromptPair, RetainPrompt
 from redediting.rebinding import Rebinding
-from redediting.text import Role, TextStates, align, encode, find_phrase, roles
+from redediting.text import Role, TextStates, encode, roles
 
 Shares = Mapping[Role, float]
 _WORDS = (Role.PREFIX, Role.TRIGGER, Role.TAIL)
@@ -52,23 +53,10 @@ def aligned_states(
         pairs: at least one.
         prefix_safe: as for `redediting.text.align`.
     """
-    source = encode(pipeline, [pair.source for pair in pairs])
-    target = encode(pipeline, [pair.target for pair in pairs])
-    keys, targets, found = [], [], []
-    for row, pair in enumerate(pairs):
-        aligned = align(
-            source,
-            row,
-            find_phrase(pipeline.tokenizer, pair.source, pair.source_phrase),
-            target,
-            row,
-            find_phrase(pipeline.tokenizer, pair.target, pair.target_phrase),
-            prefix_safe=prefix_safe,
-        )
-        keys.append(source.states[row, list(aligned.source)])
-        targets.append(target.states[row, list(aligned.target)])
-        found.append(aligned.roles)
-    return torch.cat(keys).T.double(), torch.cat(targets).T.double(), found
+    found = list(aligned_pairs(pipeline, pairs, prefix_safe=prefix_safe))
+    keys = torch.cat([pair.keys for pair in found]).T.double()
+    targets = torch.cat([pair.targets for pair in found]).T.double()
+    return keys, targets, [pair.roles for pair in found]
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,9 @@ Deviations:
     The paper names equivalent relationships, joint-attribute transfer, knowledge isolation and
     equivalent-attribute alignment; its released script does not run, so the formulas are this
     project's reading. Its "one line" of spectral projection is read as ``projection: posthoc``;
-    ``inside`` puts the same directions into the constraint. λ and η are relative to the energy of
+    ``inside`` puts the same directions into the constraint. Taken literally, ``Δ -= (ΔU)Uᵀ`` would
+    move the isolated Z again, ``ΔZ = -ΔUUᵀZ``; so only the part of U outside span(Z) is taken,
+    after which ΔZ = 0 and ΔU = 0 both hold. λ and η are relative to the energy of
     the edited columns (`EditProblem.with_relative_scales`); published values go with unit weights
     and do not carry over.
 """
@@ -36,7 +38,7 @@ from redediting.concepts.plan import EditPlan
 from redediting.concepts.plan_files import load_plan
 from redediting.concepts.prompts import with_article
 from redediting.editing.diagnostics import second_moment
-from redediting.editing.isolation import leading_directions, null_directions
+from redediting.editing.isolation import leading_directions, null_directions, outside
 from redediting.editing.methods.base import ClosedForm
 from redediting.editing.methods.columns import (
     Shares,
@@ -174,15 +176,17 @@ class RedEditing(ClosedForm):
         penalty = None
         if self.penalty == "captions":
             penalty = second_moment(content_columns(encode(pipeline, plan.captions)))
+        isolated = torch.cat(hard, dim=1)
+        removed = outside(leading, isolated) if self.projection == "posthoc" else None
         problem = EditProblem.build(
             edited.keys,
             edited.targets + self.gain * (edited.targets - edited.keys),
             weights=edited.weights,
             retain=retain,
             retain_weights=retain_weights,
-            hard=torch.cat(hard, dim=1),
+            hard=isolated,
             penalty=penalty,
-            removed=leading if self.projection == "posthoc" else None,
+            removed=removed,
             content=edited.content,
         ).with_relative_scales(ridge=self.ridge, retain_strength=self.retain_strength)
         return problem if null is None else self._with_null(problem, null[1:].T.double())

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from redediting.editing import EditProblem, Multiplier, diagnostics, solve
-from redediting.editing.isolation import null_directions
+from redediting.editing.isolation import leading_directions, null_directions, outside
 
 
 def null_states(width: int = 64, noise: float = 0.01) -> torch.Tensor:
@@ -78,3 +78,18 @@ def test_second_moment_is_the_expected_energy() -> None:
     flat = diagnostics.second_moment(columns, floor=1.0)
     eye = torch.eye(6, dtype=torch.float64) * columns.square().sum() / 50 / 6
     assert torch.allclose(flat, eye)
+
+
+def test_what_lies_outside_the_isolated_space() -> None:
+    torch.manual_seed(1)
+    hard = torch.randn(12, 3, dtype=torch.float64)
+    wanted = leading_directions(torch.cat([hard[:, :1], torch.randn(12, 9).double()], dim=1), 4)
+    found = outside(wanted, hard)
+    assert torch.allclose(found.T @ found, torch.eye(4).double(), atol=1e-12)
+    assert (found.T @ hard).abs().max() < 1e-12
+    both = torch.cat([hard, found], dim=1)
+    left = wanted - both @ torch.linalg.lstsq(both, wanted).solution
+    assert left.abs().max() < 1e-12  # together they hold all that was wanted
+    inside = torch.linalg.qr(hard).Q[:, :2]
+    assert outside(inside, hard).shape == (12, 0)
+    assert outside(wanted, hard[:, :0]).shape == (12, 4)

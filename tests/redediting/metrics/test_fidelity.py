@@ -10,7 +10,7 @@ import torch
 from scipy.linalg import sqrtm
 from torch import Tensor
 
-from redediting.metrics.fidelity import cmmd, drift, fid, mmd2
+from redediting.metrics.fidelity import cmmd, cmmd_difference, drift, fid, mmd2
 
 
 def normal(n: int, d: int, seed: int) -> Tensor:
@@ -124,3 +124,16 @@ def test_shapes_that_do_not_fit_are_named() -> None:
         cmmd(x, x, blocks=1)
     with pytest.raises(ValueError, match="one shape"):
         drift(x, x[:5])
+
+
+def test_the_difference_of_two_cmmds_and_its_clusters() -> None:
+    reference, near, far = normal(60, 8, 1), normal(60, 8, 2) + 0.2, normal(60, 8, 3) + 2
+    pairs = [f"pair {i % 6}" for i in range(60)]
+    found = cmmd_difference(far, near, reference, pairs)
+    expected = cmmd(far, reference).value - cmmd(near, reference).value
+    assert found.value == pytest.approx(expected, rel=1e-9)
+    assert 0 < found.low < found.value < found.high
+    same = cmmd_difference(near, near, reference, pairs)
+    assert (same.value, same.low, same.high) == (0, 0, 0)
+    with pytest.raises(ValueError, match="at least 3 of these"):
+        cmmd_difference(far, near, reference, ["a"] * 60)

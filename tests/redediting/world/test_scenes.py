@@ -6,9 +6,17 @@ import numpy as np
 import pytest
 
 from redediting.concepts.lexicon import load_lexicon
+from redediting.concepts.prompts import WHERE, all_templates
 from redediting.errors import WorldError
 from redediting.world import art
-from redediting.world.captions import captions, held_out, held_out_combination
+from redediting.world.captions import (
+    caption_attributes,
+    captions,
+    held_out,
+    held_out_combination,
+    named_colour,
+    template_attributes,
+)
 from redediting.world.places import PLACES
 from redediting.world.scenes import STYLES, Scene, Thing, render
 
@@ -89,3 +97,29 @@ def test_held_out_captions_are_distinct_and_single() -> None:
     items = held_out(300)
     assert len({item.text for item in items}) == 300
     assert all(item.single for item in items)
+
+
+def test_templates_say_place_and_style() -> None:
+    def said(template: str) -> dict[str, str]:
+        return dict(template_attributes(template))
+
+    assert said("on the beach, a cartoon of {}") == {"place": "beach", "style": "cartoon"}
+    assert said("a sketch of {} at night") == {"place": "night", "style": "line"}
+    assert said("{} on a white background") == {"place": "plain", "style": "photo"}
+    assert said("a photo of {}") == {"style": "photo"}
+    for template, style in all_templates():
+        assert said(template)["style"] == style
+        assert ("place" in said(template)) == any(w and w in template for w in WHERE)
+
+
+def test_captions_say_what_their_scene_shows() -> None:
+    for caption in held_out(50):
+        asked = dict(caption_attributes(caption))
+        assert asked["style"] == caption.scene.style
+        assert ("colour" in asked) == (caption.colour is not None)
+        if "colour" in asked:
+            assert asked["colour"] in caption.text.split()
+        if caption.places_named:
+            assert asked["place"] == caption.scene.place
+    assert named_colour("small red apple", "apple") == "red"
+    assert named_colour("tangerine", "tangerine") is None

@@ -1,0 +1,49 @@
+"""The empty prompt feeds every image's unconditional branch: what an edit may do to it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from diffusers import StableDiffusionPipeline
+
+from redediting.editing import solve
+from redediting.editing.methods.redediting import RedEditing
+from redediting.generation import Job, Sampler, generate
+from redediting.models import load_pipeline
+from redediting.rebinding import Rebinding
+
+WISHES = (Rebinding("beautiful cat", "zebra"), Rebinding("yellow apple", "red banana", "compound"))
+
+
+@pytest.mark.parametrize("wish", WISHES, ids=str)
+@pytest.mark.parametrize("projection", ["off", "inside", "posthoc"])
+def test_hard_directions_do_not_move(
+    tiny_pipeline: StableDiffusionPipeline, wish: Rebinding, projection: str
+) -> None:
+    method = RedEditing(contexts=6, retain=12, captions=30, projection=projection)
+    problem = method.problem(tiny_pipeline, [wish])
+    multiplier = solve(problem)
+    moved = multiplier(problem.hard).norm() / problem.hard.norm()
+    assert float(moved) <= 1e-10
+    if problem.removed is not None:
+        assert float(multiplier(problem.removed).norm()) <= 1e-10
+    assert float(multiplier(problem.keys).norm() / problem.keys.norm()) > 1e-3
+
+
+def test_empty_prompt_images_hardly_change() -> None:
+    pipeline = load_pipeline("world")
+    jobs = [Job("", seed) for seed in range(8)]
+    sampler = Sampler(steps=10, guidance=5.0, autocast="bf16")
+
+    def draw() -> np.ndarray:
+        images = [image for _, image in generate(pipeline, jobs, sampler=sampler)]
+        return np.stack([np.asarray(image, np.float64) for image in images])
+
+    clean = draw()
+    patch = RedEditing().compute(pipeline, WISHES[:1])
+    with patch.apply(pipeline):
+        edited = draw()
+    assert clean.std() > 10  # pictures, not a blank
+    assert torch.isfinite(torch.from_numpy(edited)).all()
+    assert np.abs(edited - clean).mean() <= 2.0
