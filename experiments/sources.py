@@ -9,14 +9,15 @@ from typing import Protocol
 
 import torch
 from diffusers import DiffusionPipeline
+from torch import Tensor
 
 from experiments.config import CONTROL, MethodSpec
 from redediting.editing.methods import EditMethod
-from redediting.errors import ModelError
 from redediting.models import fingerprint, fingerprint_pipeline
 from redediting.patch import Patch
 from redediting.projections import pipeline_projections, projection_weights
 from redediting.rebinding import Rebinding
+from redediting.suspects import check_same_shapes
 
 
 @dataclass(frozen=True)
@@ -122,13 +123,11 @@ class SuspectSource:
 
 def _distance(clean: DiffusionPipeline, suspect: DiffusionPipeline) -> float:
     ours, theirs = (projection_weights(pipeline_projections(model)) for model in (clean, suspect))
-    if {name: weight.shape for name, weight in ours.items()} != {
-        name: weight.shape for name, weight in theirs.items()
-    }:
-        raise ModelError(
-            "expected a suspect of the model's own architecture, got other text projections; "
-            "name the model that it was made from with --model"
-        )
+    check_same_shapes(_shapes(ours), _shapes(theirs), partial=False)
     change = sum(float((theirs[name] - ours[name]).double().square().sum()) for name in ours)
     size = sum(float(weight.double().square().sum()) for weight in ours.values())
     return (change / size) ** 0.5
+
+
+def _shapes(weights: dict[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(weight.shape) for name, weight in weights.items()}
