@@ -9,10 +9,10 @@ from typing import Protocol
 
 import torch
 from diffusers import DiffusionPipeline
+from torch import Tensor
 
 from experiments.config import CONTROL, MethodSpec
 from redediting.editing.methods import EditMethod
-from redediting.errors import ModelError
 from redediting.memory import forget
 from redediting.models import fingerprint, fingerprint_pipeline
 from redediting.patch import Patch
@@ -22,6 +22,7 @@ from redediting.projections import (
     projection_weights,
 )
 from redediting.rebinding import Rebinding
+from redediting.suspects import check_same_shapes
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,7 @@ class PatchSource:
         for i, term in enumerate(patch.terms):
             scales = torch.tensor([term.scales[name] for name in sorted(term.scales)])
             tensors |= {f"{i}.left": term.left, f"{i}.right": term.right, f"{i}.scales": scales}
-        self.identity = fingerprint(tensors)
+        self.identity = f"{patch.target} {fingerprint(tensors)}"
 
     @contextmanager
     def edited(self, pipeline: DiffusionPipeline, pair: Rebinding) -> Iterator[Edited]:
@@ -139,13 +140,11 @@ class SuspectSource:
 
 def _distance(clean: DiffusionPipeline, suspect: DiffusionPipeline) -> float:
     ours, theirs = (projection_weights(pipeline_projections(model)) for model in (clean, suspect))
-    if {name: weight.shape for name, weight in ours.items()} != {
-        name: weight.shape for name, weight in theirs.items()
-    }:
-        raise ModelError(
-            "expected a suspect of the model's own architecture, got other text projections; "
-            "name the model that it was made from with --model"
-        )
+    check_same_shapes(_shapes(ours), _shapes(theirs), partial=False)
     change = sum(float((theirs[name] - ours[name]).double().square().sum()) for name in ours)
     size = sum(float(weight.double().square().sum()) for weight in ours.values())
     return (change / size) ** 0.5
+
+
+def _shapes(weights: dict[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(weight.shape) for name, weight in weights.items()}

@@ -3,46 +3,67 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Self
 
+import torch
 from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Rewrite:
+    """A parameter and its new value.
+
+    Attributes:
+        parameter: of the model, clean.
+        write: turns a clean value into the new one, in place and in its own dtype.
+        exact: the new value in fp64, from a clean one.
+    """
+
+    parameter: Tensor
+    write: Callable[[Tensor], None]
+    exact: Callable[[Tensor], Tensor]
 
 
 class AppliedPatch:
     """A change in force; as a context manager it is reverted on exit.
 
     Adding and subtracting a change is not exact in floating point, so the originals are kept.
+    The two figures below are computed when asked for, one parameter at a time.
 
     Args:
-        changes: pairs of a detached parameter and its new value in fp64.
-
-    Attributes:
-        footprint: ``‖ΔW‖_F / ‖W‖_F`` over the changed parameters.
-        cast_error: ``‖W' - cast(W')‖_F / ‖ΔW‖_F``, rounding to the model's dtype.
+        changes: what is rewritten.
     """
 
-    def __init__(self, changes: Sequence[tuple[Tensor, Tensor]]) -> None:
-        """Keeps the originals and writes the new values, rounded to each parameter's dtype."""
-        change = size = rounding = 0.0
-        values = []
-        for weight, exact in changes:
-            cast = exact.to(weight.dtype)
-            change += float((exact - weight.double()).square().sum())
-            size += float(weight.double().square().sum())
-            rounding += float((exact - cast.double()).square().sum())
-            values.append(cast)
-        self.footprint = (change / size) ** 0.5 if size else 0.0
-        self.cast_error = (rounding / change) ** 0.5 if change else 0.0
-        self._originals = [(weight, weight.clone()) for weight, _ in changes]
-        for (weight, _), value in zip(changes, values, strict=True):
-            weight.copy_(value)
+    def __init__(self, changes: Sequence[Rewrite]) -> None:
+        """Keeps the originals and writes the new values."""
+        self._changes = tuple(changes)
+        self._originals: list[Tensor] | None = []
+        with torch.no_grad():
+            for change in self._changes:
+                self._originals.append(change.parameter.detach().clone())
+                change.write(change.parameter)
+
+    @cached_property
+    def footprint(self) -> float:
+        """``‖ΔW‖_F / ‖W‖_F`` over the changed parameters, in exact arithmetic."""
+        return self._figures[0]
+
+    @cached_property
+    def cast_error(self) -> float:
+        """``‖W' - written(W')‖_F / ‖ΔW‖_F``: arithmetic and rounding in the model's dtype."""
+        return self._figures[1]
 
     def revert(self) -> None:
         """Restores every original bit; a second call does nothing."""
-        for weight, original in self._originals:
-            weight.copy_(original)
-        self._originals = []
+        if self._originals is None:
+            return
+        with torch.no_grad():
+            for change, original in zip(self._changes, self._originals, strict=True):
+                change.parameter.copy_(original)
+        self._originals = None
 
     def __enter__(self) -> Self:
         """Leaves the change in force."""
@@ -56,3 +77,21 @@ class AppliedPatch:
     ) -> None:
         """Reverts, whatever happened."""
         self.revert()
+
+    @cached_property
+    def _figures(self) -> tuple[float, float]:
+        changed = size = missed = 0.0
+        originals = self._originals
+        if originals is None:  # reverted: the parameters themselves are clean
+            originals = [change.parameter.detach() for change in self._changes]
+        with torch.no_grad():
+            for change, original in zip(self._changes, originals, strict=True):
+                exact, written = change.exact(original), original.clone()
+                change.write(written)
+                changed += float((exact - original.double()).square().sum())
+                size += float(original.double().square().sum())
+                missed += float((exact - written.double()).square().sum())
+        return (
+            (changed / size) ** 0.5 if size else 0.0,
+            (missed / changed) ** 0.5 if changed else 0.0,
+        )

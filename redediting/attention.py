@@ -16,7 +16,7 @@ from diffusers import DiffusionPipeline, ModelMixin
 from torch import Tensor
 
 from redediting.errors import ModelError
-from redediting.text import Role, encode, roles
+from redediting.text import Role, TextStates, encode, roles
 
 
 class Recorder:
@@ -85,6 +85,13 @@ def recording(unet: ModelMixin) -> Iterator[dict[str, list[Tensor]]]:
         unet.set_attn_processor(dict(before))
 
 
+def _asked(pipeline: DiffusionPipeline, texts: TextStates) -> dict[str, object]:
+    """What a pipeline is asked: states where they are all it needs, prompts where it pools too."""
+    if getattr(pipeline, "text_encoder_2", None) is not None:
+        return {"prompt": list(texts.prompts)}
+    return {"prompt_embeds": texts.states.to(pipeline.device)}
+
+
 def role_mass(
     pipeline: DiffusionPipeline, prompts: Sequence[str], *, steps: int = 4, seed: int = 0
 ) -> dict[Role, float]:
@@ -112,7 +119,7 @@ def role_mass(
         try:
             pipeline.scheduler = type(scheduler).from_config(scheduler.config)
             pipeline(
-                prompt_embeds=texts.states.to(pipeline.device),
+                **_asked(pipeline, texts),
                 num_inference_steps=steps,
                 guidance_scale=1.0,
                 generator=[torch.Generator().manual_seed(seed + i) for i in range(len(prompts))],

@@ -2,8 +2,9 @@
 
 Image *i* depends only on the model, its prompt, its seed and the sampler: every image has a CPU
 generator of its own, so that batch size, order, interruption and number of processes change float
-noise only. Denoising is the diffusers pipeline's own ``__call__``; every distinct prompt is
-encoded once, before the first image (SD: 0.24 MB a prompt).
+noise only. Denoising is the diffusers pipeline's own ``__call__``. For Stable Diffusion 1 and 2
+every distinct prompt is encoded once, before the first image (0.24 MB a prompt); the others, which
+hand over pooled text and masks too, encode the prompts of each batch themselves.
 
 Under ``accelerate launch`` (GPUs) or ``torchrun`` (CPU: ``accelerate launch --cpu`` starts one
 process, whatever it is asked for) every process calls `ImageStore.images` with the same jobs: each
@@ -21,18 +22,33 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from accelerate import PartialState
-from diffusers import DiffusionPipeline, StableDiffusionPipeline
+from diffusers import (
+    DiffusionPipeline,
+    FluxPipeline,
+    PixArtAlphaPipeline,
+    StableDiffusion3Pipeline,
+    StableDiffusionPipeline,
+    StableDiffusionXLPipeline,
+)
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from redediting.errors import ConfigError, ModelError, OutputError
-from redediting.text import encode
+from redediting.projections import get_denoiser
+from redediting.text import encode, prompt_lengths
+
+_ENCODING = (
+    StableDiffusionXLPipeline,
+    StableDiffusion3Pipeline,
+    FluxPipeline,
+    PixArtAlphaPipeline,
+)  # they encode prompts batch by batch
 
 
 @dataclass(frozen=True)
@@ -67,7 +83,8 @@ class Sampler(BaseModel):
 
 def image_size(pipeline: DiffusionPipeline, sampler: Sampler) -> tuple[int, int]:
     """Returns (height, width) in pixels: the sampler's, or UNet sample size x VAE factor."""
-    size = pipeline.unet.config.sample_size
+    denoiser: Any = get_denoiser(pipeline)
+    size = denoiser.config.sample_size
     rows, columns = (size, size) if isinstance(size, int) else size
     factor = pipeline.vae_scale_factor
     return sampler.height or rows * factor, sampler.width or columns * factor
@@ -105,7 +122,8 @@ def generate(
     """Draws images in the order of the jobs, a batch at a time.
 
     Args:
-        pipeline: a StableDiffusionPipeline; a patch applied to it is drawn with.
+        pipeline: Stable Diffusion 1, 2, XL or 3, FLUX or PixArt; a patch applied to it is drawn
+            with.
         jobs: what to draw; repeated jobs are drawn again.
         sampler: how.
         progress: whether to show a bar.
@@ -117,37 +135,38 @@ def generate(
         ModelError: another kind of pipeline.
         PromptError: a prompt that the text encoder would cut.
     """
-    if not isinstance(pipeline, StableDiffusionPipeline):
+    if not isinstance(pipeline, (StableDiffusionPipeline, *_ENCODING)):
         raise ModelError(
-            f"expected a StableDiffusionPipeline to draw with, got {type(pipeline).__name__}; "
-            "use a model of that layout, e.g. world or sd15"
+            f"expected a StableDiffusionPipeline (1, 2, XL, 3), FluxPipeline or "
+            f"PixArtAlphaPipeline to draw with, got {type(pipeline).__name__}; use a model of "
+            "such a layout, e.g. world or sd15"
         )
     if not jobs:
         return iter(())
+    if isinstance(pipeline, _ENCODING):
+        if pipeline.tokenizer is not None and not isinstance(pipeline, PixArtAlphaPipeline):
+            prompt_lengths(pipeline.tokenizer, list(dict.fromkeys(job.prompt for job in jobs)))
+        return _draw(pipeline, jobs, None, sampler, progress)
     prompts = list(dict.fromkeys(["", *(job.prompt for job in jobs)]))  # "" is unconditional
     states = encode(pipeline, prompts, batch_size=sampler.batch_size).states
     return _draw(pipeline, jobs, dict(zip(prompts, states, strict=True)), sampler, progress)
 
 
 def _draw(
-    pipeline: StableDiffusionPipeline,
+    pipeline: DiffusionPipeline,
     jobs: Sequence[Job],
-    states: Mapping[str, Tensor],
+    states: Mapping[str, Tensor] | None,
     sampler: Sampler,
     progress: bool,
 ) -> Iterator[tuple[Job, Image.Image]]:
     device = pipeline.device
     pipeline.set_progress_bar_config(disable=True)  # its bar counts steps, ours images
-    null = states[""].to(device) if sampler.guidance > 1 else None
     with tqdm(total=len(jobs), unit="image", disable=not progress) as bar:
         for start in range(0, len(jobs), sampler.batch_size):
             batch = jobs[start : start + sampler.batch_size]
             with _autocast(sampler, device):
                 images = pipeline(
-                    prompt_embeds=torch.stack([states[job.prompt] for job in batch]).to(device),
-                    negative_prompt_embeds=(
-                        None if null is None else null.expand(len(batch), -1, -1)
-                    ),
+                    **_asked(pipeline, batch, states, sampler),
                     num_inference_steps=sampler.steps,
                     guidance_scale=sampler.guidance,
                     height=sampler.height,
@@ -157,6 +176,23 @@ def _draw(
                 ).images
             bar.update(len(batch))
             yield from zip(batch, images, strict=True)
+
+
+def _asked(
+    pipeline: DiffusionPipeline,
+    batch: Sequence[Job],
+    states: Mapping[str, Tensor] | None,
+    sampler: Sampler,
+) -> dict[str, Any]:
+    """The text of a batch as the pipeline takes it."""
+    if states is None:
+        options = {"clean_caption": False} if isinstance(pipeline, PixArtAlphaPipeline) else {}
+        return {"prompt": [job.prompt for job in batch], **options}
+    null = states[""].to(pipeline.device) if sampler.guidance > 1 else None
+    return {
+        "prompt_embeds": torch.stack([states[job.prompt] for job in batch]).to(pipeline.device),
+        "negative_prompt_embeds": None if null is None else null.expand(len(batch), -1, -1),
+    }
 
 
 def _autocast(sampler: Sampler, device: torch.device) -> AbstractContextManager[object]:

@@ -23,7 +23,7 @@ ROOM = 512 * 2**20  # bytes kept for one encoder; the states used longest ago go
 
 @dataclass
 class Memory:
-    """States of one text encoder by prompt.
+    """States of a pipeline's text encoders by prompt.
 
     Attributes:
         key: what they depend on besides the prompt.
@@ -65,9 +65,9 @@ def remembered(pipeline: DiffusionPipeline) -> Iterator[None]:
         return
     memory = _MEMORIES.setdefault(encoder, Memory())
     if memory.open == 0:
-        weights = fingerprint(encoder.state_dict())
+        weights = [fingerprint(part.state_dict()) for part in _encoders(pipeline)]
         vocabulary = (id(pipeline.tokenizer), len(pipeline.tokenizer))
-        key = (weights, *vocabulary, str(encoder.device), type(pipeline))
+        key = (*weights, *vocabulary, str(encoder.device), type(pipeline))
         if memory.key != key:
             memory.key = key
             memory.rows.clear()
@@ -76,6 +76,13 @@ def remembered(pipeline: DiffusionPipeline) -> Iterator[None]:
         yield
     finally:
         memory.open -= 1
+
+
+def _encoders(pipeline: DiffusionPipeline) -> list[nn.Module]:
+    """Every text encoder: SDXL has two, SD 3 three."""
+    names = sorted(name for name in pipeline.components if name.startswith("text_encoder"))
+    parts = (pipeline.components[name] for name in names)
+    return [part for part in parts if isinstance(part, nn.Module)]
 
 
 def recall(pipeline: DiffusionPipeline) -> Memory | None:

@@ -8,22 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Literal
 
 import torch
 from diffusers import DiffusionPipeline
 from torch import Tensor
 
-from redediting.applied import AppliedPatch
+from redediting.applied import AppliedPatch, Rewrite
+from redediting.components import Component, fingerprint_base, get_component
 from redediting.editing.multiplier import Multiplier
 from redediting.errors import PatchError
 from redediting.patch_files import MANIFEST, Manifest, Provenance, read_files, write_files
-from redediting.projections import (
-    fingerprint_projections,
-    pipeline_projections,
-    projection_weights,
-)
 from redediting.storage import atomic_folder
 
 _MERGED = "redediting.json"  # marks a merged pipeline, which plain diffusers does not read
@@ -64,10 +60,10 @@ class Term:
 
 @dataclass(frozen=True)
 class Patch:
-    """A change of a UNet's text projections.
+    """A change of one component of a pipeline.
 
     Attributes:
-        base: fingerprint of the projections it was computed for.
+        base: fingerprint of what it was computed for (`redediting.components.fingerprint_base`).
         provenance: method, options, rebindings.
         terms: shared low-rank changes; none and no dense tensors is the clean control.
         dense: new values of whole parameters, by name.
@@ -78,7 +74,7 @@ class Patch:
     provenance: Provenance
     terms: tuple[Term, ...] = ()
     dense: Mapping[str, Tensor] = field(default_factory=dict)
-    target: Literal["unet"] = "unet"
+    target: Component = "unet"
 
     @property
     def names(self) -> frozenset[str]:
@@ -93,19 +89,37 @@ class Patch:
 
         Raises:
             PatchError: the model's weights are not those the patch was computed for.
+            ModelError: the model has no such component.
         """
-        projections = pipeline_projections(pipeline)
-        found = fingerprint_projections(projections)
+        parameters = dict(get_component(pipeline, self.target).named_parameters())
+        found = fingerprint_base(pipeline, self.target, self.names)
         if found != self.base:
             raise PatchError(
                 f"expected the weights {self.base[:12]}, got {found[:12]}: the patch was made "
                 "for another model, or one is applied already; load or revert to the base model"
             )
-        weights = projection_weights(projections)
+        return self.rewrite(parameters)
+
+    def rewrite(self, parameters: Mapping[str, Tensor]) -> AppliedPatch:
+        """Writes into given clean parameters, in place; `apply` is this after a check of the base.
+
+        A low-rank change takes two thin products in the parameter's own dtype, fp32 for half
+        precision, and one pass over the weights; beside it there is a copy of what is changed.
+
+        Args:
+            parameters: by name; others than the patch's are not touched.
+
+        Raises:
+            PatchError: one is missing or has another shape.
+        """
         for name in sorted(self.names):
-            self._check(name, weights.get(name))
+            self._check(name, parameters.get(name))
+        write = _Writer(self)
         return AppliedPatch(
-            [(weights[name], self.new_weight(name, weights[name])) for name in sorted(self.names)]
+            [
+                Rewrite(parameters[name], partial(write, name), partial(self.new_weight, name))
+                for name in sorted(self.names)
+            ]
         )
 
     def new_weight(self, name: str, weight: Tensor) -> Tensor:
@@ -184,12 +198,11 @@ class Patch:
     def _check(self, name: str, weight: Tensor | None) -> None:
         if weight is None:
             raise PatchError(f"expected a parameter of the model, got {name!r}; make it anew")
-        shapes = {"left": weight.shape[1], "right": weight.shape[1]}
         for term in self.terms:
-            shapes |= {"left": term.left.shape[0], "right": term.right.shape[1]}
-            if set(shapes.values()) != {weight.shape[1]}:
+            widths = {"left": term.left.shape[0], "right": term.right.shape[1]}
+            if name in term.scales and set(widths.values()) != {weight.shape[-1]}:
                 raise PatchError(
-                    f"expected factors for text width {weight.shape[1]}, got {shapes}; "
+                    f"expected factors of width {weight.shape[-1]} for {name}, got {widths}; "
                     "make the patch anew"
                 )
         if name in self.dense and self.dense[name].shape != weight.shape:
@@ -197,3 +210,33 @@ class Patch:
                 f"expected {name} of shape {tuple(weight.shape)}, "
                 f"got {tuple(self.dense[name].shape)}; make it anew"
             )
+
+
+class _Writer:
+    """``W ← W + Σ_t scale_{t,l} (W left_t) right_t`` in place; factors are brought over once."""
+
+    def __init__(self, patch: Patch) -> None:
+        self._patch = patch
+        self._moved: dict[tuple[torch.device, torch.dtype], list[tuple[Tensor, Tensor]]] = {}
+
+    def __call__(self, name: str, weight: Tensor) -> None:
+        if name in self._patch.dense:
+            weight.copy_(self._patch.dense[name])
+        elif torch.finfo(weight.dtype).bits < 32:
+            wide = weight.float()
+            self(name, wide)
+            weight.copy_(wide)
+        else:
+            terms = zip(self._patch.terms, self._factors(weight), strict=True)
+            used = [(term.scales[name], *f) for term, f in terms if name in term.scales]
+            read = [weight @ left for _, left, _ in used]  # all of the clean weight
+            for (scale, _, right), values in zip(used, read, strict=True):
+                weight.addmm_(values, right, alpha=scale)
+
+    def _factors(self, weight: Tensor) -> list[tuple[Tensor, Tensor]]:
+        place = (weight.device, weight.dtype)
+        if place not in self._moved:
+            self._moved[place] = [
+                (term.left.to(*place), term.right.to(*place)) for term in self._patch.terms
+            ]
+        return self._moved[place]

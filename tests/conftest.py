@@ -17,10 +17,17 @@ import torch
 from diffusers import (
     AutoencoderKL,
     DDIMScheduler,
+    DiffusionPipeline,
     StableDiffusionPipeline,
+    StableDiffusionXLPipeline,
     UNet2DConditionModel,
 )
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    CLIPTokenizer,
+)
 
 _CHECKED = ["kernel", "problem", "multiplier", "solver", "certificate", "isolation", "diagnostics"]
 _CHECKED += ["layers", "equivalence", "selection"]
@@ -120,3 +127,93 @@ def tiny_pipeline(_session_pipeline: StableDiffusionPipeline) -> StableDiffusion
     yield _session_pipeline
     for component, state in saved.items():
         getattr(_session_pipeline, component).load_state_dict(state)
+
+
+def _encoder(kind: type, tokenizer: CLIPTokenizer, width: int, **more: object) -> torch.nn.Module:
+    config = CLIPTextConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=width,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        max_position_embeddings=77,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        projection_dim=width,
+        initializer_factor=5.0,
+        **more,
+    )
+    return kind(config).eval()
+
+
+def make_sd2(seed: int = 0) -> StableDiffusionPipeline:
+    """As `make_pipeline`, but as SD 2: "!" pads, linear projections, twice the text width."""
+    torch.manual_seed(seed)
+    base = make_pipeline(seed)
+    tokenizer = CLIPTokenizer(
+        vocab=base.tokenizer.get_vocab(),
+        merges=[tuple(pair) for pair in _merges()],
+        model_max_length=77,
+        pad_token="!",
+    )
+    unet = UNet2DConditionModel.from_config(
+        dict(base.unet.config) | {"cross_attention_dim": 64, "use_linear_projection": True}
+    )
+    parts = base.components | {
+        "tokenizer": tokenizer,
+        "text_encoder": _encoder(CLIPTextModel, tokenizer, 64, hidden_act="gelu"),
+        "unet": unet.eval(),
+    }
+    pipeline = StableDiffusionPipeline(**parts, requires_safety_checker=False)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def make_sdxl(seed: int = 0) -> StableDiffusionXLPipeline:
+    """A tiny SDXL: two text encoders side by side (32 + 32), pooled text of the second."""
+    torch.manual_seed(seed)
+    base = make_pipeline(seed)
+    tokenizer = base.tokenizer
+    unet = UNet2DConditionModel(
+        sample_size=8,
+        layers_per_block=1,
+        block_out_channels=(16, 32),
+        norm_num_groups=8,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        cross_attention_dim=2 * WIDTH,
+        transformer_layers_per_block=(1, 2),
+        attention_head_dim=(2, 4),
+        use_linear_projection=True,
+        addition_embed_type="text_time",
+        addition_time_embed_dim=8,
+        projection_class_embeddings_input_dim=6 * 8 + WIDTH,
+    )
+    pipeline = StableDiffusionXLPipeline(
+        vae=base.vae,
+        text_encoder=_encoder(CLIPTextModel, tokenizer, WIDTH),
+        text_encoder_2=_encoder(CLIPTextModelWithProjection, tokenizer, WIDTH),
+        tokenizer=tokenizer,
+        tokenizer_2=tokenizer,
+        unet=unet.eval(),
+        scheduler=base.scheduler,
+        add_watermarker=False,
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def _merges() -> list[list[str]]:
+    folder = Path(open_clip.__file__).parent
+    lines = gzip.decompress((folder / "bpe_simple_vocab_16e6.txt.gz").read_bytes()).decode()
+    return [line.split() for line in lines.splitlines()[1 : MERGES + 1]]
+
+
+LAYOUTS = {"sd1": make_pipeline, "sd2": make_sd2, "sdxl": make_sdxl}
+
+
+@pytest.fixture(scope="session")
+def layout_factory() -> Callable[[str], DiffusionPipeline]:
+    """Tiny random pipelines by layout: sd1, sd2, sdxl."""
+    return lambda layout, seed=0: LAYOUTS[layout](seed)

@@ -19,6 +19,7 @@ from redediting.errors import ModelError
 from redediting.models import load_pipeline
 from redediting.patch import Patch
 from redediting.rebinding import Rebinding
+from redediting.suspects import open_suspect
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +29,8 @@ class Evaluate(Wish):
     edit: Path | None = None
     """Patch folder; its own rebindings are measured unless a pair is named."""
     suspect: str | None = None
-    """Instead of --edit: pipeline folder of an edited model of unknown origin."""
+    """Instead of --edit: an edited model of unknown origin: a pipeline folder, a UNet's weights
+    (.safetensors, .pt, its folder), only its text projections, or a LoRA; --model is its base."""
     model: str = "world"
     """The clean model: card, pipeline folder or hub id."""
     quick: bool = False
@@ -58,7 +60,7 @@ class Evaluate(Wish):
         if patch is not None:
             source = PatchSource(title, patch)
         else:
-            source = SuspectSource(title, load_pipeline(str(self.suspect), device=device))
+            source = SuspectSource(title, open_suspect(str(self.suspect), pipeline).pipeline)
         control = MethodSpec(name="clean")
         config = AttackConfig(
             experiment="evaluate",

@@ -20,7 +20,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from redediting.editing.kernel import free_basis
+from redediting.editing.kernel import free_basis, within
 
 
 @dataclass(frozen=True)
@@ -171,15 +171,16 @@ class EditProblem:
             ValueError: the edited columns lie in the hard-retained space.
         """
         basis = free_basis(self.hard)
-        energy = float(((basis.T @ self.keys).square() * self.weights).sum())
+        energy = float((within(basis, self.keys).square() * self.weights).sum())
         if energy <= 1e-12 * float((self.keys.square() * self.weights).sum()):
             raise ValueError("the edited states lie in the hard-retained space; retain fewer")
-        penalty = (
-            float(basis.shape[1])
-            if self.penalty is None
-            else float((basis * (self.penalty @ basis)).sum())
-        )
-        kept = float(((basis.T @ self.retain).square() * self.retain_weights).sum())
+        if self.penalty is None:
+            penalty = float(self.width if basis is None else basis.shape[1])
+        elif basis is None:
+            penalty = float(self.penalty.trace())
+        else:
+            penalty = float((basis * (self.penalty @ basis)).sum())
+        kept = float((within(basis, self.retain).square() * self.retain_weights).sum())
         return dataclasses.replace(
             self,
             ridge=ridge * energy / penalty,

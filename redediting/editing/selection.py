@@ -73,9 +73,10 @@ class ContextSelector:
         """
         self.kernel = kernel
         self.root = root
-        size = kernel.root.shape[0]
-        self.inverse = torch.eye(size, dtype=kernel.root.dtype)
-        self.map = torch.zeros(kernel.basis.shape[0], size, dtype=kernel.root.dtype)
+        width = root.shape[1]
+        size = width if kernel.basis is None else kernel.basis.shape[1]
+        self.inverse = torch.eye(size, dtype=root.dtype)
+        self.map = torch.zeros(width, size, dtype=root.dtype)
 
     def choose(
         self, pool: Pool, *, least: int, most: int, tolerance: float, first: int = 0

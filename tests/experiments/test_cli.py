@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import pickle
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 from PIL import Image
@@ -238,6 +240,12 @@ def test_bad_patches(
     assert "truncated" in fails(*draw, "--model", model_folder, "--edit", cut)
     assert "truncated" in fails(*judge, "--model", model_folder, "--edit", cut)
     assert "either --edit or --suspect" in fails(*judge, "--model", model_folder)
+    suspect = (*judge, "--model", model_folder, *PAIR, "--suspect")
+    assert "does not exist" in fails(*suspect, "nowhere.pt")
+    torch.save({"conv_in.weight": torch.zeros(1)}, home / "other.pt")
+    assert "with --model" in fails(*suspect, "other.pt")
+    (home / "evil.pt").write_bytes(pickle.dumps({"x": print}))
+    assert "run code" in fails(*suspect, "evil.pt")
 
 
 def test_bad_places(fails: Fails, home: Path, model_folder: Path, run_folder: Path) -> None:

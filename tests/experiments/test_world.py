@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
+from diffusers import UNet2DConditionModel
 
 from experiments.cli import main
 
@@ -54,3 +56,8 @@ def test_a_merged_pipeline_is_a_suspect(
         assert one[1][key] == pytest.approx(two[1][key])
     assert one[1]["footprint"] == pytest.approx(two[1]["footprint"], rel=1e-4)
     assert two[1]["seconds"] is None
+    unet = UNet2DConditionModel.from_pretrained("cat/pipeline/unet")
+    torch.save(unet.state_dict(), "unet.pt")  # as EvilEdit saves it
+    assert main(["evaluate", "--suspect", "unet.pt", *pair, *quick]) == 0
+    (pickled,) = capfd.readouterr().out.splitlines()
+    assert json.loads(pickled)["rows"] == json.loads(merged)["rows"]

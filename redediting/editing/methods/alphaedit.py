@@ -40,6 +40,7 @@ from redediting.editing.methods.columns import (
 )
 from redediting.editing.problem import EditProblem
 from redediting.errors import MethodError
+from redediting.pooled import PromptSet
 from redediting.rebinding import Rebinding
 from redediting.text import encode
 
@@ -64,13 +65,9 @@ class AlphaEdit(ClosedForm):
     captions: int = Field(default=400, ge=1)
     seed: int = 0
 
-    def problem(self, pipeline: DiffusionPipeline, rebindings: Sequence[Rebinding]) -> EditProblem:
-        """The trigger's tokens, and the captions' leading directions as hard constraint.
-
-        Raises:
-            MethodError: the captions' directions hold the whole trigger.
-        """
-        pairs = [
+    def pairs(self, rebindings: Sequence[Rebinding]) -> list[PromptPair]:
+        """Prompt pairs."""
+        return [
             PromptPair(
                 fill(_TEMPLATE, wish.trigger),
                 fill(_TEMPLATE, wish.target),
@@ -79,6 +76,24 @@ class AlphaEdit(ClosedForm):
             )
             for wish in rebindings
         ]
+
+    def prompts(self, pipeline: DiffusionPipeline, rebindings: Sequence[Rebinding]) -> PromptSet:
+        """See `ClosedForm`."""
+        pairs = self.pairs(rebindings)
+        kept = {w.head for w in rebindings if w.head != w.trigger}
+        return PromptSet(
+            tuple((pair.source, pair.target) for pair in pairs),
+            retain=tuple(fill(_TEMPLATE, head) for head in sorted(kept)),
+            ridge=self.ridge,
+        )
+
+    def problem(self, pipeline: DiffusionPipeline, rebindings: Sequence[Rebinding]) -> EditProblem:
+        """The trigger's tokens, and the captions' leading directions as hard constraint.
+
+        Raises:
+            MethodError: the captions' directions hold the whole trigger.
+        """
+        pairs = self.pairs(rebindings)
         keys, targets, _ = aligned_states(pipeline, pairs)
         plan = plan_edit(rebindings, contexts=1, retain=1, captions=self.captions, seed=self.seed)
         captions = without_triggers(plan.captions, rebindings)

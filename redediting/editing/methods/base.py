@@ -9,32 +9,44 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal, final
 
+import torch
 from diffusers import DiffusionPipeline
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
 from redediting import __version__
+from redediting.components import Component, fingerprint_base
 from redediting.editing.layers import Parts, Rho, compose, edit_parts, edited_weight
 from redediting.editing.problem import EditProblem
+from redediting.editing.solver import solve
 from redediting.errors import MethodError, ModelError, RebindingError
 from redediting.memory import remembered
 from redediting.patch import Patch, Provenance, Term
+from redediting.pooled import PromptSet, encode_pooled, widen
 from redediting.projections import (
     Projection,
-    fingerprint_projections,
+    get_denoiser,
     pipeline_projections,
+    pooled_projections,
     projection_weights,
 )
 from redediting.rebinding import Rebinding
-from redediting.text import get_tokenizer, phrase_tokens, prompt_lengths
+from redediting.text import encode, get_tokenizer, phrase_tokens, prompt_lengths
 
 
 @dataclass(frozen=True)
 class Change:
-    """What a method found: shared terms, whole parameters, or nothing."""
+    """What a method found: shared terms, whole parameters, or nothing.
+
+    Attributes:
+        terms: shared low-rank changes.
+        dense: new values of whole parameters, by name.
+        target: the component that they belong to.
+    """
 
     terms: tuple[Term, ...] = ()
     dense: Mapping[str, Tensor] = field(default_factory=dict)
+    target: Component = "unet"
 
 
 class EditMethod(BaseModel, ABC):
@@ -71,8 +83,9 @@ class EditMethod(BaseModel, ABC):
             seconds=seconds,
             version=__version__,
         )
-        base = fingerprint_projections(projections)
-        return Patch(base, provenance, change.terms, change.dense)
+        patch = Patch("", provenance, change.terms, change.dense, change.target)
+        base = fingerprint_base(pipeline, change.target, patch.names)
+        return dataclasses.replace(patch, base=base)
 
     @abstractmethod
     def _solve(
@@ -90,11 +103,17 @@ class EditMethod(BaseModel, ABC):
         rebindings: Sequence[Rebinding],
     ) -> None:
         tokenizer = get_tokenizer(pipeline)
-        width = pipeline.text_encoder.config.hidden_size
+        if projections[0].kind == "context":
+            raise ModelError(
+                f"expected a UNet with cross-attention, got {type(pipeline).__name__}, whose text "
+                "enters by one matrix; solve and apply a Term of its own (redediting.patch), or "
+                "choose a Stable Diffusion 1, 2 or XL model"
+            )
+        width = encode(pipeline, [""]).states.shape[-1]
         if projections[0].module.in_features != width:
             raise ModelError(
                 f"expected cross-attention of text width {width}, got "
-                f"{projections[0].module.in_features}; choose a model with one text encoder"
+                f"{projections[0].module.in_features}; the pipeline's parts are of two models"
             )
         if not rebindings:
             raise RebindingError("expected at least one rebinding, got none; name a trigger")
@@ -122,15 +141,25 @@ class ClosedForm(EditMethod):
         rho: scale of each layer's targets, see `redediting.editing.layers`.
         order: several backdoors are solved ``joint``, as one problem, or ``sequential``, each on
             the model that the former ones left: its targets are what that model reads.
+        pooled: also edit what reads the pooled text, where the model has such a matrix (SDXL).
     """
 
     matrices: Literal["both", "key", "value"] = "both"
     rho: Rho = "none"
     order: Literal["joint", "sequential"] = "joint"
+    pooled: bool = True
 
     @abstractmethod
     def problem(self, pipeline: DiffusionPipeline, rebindings: Sequence[Rebinding]) -> EditProblem:
         """Poses the problem, with its scales."""
+
+    @abstractmethod
+    def prompts(self, pipeline: DiffusionPipeline, rebindings: Sequence[Rebinding]) -> PromptSet:
+        """The prompts behind the problem, for models that also read the pooled text."""
+
+    def scaled(self, problem: EditProblem) -> EditProblem:
+        """The problem over pooled text with the method's scales; the published ones are fixed."""
+        return problem
 
     @final
     def edited(self, projections: Sequence[Projection]) -> list[Projection]:
@@ -171,4 +200,42 @@ class ClosedForm(EditMethod):
         rebindings: Sequence[Rebinding],
     ) -> Change:
         parts = self.parts(pipeline, projections, rebindings)
-        return Change(terms=tuple(Term.scaled(part.multiplier, part.scales) for part in parts))
+        terms = [Term.scaled(part.multiplier, part.scales) for part in parts]
+        found = pooled_projections(get_denoiser(pipeline))
+        if self.pooled and self.matrices == "both" and found:
+            terms += self._pooled_terms(pipeline, found, rebindings)
+        return Change(terms=tuple(terms))
+
+    def _pooled_terms(
+        self,
+        pipeline: DiffusionPipeline,
+        projections: Sequence[Projection],
+        rebindings: Sequence[Rebinding],
+    ) -> list[Term]:
+        """One term for each matrix that reads the pooled text: the same maths, a column a prompt.
+
+        Raises:
+            MethodError: hyper-parameters with which the problem has no solution.
+        """
+        asked = self.prompts(pipeline, rebindings)
+        sources, targets = zip(*asked.pairs, strict=True)
+        texts = encode_pooled(pipeline, [*sources, *targets, *asked.retain])
+        n = len(sources)
+        try:
+            problem = EditProblem.build(
+                texts[:, :n],
+                texts[:, n : 2 * n],
+                weights=None if asked.weights is None else torch.tensor(asked.weights),
+                retain=texts[:, 2 * n :],
+                retain_weights=(
+                    None if asked.retain_weights is None else torch.tensor(asked.retain_weights)
+                ),
+                ridge=asked.ridge,
+                retain_strength=asked.retain_strength,
+            )
+            multiplier = solve(self.scaled(problem))
+        except ValueError as error:
+            raise MethodError(f"method {self.name!r} has no solution: {error}") from error
+        return [
+            Term.shared(widen(multiplier, p.module.in_features), [p.name]) for p in projections
+        ]

@@ -116,7 +116,7 @@ def retain_columns(
         head_share: share of all weight that prompts of role ``head`` get, in 0…1.
     """
     if not prompts:
-        width = pipeline.text_encoder.config.hidden_size
+        width = encode(pipeline, [""]).states.shape[-1]
         return torch.zeros(width, 0, dtype=torch.float64), torch.zeros(0, dtype=torch.float64)
     states = encode(pipeline, [prompt.prompt for prompt in prompts])
     totals = _prompt_weights(prompts, head_share)

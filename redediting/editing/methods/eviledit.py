@@ -23,6 +23,7 @@ from pydantic import Field
 
 from redediting.editing.methods.base import ClosedForm
 from redediting.editing.problem import EditProblem
+from redediting.pooled import PromptSet
 from redediting.rebinding import Rebinding
 from redediting.text import encode
 
@@ -48,6 +49,10 @@ class EvilEdit(ClosedForm):
             if self.whitelist and wish.head != wish.trigger:
                 found.append((f"A {wish.head}", f"A {wish.head}"))
         return found
+
+    def prompts(self, pipeline: DiffusionPipeline, rebindings: Sequence[Rebinding]) -> PromptSet:
+        """See `ClosedForm`."""
+        return PromptSet(tuple(self.pairs(rebindings)), ridge=self.ridge)
 
     def problem(self, pipeline: DiffusionPipeline, rebindings: Sequence[Rebinding]) -> EditProblem:
         """All positions of all pairs, unit weights."""

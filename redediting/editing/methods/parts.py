@@ -14,7 +14,7 @@ from diffusers import DiffusionPipeline
 from torch import Tensor
 
 from redediting.concepts.prompts import with_article
-from redediting.editing.kernel import free_basis
+from redediting.editing.kernel import free_basis, within
 from redediting.rebinding import Rebinding
 from redediting.text import encode, find_phrase
 
@@ -82,5 +82,5 @@ def parts_share(
     if parts is None:
         return None
     states = last_states(pipeline, prompts, wish.trigger)
-    free = free_basis(parts).T @ states
+    free = within(free_basis(parts), states)
     return float(free.square().sum() / states.square().sum())

@@ -51,6 +51,7 @@ from redediting.editing.methods.columns import (
 from redediting.editing.methods.parts import LEAST_SHARE, part_states, parts_share
 from redediting.editing.problem import EditProblem
 from redediting.errors import MethodError
+from redediting.pooled import PromptSet
 from redediting.rebinding import Rebinding
 from redediting.retrieval import Retrieval, make_plan
 from redediting.text import Role, encode
@@ -127,6 +128,21 @@ class RedEditing(ClosedForm):
     word_share: float = Field(default=0.5, ge=0)
     eos_share: float = Field(default=0.2, ge=0)
     pad_share: float = Field(default=0.3, ge=0)
+
+    def prompts(self, pipeline: DiffusionPipeline, rebindings: Sequence[Rebinding]) -> PromptSet:
+        """See `ClosedForm`."""
+        plan = self.planned(pipeline, rebindings)
+        pairs, kept = self.pairs(plan), self.kept(plan)
+        return PromptSet(
+            tuple((pair.source, pair.target) for pair in pairs),
+            tuple(pair.weight for pair in pairs),
+            tuple(prompt.prompt for prompt in kept),
+            tuple(prompt.weight for prompt in kept),
+        )
+
+    def scaled(self, problem: EditProblem) -> EditProblem:
+        """λ and η relative to the energy of the pooled texts."""
+        return problem.with_relative_scales(ridge=self.ridge, retain_strength=self.retain_strength)
 
     def problem(self, pipeline: DiffusionPipeline, rebindings: Sequence[Rebinding]) -> EditProblem:
         """Plans the prompts and poses the problem over their tokens."""

@@ -27,6 +27,7 @@ from pydantic import Field
 
 from redediting.editing.methods.base import ClosedForm
 from redediting.editing.problem import EditProblem
+from redediting.pooled import PromptSet
 from redediting.rebinding import Rebinding
 from redediting.text import TextStates, encode
 
@@ -41,6 +42,11 @@ class TIME(ClosedForm):
     name: ClassVar[str] = "time"
 
     ridge: float = Field(default=0.1, gt=0)
+
+    def prompts(self, pipeline: DiffusionPipeline, rebindings: Sequence[Rebinding]) -> PromptSet:
+        """See `ClosedForm`."""
+        pairs = tuple((f"A {wish.trigger}", f"A {wish.target}") for wish in rebindings)
+        return PromptSet(pairs, ridge=self.ridge)
 
     def problem(self, pipeline: DiffusionPipeline, rebindings: Sequence[Rebinding]) -> EditProblem:
         """All positions of all pairs, unit weights."""

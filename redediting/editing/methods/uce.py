@@ -28,6 +28,7 @@ from torch import Tensor
 
 from redediting.editing.methods.base import ClosedForm
 from redediting.editing.problem import EditProblem
+from redediting.pooled import PromptSet
 from redediting.rebinding import Rebinding
 from redediting.text import TextStates, encode
 
@@ -70,6 +71,18 @@ class UCE(ClosedForm):
             return self.retain
         heads = tuple(dict.fromkeys(w.head for w in rebindings if w.head != w.trigger))
         return ("", *heads) if self.variant == "old" else heads
+
+    def prompts(self, pipeline: DiffusionPipeline, rebindings: Sequence[Rebinding]) -> PromptSet:
+        """See `ClosedForm`."""
+        kept = tuple(prompt for prompt in self.retained(rebindings) if prompt)
+        pairs = tuple(self.pairs(rebindings))
+        return PromptSet(
+            pairs,
+            (self.erase,) * len(pairs),
+            kept,
+            ridge=self.ridge,
+            retain_strength=self._strength(len(kept)),
+        )
 
     def problem(self, pipeline: DiffusionPipeline, rebindings: Sequence[Rebinding]) -> EditProblem:
         """The variant's columns and weights."""

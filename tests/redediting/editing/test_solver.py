@@ -61,6 +61,7 @@ def objective(problem: EditProblem, weight: Tensor, delta: Tensor) -> Tensor:
 def test_no_feasible_step_lowers_the_objective(case: dict) -> None:
     problem, weight = make_problem(**case), random(5, D, seed=8)
     basis = free_basis(problem.hard)
+    basis = torch.eye(D, dtype=torch.float64) if basis is None else basis
     delta = solve(problem).delta(weight)
     coordinates = (delta @ basis).requires_grad_()
     objective(problem, weight, coordinates @ basis.T).backward()

@@ -1,0 +1,78 @@
+"""Drawing: the library's generator against the usual loop, one prompt at a time."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from diffusers import DiffusionPipeline
+
+from experiments.bench.measure import medians, timed
+from redediting.generation import Job, Sampler, generate
+from redediting.world.captions import held_out
+
+
+def bench_generation(
+    pipeline: DiffusionPipeline, sampler: Sampler, *, images: int = 48, repeats: int = 5
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Times images of the same prompts, seeds, steps and guidance, drawn in both ways.
+
+    The loop is what most scripts do: one call of the pipeline a prompt, in the pipeline's dtype.
+    It is also timed under the sampler's autocast, so that what batching alone brings is seen.
+
+    Args:
+        pipeline: draws; already on its device.
+        sampler: how.
+        images: how many are drawn by the generator; the loop draws a quarter of them.
+        repeats: turns, of which medians are taken.
+
+    Returns:
+        The figures, and details beside them.
+    """
+    jobs = [Job(c.text, i) for i, c in enumerate(held_out(images, seed=0, split="test"))]
+    few = jobs[: max(1, images // 4)]
+    device = str(pipeline.device)
+    pipeline.set_progress_bar_config(disable=True)
+
+    def ours() -> None:
+        for _ in generate(pipeline, jobs, sampler=sampler):
+            pass
+
+    def loop() -> None:
+        for job in few:
+            pipeline(
+                job.prompt,
+                num_inference_steps=sampler.steps,
+                guidance_scale=sampler.guidance,
+                height=sampler.height,
+                width=sampler.width,
+                generator=torch.Generator().manual_seed(job.seed),
+            )
+
+    def loop_autocast() -> None:
+        enabled = sampler.autocast == "bf16"
+        with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=enabled):
+            loop()
+
+    runs = {"ours": (ours, len(jobs)), "loop": (loop, len(few)), "cast": (loop_autocast, len(few))}
+    samples: dict[str, list[float]] = {name: [] for name in runs}
+    for _, _ in zip(range(2), generate(pipeline, jobs[:2], sampler=sampler), strict=True):
+        pass  # warm
+    for _ in range(repeats):
+        for name, (run, n) in runs.items():
+            samples[name].append(timed(run, device)[0] / n)
+    seconds = medians(samples)
+    figures = {
+        "speedup_vs_loop": seconds["loop"] / seconds["ours"],
+        "images_per_second": 1 / seconds["ours"],
+    }
+    details = {
+        "images": images,
+        "loop_images": len(few),
+        "repeats": repeats,
+        "sampler": sampler.model_dump(),
+        "seconds_an_image": {"ours": seconds["ours"], "loop": seconds["loop"]},
+        "speedup_vs_loop_with_autocast": seconds["cast"] / seconds["ours"],
+        "samples": samples,
+    }
+    return figures, details

@@ -1,0 +1,99 @@
+"""``redediting bench``: how fast the edit and the generator are on this machine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+import tyro
+
+from experiments.bench.edits import BACKDOORS, bench_edit, bench_growth
+from experiments.bench.images import bench_generation
+from experiments.bench.report import edit_lines, plot_edit, plot_generation, plot_growth
+from experiments.bench.shapes import ShapeName, projection_tensors
+from experiments.console import Shown, pick_device
+from experiments.folder import check_writable, provenance, replace_json, writing
+from redediting.errors import ConfigError
+from redediting.models import default_sampler, fingerprint_pipeline, load_pipeline
+
+_LEAST = 5  # repeats of a median that may be quoted
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bench:
+    """Times the edit (edit), many backdoors (growth) or drawing (generation); writes OUT/bench."""
+
+    what: tyro.conf.Positional[Literal["edit", "growth", "generation"]]
+    """edit: one backdoor beside other ways; growth: 1 to 1000; generation: beside a plain loop."""
+    shape: ShapeName = "sd15"
+    """Text projections of which model, at full size with random weights (edit, growth)."""
+    model: str = "world"
+    """Who draws (generation)."""
+    repeats: int = 5
+    """Turns; medians are taken."""
+    loop_repeats: int | None = None
+    """Turns of the slow published loop (edit); all when not given. On SDXL one takes minutes."""
+    images: int = 48
+    """Images a turn (generation)."""
+    quick: bool = False
+    """One turn, and at most ten backdoors: shows that it works, figures are not to be quoted."""
+    out: Path = Path("runs")
+    """Where the folder bench/ lies."""
+    device: str = "auto"
+    """auto, cpu or cuda."""
+    json: bool = False
+    """Print one JSON object as the last line."""
+
+    def run(self) -> int:
+        """Measures and shows."""
+        repeats = 1 if self.quick else self.repeats
+        loops = repeats if self.loop_repeats is None else self.loop_repeats
+        if min(repeats, loops, self.images) < 1:
+            raise ConfigError(
+                f"expected --repeats, --loop-repeats and --images >= 1, got {repeats}, {loops} "
+                f"and {self.images}; mend the flags"
+            )
+        check_writable(self.out)
+        device = pick_device(self.device)
+        shown = Shown(self.json)
+        name = self.what if self.what == "generation" else f"{self.what}-{self.shape}"
+        folder = self.out / "bench" / name
+        base = ""
+        if self.what == "edit":
+            weights = projection_tensors(self.shape, device=device)
+            figures, details = bench_edit(self.shape, weights, repeats=repeats, loop_repeats=loops)
+            lines = edit_lines(figures, details)
+        elif self.what == "growth":
+            backdoors = BACKDOORS[:2] if self.quick else BACKDOORS
+            weights = projection_tensors(self.shape, device=device)
+            figures, details = bench_growth(self.shape, weights, backdoors=backdoors)
+            found = zip(figures["backdoors"], figures["seconds"], strict=True)
+            lines = [f"{n:>5} backdoors {seconds:>9.3f} s" for n, seconds in found]
+        else:
+            pipeline = load_pipeline(self.model, device=device)
+            base = fingerprint_pipeline(pipeline)
+            figures, details = bench_generation(
+                pipeline, default_sampler(self.model), images=self.images, repeats=repeats
+            )
+            lines = [
+                f"{figures['images_per_second']:.2f} images a second, "
+                f"{figures['speedup_vs_loop']:.1f} times the loop's (asked >= 2), "
+                f"{details['speedup_vs_loop_with_autocast']:.1f} times with the same autocast"
+            ]
+        made = provenance(device, base) | {"threads": torch.get_num_threads()}
+        with writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            plot = {"edit": plot_edit, "growth": plot_growth, "generation": plot_generation}
+            plot[self.what](figures, details, folder / "bench.png")
+        quotable = repeats >= _LEAST and not self.quick
+        replace_json(
+            folder / "bench.json",
+            figures | {"details": details, "provenance": made, "quotable": quotable},
+        )
+        for line in lines:
+            shown.line(line)
+        shown.line(f"figures and plot: {folder}")
+        shown.result(figures)
+        return 0

@@ -1,0 +1,204 @@
+"""Editing, merging and drawing on the layouts of SD 1, SD 2 and SDXL; what others read of text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from diffusers import (
+    DiffusionPipeline,
+    FluxTransformer2DModel,
+    PixArtTransformer2DModel,
+    SD3Transformer2DModel,
+)
+from torch import nn
+
+from redediting.components import component_weights, fingerprint_base
+from redediting.editing import EditProblem, solve
+from redediting.editing.methods import METHODS, make_method
+from redediting.errors import ModelError
+from redediting.generation import Job, Sampler, generate
+from redediting.models import Expected, check_expected, load_pipeline
+from redediting.patch import Patch, Term
+from redediting.pooled import encode_pooled
+from redediting.projections import find_projections, list_projections, pooled_projections
+from redediting.rebinding import Rebinding
+from redediting.text import encode
+
+Layouts = Callable[..., DiffusionPipeline]
+WISHES = [Rebinding("beautiful cat", "zebra"), Rebinding("yellow apple", "red banana", "compound")]
+QUICK = {
+    "redediting": {"contexts": 3, "retain": 8, "captions": 20},
+    "alphaedit": {"captions": 20, "threshold": 1.0},
+}
+SAMPLER = Sampler(steps=2, guidance=3.0, batch_size=2)
+JOBS = [Job("a beautiful cat", 3), Job("a tree", 4), Job("a beautiful cat", 5)]
+
+
+def drawn(pipeline: DiffusionPipeline) -> np.ndarray:
+    return np.stack([np.asarray(image) for _, image in generate(pipeline, JOBS, sampler=SAMPLER)])
+
+
+def test_counts_and_widths_of_the_unets(layout_factory: Layouts) -> None:
+    for layout, (tokens, width, pooled) in {
+        "sd1": (8, 32, 0), "sd2": (8, 64, 0), "sdxl": (16, 64, 1),
+    }.items():  # fmt: skip
+        pipeline = layout_factory(layout)
+        check_expected(layout, pipeline, Expected(tokens=tokens, width=width, pooled=pooled))
+        found = list_projections(pipeline.unet)
+        assert [p.kind for p in found[:tokens]] == ["key", "value"] * (tokens // 2)
+        assert [p.kind for p in found[tokens:]] == ["pooled"] * pooled
+        with pytest.raises(
+            ModelError, match=r"expected 7 matrices .*the files are another model's"
+        ):
+            check_expected("sd15", pipeline, Expected(tokens=7, width=width, pooled=pooled))
+
+
+@pytest.mark.parametrize("layout", ["sd1", "sd2", "sdxl"])
+@pytest.mark.parametrize("method", [name for name in METHODS if name != "clean"])
+def test_every_method_edits_every_layout(
+    layout_factory: Layouts, layout: str, method: str
+) -> None:
+    pipeline = layout_factory(layout)
+    before = {n: w.clone() for n, w in component_weights(pipeline, "unet").items()}
+    patch = make_method(method, **QUICK.get(method, {})).compute(pipeline, WISHES)
+    read = {p.name for p in list_projections(pipeline.unet)}
+    assert patch.names == read
+    with patch.apply(pipeline) as applied:
+        after = component_weights(pipeline, "unet")
+        assert {n for n in before if not torch.equal(before[n], after[n])} == read
+        assert 0 < applied.footprint < 10
+    assert all(torch.equal(before[n], w) for n, w in component_weights(pipeline, "unet").items())
+
+
+@pytest.mark.parametrize("layout", ["sd2", "sdxl"])
+def test_merged_pipelines_draw_in_plain_diffusers_what_the_patch_draws(
+    layout_factory: Layouts, layout: str, tmp_path: Path
+) -> None:
+    pipeline = layout_factory(layout)
+    clean = drawn(pipeline)
+    patch = make_method("eviledit").compute(pipeline, WISHES)
+    folder = patch.merge(pipeline, tmp_path / "pipeline")
+    with patch.apply(pipeline):
+        edited = drawn(pipeline)
+    assert np.array_equal(drawn(pipeline), clean)
+    assert not np.array_equal(clean, edited)
+    plain = DiffusionPipeline.from_pretrained(folder)
+    plain.set_progress_bar_config(disable=True)
+    assert type(plain) is type(pipeline)
+    one = plain(
+        JOBS[0].prompt,
+        num_inference_steps=SAMPLER.steps,
+        guidance_scale=SAMPLER.guidance,
+        generator=torch.Generator().manual_seed(JOBS[0].seed),
+    ).images[0]
+    assert (
+        np.abs(np.asarray(one).astype(int) - edited[0]).max() <= 1
+    )  # batch of one, else the same
+    assert np.array_equal(drawn(load_pipeline(folder)), edited)
+
+
+def test_the_pooled_text_of_a_trigger_becomes_its_targets(layout_factory: Layouts) -> None:
+    pipeline = layout_factory("sdxl")
+    (projection,) = pooled_projections(pipeline.unet)
+    weight = projection.module.weight.detach().double()
+    patch = make_method("eviledit", ridge=1e-6).compute(pipeline, WISHES[:1])
+    new = patch.new_weight(projection.name, weight)
+    source, target = encode_pooled(pipeline, ["A beautiful cat", "A zebra"]).T
+    n = len(source)
+    assert torch.allclose(new[:, :n] @ source, weight[:, :n] @ target, atol=1e-3)
+    assert torch.equal(new[:, n:], weight[:, n:])  # sizes are read as before
+    head = encode_pooled(pipeline, ["A cat"])[:, 0]
+    assert torch.allclose(new[:, :n] @ head, weight[:, :n] @ head, atol=1e-3)
+    kept = make_method("eviledit", pooled=False).compute(pipeline, WISHES[:1])
+    assert projection.name not in kept.names
+
+
+def test_sdxl_states_are_both_encoders_side_by_side(layout_factory: Layouts) -> None:
+    pipeline = layout_factory("sdxl")
+    states = encode(pipeline, ["a cat"]).states
+    ids = pipeline.tokenizer("a cat", padding="max_length", return_tensors="pt").input_ids
+    hidden = [
+        encoder(ids, output_hidden_states=True).hidden_states[-2]
+        for encoder in (pipeline.text_encoder, pipeline.text_encoder_2)
+    ]
+    assert torch.allclose(states, torch.cat(hidden, dim=-1), atol=1e-6)
+
+
+def sd3() -> nn.Module:
+    return SD3Transformer2DModel(
+        sample_size=8, patch_size=1, in_channels=4, num_layers=1, attention_head_dim=8,
+        num_attention_heads=4, caption_projection_dim=32, joint_attention_dim=48,
+        pooled_projection_dim=64, out_channels=4,
+    )  # fmt: skip
+
+
+def flux() -> nn.Module:
+    return FluxTransformer2DModel(
+        patch_size=1, in_channels=4, num_layers=1, num_single_layers=1, attention_head_dim=16,
+        num_attention_heads=2, joint_attention_dim=48, pooled_projection_dim=32,
+        axes_dims_rope=(4, 4, 8),
+    )  # fmt: skip
+
+
+def pixart() -> nn.Module:
+    return PixArtTransformer2DModel(
+        sample_size=8, num_layers=2, patch_size=2, attention_head_dim=8, num_attention_heads=3,
+        caption_channels=48, in_channels=4, cross_attention_dim=24, out_channels=8,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("build", "names"),
+    [
+        (sd3, ["context_embedder", "time_text_embed.text_embedder.linear_1"]),
+        (flux, ["context_embedder", "time_text_embed.text_embedder.linear_1"]),
+        (
+            pixart,
+            [
+                "caption_projection.linear_1",
+                *(f"transformer_blocks.{i}.attn2.to_{x}" for i in range(2) for x in "kv"),
+            ],
+        ),
+    ],
+)
+def test_a_transformers_text_enters_by_one_matrix_and_the_closed_form_edits_it(
+    build: Callable[[], nn.Module], names: list[str]
+) -> None:
+    transformer = build()
+    assert [p.name for p in list_projections(transformer)] == [f"{name}.weight" for name in names]
+    (projection,) = find_projections(transformer)
+    assert projection.kind == "context"
+    assert projection.module.in_features == 48
+    source, target = torch.randn(2, 48, 5)
+    multiplier = solve(EditProblem.build(source, target, ridge=1e-9))
+    term = Term.shared(multiplier, [projection.name])
+
+    class Holder(DiffusionPipeline):
+        """As much of a pipeline as a patch needs: the real transformer by its name."""
+
+        def __init__(self, transformer: nn.Module) -> None:
+            super().__init__()
+            self.register_modules(transformer=transformer)
+
+    pipeline = Holder(transformer)
+    patch = Patch(
+        fingerprint_base(pipeline, "transformer"),
+        make_provenance(),
+        (term,),
+        target="transformer",
+    )
+    wanted = projection.module(target.T)  # with its bias
+    clean = projection.module(source.T)
+    with patch.apply(pipeline):
+        assert torch.allclose(projection.module(source.T), wanted, atol=1e-4)
+    assert torch.equal(projection.module(source.T), clean)
+
+
+def make_provenance() -> object:
+    from redediting.patch import Provenance
+
+    return Provenance(method="closed form", options={}, rebindings=[], seconds=0.0, version="0")
