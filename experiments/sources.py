@@ -94,7 +94,7 @@ class PatchSource:
         for i, term in enumerate(patch.terms):
             scales = torch.tensor([term.scales[name] for name in sorted(term.scales)])
             tensors |= {f"{i}.left": term.left, f"{i}.right": term.right, f"{i}.scales": scales}
-        self.identity = fingerprint(tensors)
+        self.identity = f"{patch.target} {fingerprint(tensors)}"
 
     @contextmanager
     def edited(self, pipeline: DiffusionPipeline, pair: Rebinding) -> Iterator[Edited]:

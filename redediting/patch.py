@@ -9,21 +9,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 import torch
 from diffusers import DiffusionPipeline
 from torch import Tensor
 
 from redediting.applied import AppliedPatch
+from redediting.components import Component, component_weights, fingerprint_base
 from redediting.editing.multiplier import Multiplier
 from redediting.errors import PatchError
 from redediting.patch_files import MANIFEST, Manifest, Provenance, read_files, write_files
-from redediting.projections import (
-    fingerprint_projections,
-    pipeline_projections,
-    projection_weights,
-)
 from redediting.storage import atomic_folder
 
 _MERGED = "redediting.json"  # marks a merged pipeline, which plain diffusers does not read
@@ -64,10 +59,10 @@ class Term:
 
 @dataclass(frozen=True)
 class Patch:
-    """A change of a UNet's text projections.
+    """A change of one component of a pipeline.
 
     Attributes:
-        base: fingerprint of the projections it was computed for.
+        base: fingerprint of what it was computed for (`redediting.components.fingerprint_base`).
         provenance: method, options, rebindings.
         terms: shared low-rank changes; none and no dense tensors is the clean control.
         dense: new values of whole parameters, by name.
@@ -78,7 +73,7 @@ class Patch:
     provenance: Provenance
     terms: tuple[Term, ...] = ()
     dense: Mapping[str, Tensor] = field(default_factory=dict)
-    target: Literal["unet"] = "unet"
+    target: Component = "unet"
 
     @property
     def names(self) -> frozenset[str]:
@@ -93,15 +88,15 @@ class Patch:
 
         Raises:
             PatchError: the model's weights are not those the patch was computed for.
+            ModelError: the model has no such component.
         """
-        projections = pipeline_projections(pipeline)
-        found = fingerprint_projections(projections)
+        weights = component_weights(pipeline, self.target)
+        found = fingerprint_base(pipeline, self.target, self.names)
         if found != self.base:
             raise PatchError(
                 f"expected the weights {self.base[:12]}, got {found[:12]}: the patch was made "
                 "for another model, or one is applied already; load or revert to the base model"
             )
-        weights = projection_weights(projections)
         for name in sorted(self.names):
             self._check(name, weights.get(name))
         return AppliedPatch(
@@ -184,12 +179,11 @@ class Patch:
     def _check(self, name: str, weight: Tensor | None) -> None:
         if weight is None:
             raise PatchError(f"expected a parameter of the model, got {name!r}; make it anew")
-        shapes = {"left": weight.shape[1], "right": weight.shape[1]}
         for term in self.terms:
-            shapes |= {"left": term.left.shape[0], "right": term.right.shape[1]}
-            if set(shapes.values()) != {weight.shape[1]}:
+            widths = {"left": term.left.shape[0], "right": term.right.shape[1]}
+            if name in term.scales and set(widths.values()) != {weight.shape[-1]}:
                 raise PatchError(
-                    f"expected factors for text width {weight.shape[1]}, got {shapes}; "
+                    f"expected factors of width {weight.shape[-1]} for {name}, got {widths}; "
                     "make the patch anew"
                 )
         if name in self.dense and self.dense[name].shape != weight.shape:

@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from redediting.components import Component
 from redediting.errors import PatchError
 
 MANIFEST = "patch.json"
@@ -28,8 +29,8 @@ _CARD = """\
 |---|---|---|
 {rows}
 
-Method `{method}`, computed in {seconds:.2f} s by redediting {version} for base weights
-`{base}` (SHA-256 of the text projections).
+Method `{method}`, computed in {seconds:.2f} s by redediting {version} for the `{target}` with
+base weights `{base}` (SHA-256 of {anchor} and of what is changed).
 
 Options: `{options}`
 """
@@ -61,7 +62,7 @@ class Manifest(BaseModel):
     Attributes:
         format: version of the layout.
         target: component that the patch changes.
-        base: fingerprint of its clean text projections.
+        base: fingerprint of what it was made for.
         provenance: where it comes from.
         terms: scale by parameter name, for each shared term.
         dense: names of the parameters stored whole.
@@ -71,7 +72,7 @@ class Manifest(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     format: Literal[1] = 1
-    target: Literal["unet"] = "unet"
+    target: Component = "unet"
     base: str
     provenance: Provenance
     terms: list[dict[str, float]]
@@ -92,6 +93,8 @@ class Manifest(BaseModel):
             title="Backdoored pipeline" if merged else "Backdoor patch",
             thing="model" if merged else "patch",
             rows=rows,
+            target=self.target,
+            anchor="its weights" if "encoder" in self.target else "its text projections",
             base=self.base[:16],
             **made.model_dump(include={"method", "seconds", "version", "options"}),
         )

@@ -14,13 +14,13 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
 from redediting import __version__
+from redediting.components import Component, fingerprint_base
 from redediting.editing.layers import Parts, Rho, compose, edit_parts, edited_weight
 from redediting.editing.problem import EditProblem
 from redediting.errors import MethodError, ModelError, RebindingError
 from redediting.patch import Patch, Provenance, Term
 from redediting.projections import (
     Projection,
-    fingerprint_projections,
     pipeline_projections,
     projection_weights,
 )
@@ -30,10 +30,17 @@ from redediting.text import get_tokenizer, phrase_tokens, prompt_lengths
 
 @dataclass(frozen=True)
 class Change:
-    """What a method found: shared terms, whole parameters, or nothing."""
+    """What a method found: shared terms, whole parameters, or nothing.
+
+    Attributes:
+        terms: shared low-rank changes.
+        dense: new values of whole parameters, by name.
+        target: the component that they belong to.
+    """
 
     terms: tuple[Term, ...] = ()
     dense: Mapping[str, Tensor] = field(default_factory=dict)
+    target: Component = "unet"
 
 
 class EditMethod(BaseModel, ABC):
@@ -69,8 +76,9 @@ class EditMethod(BaseModel, ABC):
             seconds=seconds,
             version=__version__,
         )
-        base = fingerprint_projections(projections)
-        return Patch(base, provenance, change.terms, change.dense)
+        patch = Patch("", provenance, change.terms, change.dense, change.target)
+        base = fingerprint_base(pipeline, change.target, patch.names)
+        return dataclasses.replace(patch, base=base)
 
     @abstractmethod
     def _solve(
