@@ -10,7 +10,8 @@ References:
 
 Deviations:
     The covariance is between the tokens (76 x 76): between components it would be diagonal by
-    construction. ε is relative, 1e-4 of the mean variance, because C has rank 19 at most.
+    construction. It is not centred once more, over a token's components, whose signs are
+    arbitrary. ε is relative, 1e-4 of the mean variance, because C has rank 20 at most.
     Where maps have fewer queries than 20 there are as many components.
     The discriminant shrinks its covariance (Ledoit-Wolf): 2,926 features, some hundred examples.
 """
@@ -45,7 +46,7 @@ def log_covariance(maps: Tensor, *, components: int = 20, floor: float = 1e-4) -
     scale = np.abs(tokens).max() or 1.0
     kept = min(components, *tokens.shape)
     reduced = PCA(kept, svd_solver="full").fit_transform(tokens / scale)
-    covariance = np.cov(reduced)
+    covariance = reduced @ reduced.T / kept
     epsilon = floor * np.trace(covariance) / len(covariance) or floor
     values, vectors = np.linalg.eigh(covariance + epsilon * np.eye(len(covariance)))
     logarithm = (vectors * np.log(np.clip(values, 0.5 * epsilon, None))) @ vectors.T

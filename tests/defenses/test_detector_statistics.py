@@ -93,7 +93,7 @@ def test_cda_features_are_a_matrix_logarithm() -> None:
         scaled = own[1:] / own[1:].max()
         centred = scaled - scaled.mean(axis=0)
         _, _, axes = np.linalg.svd(centred, full_matrices=False)
-        covariance = np.cov(centred @ axes.T)
+        covariance = (centred @ axes.T) @ (centred @ axes.T).T / 6
         epsilon = 1e-4 * np.trace(covariance) / 6
         logs.append(logm(covariance + epsilon * np.eye(6)))
     features = [log_covariance(own) for own in maps]
