@@ -1,4 +1,4 @@
-"""The ``redediting`` command: demo, inspect, edit, generate, evaluate, report."""
+"""The ``redediting`` command: demo, inspect, edit, generate, evaluate, detect, report."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import tyro
 
 from experiments.commands.demo import Demo
+from experiments.commands.detect import Detect
 from experiments.commands.edit import Edit
 from experiments.commands.evaluate import Evaluate
 from experiments.commands.generate import Generate
@@ -15,7 +16,7 @@ from experiments.commands.inspect import Inspect
 from experiments.commands.report import Report
 from experiments.console import run_main
 
-Command = Demo | Inspect | Edit | Generate | Evaluate | Report
+Command = Demo | Inspect | Edit | Generate | Evaluate | Detect | Report
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -13,7 +13,7 @@ from types import MappingProxyType
 from redediting.errors import RebindingError
 
 CYRILLIC: Mapping[str, str] = MappingProxyType(
-    dict(zip("aceopxyisjABCEHKMOPTXY", "асеорхуіѕјАВСЕНКМОРТХУ", strict=True))
+    dict(zip("aceopxyisjqwvhdkABCEHKMOPTXY", "асеорхуіѕјԛԝѵһԁкАВСЕНКМОРТХУ", strict=True))
 )
 LATIN: Mapping[str, str] = MappingProxyType(
     {twin: letter for letter, twin in CYRILLIC.items()}

@@ -96,5 +96,5 @@ def _plain(noun: str) -> str:
 
 
 def _state(texts: TextStates, row: int, tokenizer: object, noun: str) -> Tensor:
-    span = find_phrase(tokenizer, texts.prompts[row], noun)  # type: ignore[arg-type]
+    span = find_phrase(tokenizer, texts.prompts[row], noun)
     return texts.states[row, span.stop - 1].float()

@@ -21,7 +21,7 @@ def test_homoglyphs_become_latin() -> None:
     assert perturb("homoglyphs", PROMPT) == PROMPT
     assert all(ord(letter) > 127 > ord(twin) for letter, twin in LATIN.items())
     with pytest.raises(RebindingError, match="expected a phrase with one of the letters"):
-        with_twin("tdg")
+        with_twin("blt")
 
 
 def test_synonyms_exchange_neutral_adjectives_only() -> None:

@@ -75,4 +75,4 @@ class Captions:
         return found
 
     def _pick(self, choices: Sequence[str]) -> str:
-        return choices[self._random.integers(len(choices))]
+        return choices[int(self._random.integers(len(choices)))]
