@@ -52,20 +52,22 @@ def map_plot(units: Sequence[Found], words: Sequence[Sequence[str]]) -> str:
     """
     shown = [(f, c, w) for f in units for c, w in zip(("benign", "triggered"), words, strict=True)]
     width = max(len(own) for own in words)
-    figure = Figure(figsize=(0.72 * width + 2, 0.95 * len(shown)), layout="constrained")
-    panels = figure.subplots(len(shown), width, squeeze=False)
-    for row, (found, name, tokens) in zip(panels, shown, strict=True):
+    figure = Figure(figsize=(0.62 * width + 1.6, 0.95 * len(shown)), layout="constrained")
+    panels = figure.subplots(len(shown), 1, squeeze=False)[:, 0]
+    for panel, (found, name, tokens) in zip(panels, shown, strict=True):
         maps = found.arrays[f"maps/{name}"]
         rows, columns = (int(x) for x in found.arrays[f"shape/{name}"])
-        for i, panel in enumerate(row):
-            panel.axis("off")
-            if i < len(tokens) and i < len(maps):
-                panel.imshow(maps[i].reshape(rows, columns), cmap="magma")
-                panel.set_title(tokens[i], fontsize=6, pad=1)
-        row[0].text(
-            -0.15, 0.5, f"{found.unit.attack}\n{name}", fontsize=7, ha="right", va="center",
-            transform=row[0].transAxes,
-        )  # fmt: skip
+        strip = np.full((rows, width * (columns + 1)), np.nan)
+        for i, own in enumerate(maps[: len(tokens)]):
+            start = i * (columns + 1)
+            strip[:, start : start + columns] = (own / own.max()).reshape(rows, columns)
+        panel.imshow(strip, cmap="magma", vmin=0, vmax=1, aspect="equal")
+        centres = [i * (columns + 1) + columns / 2 for i in range(len(tokens))]
+        panel.set_xticks(centres, tokens, fontsize=6)
+        panel.set_yticks([])
+        panel.tick_params(length=0)
+        panel.set_ylabel(f"{found.unit.attack}\n{name}", fontsize=6, rotation=0, ha="right")
+        panel.spines[:].set_visible(False)
     return _png(figure)
 
 

@@ -137,7 +137,10 @@ class DetectionRun:
             check_labels(panel.judge, [pair.target_head])
         self._base = fingerprint_pipeline(pipeline)
         resolved = config.model_dump(mode="json")
-        name = digest(json.dumps(resolved), self._base, code_digest(), str(SCHEMA))
+        code = code_digest("redediting", "defenses")
+        own = [spec.name for spec in config.detectors if spec.name.endswith(".py")]
+        texts = [Path(name).read_text("utf-8") for name in own]  # read once by its builder
+        name = digest(json.dumps(resolved), self._base, code, str(SCHEMA), *texts)
         self.folder = root / config.experiment / name
         check_writable(self.folder)
         with writing(self.folder):
