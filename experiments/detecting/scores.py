@@ -1,8 +1,10 @@
 """From features to scores: detectors that learn are fitted here, on nothing that they judge.
 
 One-class detectors learn from the first half of the calibration prompts and take their threshold
-from the second. Supervised ones learn from the same half and from the triggered prompts of *other*
-attacks: those made by the same method are left out, whatever their options.
+from the second. Supervised ones learn from the same half and from the benign and triggered prompts
+of *other* attacks on *other* pairs: an attack's own method is left out, whatever its options, and
+so is the pair, or the discriminant could know the trigger by its words. There is a fit for each
+pair; scores are standardised by the held-out clean prompts, to be comparable between fits.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from defenses.detectors import Array, Detector
+from defenses.detectors import Array, Detector, Scorer
 from experiments.config import CONTROL
 from experiments.detecting.cells import Cell
 from experiments.detecting.config import DetectionConfig
@@ -45,34 +47,59 @@ def score(
         attack: the one judged; the clean model is scored on the same triggers.
 
     Returns:
-        The scores; None for a supervised detector without another attack to learn from.
+        The scores; None for a supervised detector without another attack or pair to learn from.
     """
-    features = [
-        f.arrays[f"{title}/calibration"].astype(np.float64) for f in found if f.unit.wish is None
-    ]
-    clean = np.concatenate(features)
-    if detector.learns == "nothing":
-        fitting, held = clean[:0], clean
-    else:
-        fitting, held = clean[: len(clean) // 2], clean[len(clean) // 2 :]
-    examples = None
+    clean = np.concatenate([_features(f, title, "calibration") for f in found if not f.unit.wish])
+    half = 0 if detector.learns == "nothing" else len(clean) // 2
+    wishes = {f.unit.wish for f in found if f.unit.attack == attack}
+    judged = [f for f in found if f.unit.wish in wishes and f.unit.attack in (attack, CONTROL)]
+    places = sorted({f.unit.position for f in judged})
+    scorers: dict[int, Scorer] = {}
     if detector.learns == "labelled":
-        names = {spec.title: spec.name for spec in config.attacks}
-        others = [
-            f.arrays[f"{title}/triggered"].astype(np.float64)
-            for f in found
-            if f.unit.attack != CONTROL and names[f.unit.attack] != names[attack]
-        ]
-        if not others:
-            return None
-        examples = np.concatenate(others)
-    scorer = detector.learn(fitting, examples)
-    wanted = {f.unit.wish: f.unit for f in found if f.unit.attack == attack}
+        for place in places:
+            examples = _examples(config, title, found, attack, place)
+            if examples is None:
+                return None
+            scorer = detector.learn(np.concatenate([clean[:half], examples[0]]), examples[1])
+            scorers[place] = _standardised(scorer, clean[half:])
+    else:
+        scorers = dict.fromkeys(places, detector.learn(clean[:half]))
     cells: dict[tuple[str, int, Cell], Array] = {}
-    for f in found:
-        if f.unit.wish not in wanted or f.unit.attack not in (attack, CONTROL):
-            continue
+    cell: Cell
+    for f in judged:
         for cell in ("benign", "triggered"):
-            own = f.arrays[f"{title}/{cell}"].astype(np.float64)
-            cells[(f.unit.attack, f.unit.position, cell)] = scorer(own)
-    return Scores(scorer(held), cells)
+            own = scorers[f.unit.position](_features(f, title, cell))
+            cells[f.unit.attack, f.unit.position, cell] = own
+    fits = list({id(scorer): scorer for scorer in scorers.values()}.values())
+    return Scores(np.concatenate([scorer(clean[half:]) for scorer in fits]), cells)
+
+
+def _examples(
+    config: DetectionConfig, title: str, found: Sequence[Found], attack: str, place: int
+) -> tuple[Array, Array] | None:
+    """Benign and triggered features of attacks by other methods on other pairs."""
+    names = {spec.title: spec.name for spec in config.attacks}
+    others = [
+        f
+        for f in found
+        if f.unit.attack != CONTROL
+        and names[f.unit.attack] != names[attack]
+        and f.unit.position != place
+    ]
+    if not others:
+        return None
+    benign, triggered = (
+        np.concatenate([_features(f, title, cell) for f in others])
+        for cell in ("benign", "triggered")
+    )
+    return benign, triggered
+
+
+def _features(found: Found, title: str, cell: str) -> Array:
+    return found.arrays[f"{title}/{cell}"].astype(np.float64)
+
+
+def _standardised(scorer: Scorer, clean: Array) -> Scorer:
+    known = scorer(clean)
+    middle, spread = float(known.mean()), float(known.std()) or 1.0
+    return lambda features: (scorer(features) - middle) / spread
