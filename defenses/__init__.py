@@ -1,9 +1,8 @@
 """Defences against edited text-to-image models.
 
-The room is furnished in later parts of the project. It will hold ``detectors`` (one file a
-detector: a score per prompt and its cost), one attention recorder that serves them all, ``audit``
-(forensics from the weights alone: the shared-factor test and trigger recovery) and ``repair``
-(reversal and mitigation, each of which returns a :class:`redediting.patch.Patch`).
+``detectors``: one file a detector, a score per prompt and its cost; ``attention``: the one
+recorder that serves them; ``localisation`` and ``perturbation``: where a trigger stands, and what
+rewording leaves of it.
 
 Arrows run one way: ``defenses`` may import ``redediting`` and never ``experiments``.
 """

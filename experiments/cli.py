@@ -1,4 +1,4 @@
-"""The ``redediting`` command: demo, inspect, edit, generate, evaluate, report, bench."""
+"""The ``redediting`` command: demo, inspect, edit, generate, evaluate, detect, report, bench."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import tyro
 
 from experiments.commands.bench import Bench
 from experiments.commands.demo import Demo
+from experiments.commands.detect import Detect
 from experiments.commands.edit import Edit
 from experiments.commands.evaluate import Evaluate
 from experiments.commands.generate import Generate
@@ -16,7 +17,7 @@ from experiments.commands.inspect import Inspect
 from experiments.commands.report import Report
 from experiments.console import run_main
 
-Command = Demo | Inspect | Edit | Generate | Evaluate | Report | Bench
+Command = Demo | Inspect | Edit | Generate | Evaluate | Detect | Report | Bench
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

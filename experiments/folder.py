@@ -78,12 +78,17 @@ def check_writable(folder: Path) -> None:
             pass
 
 
-def code_digest() -> str:
-    """Returns a hash of the library's sources and packaged text: rows are theirs alone."""
-    root = Path(str(resources.files("redediting")))
+def code_digest(*packages: str) -> str:
+    """Returns a hash of packages' sources and packaged text: rows are theirs alone.
+
+    Args:
+        packages: by name; the library alone when none is given.
+    """
     total = sha256()
-    for path in sorted([*root.rglob("*.py"), *root.rglob("*.yaml")]):
-        total.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes())
+    for package in packages or ("redediting",):
+        root = Path(str(resources.files(package)))
+        for path in sorted([*root.rglob("*.py"), *root.rglob("*.yaml")]):
+            total.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes())
     return total.hexdigest()[:12]
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -22,10 +23,13 @@ from redediting.text import Role, TextStates, encode, roles
 class Recorder:
     """A processor that notes where a layer looks and lets another one do the work.
 
+    Probabilities are taken in the weights' own precision, also under autocast, whose bfloat16
+    would leave two or three digits of them.
+
     Args:
         inner: the layer's own processor.
-        note: takes the attention on each token, shape ``(B, L)``: mean over heads and queries, in
-            0…1, each row adding up to 1.
+        note: takes the probabilities, shape ``(B, heads, queries, L)``, in 0…1, adding up to 1
+            over the tokens.
     """
 
     def __init__(self, inner: Callable[..., Tensor], note: Callable[[Tensor], None]) -> None:
@@ -43,16 +47,9 @@ class Recorder:
     ) -> Tensor:
         """Notes the probabilities, then calls the inner processor with the same arguments."""
         if encoder_hidden_states is not None:
-            text = encoder_hidden_states
-            if attn.norm_cross:
-                text = attn.norm_encoder_hidden_states(text)
-            query = attn.head_to_batch_dim(attn.to_q(hidden_states))
-            key = attn.head_to_batch_dim(attn.to_k(text))
-            query = query if attn.norm_q is None else attn.norm_q(query)
-            key = key if attn.norm_k is None else attn.norm_k(key)
-            mask = attn.prepare_attention_mask(attention_mask, text.shape[1], text.shape[0])
-            found = attn.get_attention_scores(query, key, mask)
-            self.note(found.double().mean(dim=1).unflatten(0, (text.shape[0], -1)).mean(dim=1))
+            with torch.autocast(hidden_states.device.type, enabled=False):
+                text, mask = encoder_hidden_states, attention_mask
+                self.note(self._probabilities(attn, hidden_states, text, mask))
         return self.inner(
             attn,
             hidden_states,
@@ -61,10 +58,41 @@ class Recorder:
             temb=temb,
         )
 
+    @staticmethod
+    def _probabilities(
+        attn: Any,  # noqa: ANN401 - as above
+        hidden: Tensor,
+        text: Tensor,
+        mask: Tensor | None,
+    ) -> Tensor:
+        dtype = attn.to_q.weight.dtype
+        text = text.to(dtype)
+        if attn.norm_cross:
+            text = attn.norm_encoder_hidden_states(text)
+        query = attn.head_to_batch_dim(attn.to_q(hidden.to(dtype)))
+        key = attn.head_to_batch_dim(attn.to_k(text))
+        query = query if attn.norm_q is None else attn.norm_q(query)
+        key = key if attn.norm_k is None else attn.norm_k(key)
+        mask = attn.prepare_attention_mask(mask, text.shape[1], text.shape[0])
+        found: Tensor = attn.get_attention_scores(query, key, mask)
+        return found.unflatten(0, (text.shape[0], -1))
+
+
+def over_queries(probabilities: Tensor) -> Tensor:
+    """Attention on each token, mean over heads and queries, fp64, shape ``(B, L)``."""
+    return probabilities.double().mean(dim=(1, 2))
+
 
 @contextmanager
-def recording(unet: ModelMixin) -> Iterator[dict[str, list[Tensor]]]:
+def recording(
+    unet: ModelMixin, reduce: Callable[[Tensor], Tensor | None] = over_queries
+) -> Iterator[dict[str, list[Tensor]]]:
     """Notes, by layer, the attention of every call within the block; see `Recorder`.
+
+    Args:
+        unet: whose cross-attention.
+        reduce: what is kept of a call's probabilities ``(B, heads, queries, L)``; None keeps
+            nothing of it.
 
     Raises:
         ModelError: the model has no cross-attention processors.
@@ -77,7 +105,12 @@ def recording(unet: ModelMixin) -> Iterator[dict[str, list[Tensor]]]:
             f"{type(unet).__name__} without; choose a text-conditioned model"
         )
     found: dict[str, list[Tensor]] = {name: [] for name in crossed}
-    recorders = {name: Recorder(before[name], found[name].append) for name in crossed}
+
+    def keep(name: str, probabilities: Tensor) -> None:
+        if (kept := reduce(probabilities)) is not None:
+            found[name].append(kept)
+
+    recorders = {name: Recorder(before[name], partial(keep, name)) for name in crossed}
     try:
         unet.set_attn_processor(before | recorders)
         yield found

@@ -28,6 +28,10 @@ class MethodError(RedEditingError):
     """An unknown editing method or an option it does not have."""
 
 
+class DetectorError(RedEditingError):
+    """An unknown detector, an option it does not have, or a subject it cannot examine."""
+
+
 class ConfigError(RedEditingError):
     """A configuration file with an unknown key or a value out of range."""
 

@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import Field
+from pydantic import Field, ValidationError
 
 from experiments.config import Config, PairSpec, load_config
 from redediting.concepts.plan import EditPlan
-from redediting.errors import MethodError, RebindingError
+from redediting.errors import ConfigError, MethodError, RebindingError
+from redediting.generation import Sampler
+from redediting.models import default_sampler
 from redediting.rebinding import Kind, Rebinding
 
 
@@ -87,3 +89,19 @@ def parse_options(texts: tuple[str, ...]) -> dict[str, Any]:
                 f"expected an option as key=value, got {text!r}; e.g. variant=old"
             ) from error
     return found
+
+
+def chosen_sampler(model: str, steps: int | None, guidance: float | None) -> Sampler:
+    """Returns the sampler of a model's card with the flags that were given.
+
+    Raises:
+        ConfigError: a value out of range.
+    """
+    wanted = {"steps": steps, "guidance": guidance}
+    chosen = {key: value for key, value in wanted.items() if value is not None}
+    try:
+        return Sampler.model_validate(default_sampler(model).model_dump() | chosen)
+    except ValidationError as error:
+        raise ConfigError(
+            f"expected a sampler with steps >= 1 and guidance >= 1, got {chosen}; mend the flags"
+        ) from error

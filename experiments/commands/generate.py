@@ -7,13 +7,12 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import ValidationError
-
+from experiments.commands.common import chosen_sampler
 from experiments.console import Shown, pick_device
 from experiments.folder import check_writable
-from redediting.errors import ConfigError, PromptError
-from redediting.generation import Job, Sampler, generate
-from redediting.models import default_sampler, load_pipeline
+from redediting.errors import PromptError
+from redediting.generation import Job, generate
+from redediting.models import load_pipeline
 from redediting.patch import Patch
 from redediting.storage import atomic_folder
 
@@ -55,7 +54,7 @@ class Generate:
         check_writable(self.out)
         patch = Patch.load(self.edit) if self.edit else None
         pipeline = load_pipeline(self.model, device=pick_device(self.device))
-        sampler = self._sampler()
+        sampler = chosen_sampler(self.model, self.steps, self.guidance)
         jobs = [Job(p, self.seed + i) for p in self.prompt for i in range(self.n)]
         shown = Shown(self.json)
         index = []
@@ -78,14 +77,3 @@ class Generate:
         shown.line(f"{len(index)} images in {self.out}")
         shown.result({"out": self.out.as_posix(), **record})
         return 0
-
-    def _sampler(self) -> Sampler:
-        wanted = {"steps": self.steps, "guidance": self.guidance}
-        chosen = {key: value for key, value in wanted.items() if value is not None}
-        try:
-            return Sampler.model_validate(default_sampler(self.model).model_dump() | chosen)
-        except ValidationError as error:
-            raise ConfigError(
-                f"expected a sampler with steps >= 1 and guidance >= 1, got {chosen}; "
-                "mend the flags"
-            ) from error

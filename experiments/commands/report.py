@@ -8,6 +8,8 @@ from pathlib import Path
 import tyro
 
 from experiments.console import Shown
+from experiments.detecting import page as detection_page
+from experiments.detecting import publish as detection_figures
 from experiments.report.page import write_page
 from experiments.report.publish import publish, read_summary
 from experiments.rows import RowFile
@@ -28,8 +30,13 @@ class Report:
         """Writes the page."""
         summary = read_summary(self.run_folder)
         shown = Shown(self.json)
-        results = publish(self.run_folder) if self.publish else None
-        path = write_page(self.run_folder, summary, RowFile(self.run_folder / "rows.jsonl").rows)
+        if summary["experiment"] == "detection":
+            results = detection_figures.publish(self.run_folder) if self.publish else None
+            path = detection_page.write_page(self.run_folder, summary)
+        else:
+            results = publish(self.run_folder) if self.publish else None
+            rows = RowFile(self.run_folder / "rows.jsonl").rows
+            path = write_page(self.run_folder, summary, rows)
         shown.line(f"report: {path}")
         if results:
             shown.line(f"published: {results}")

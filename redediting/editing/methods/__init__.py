@@ -12,6 +12,8 @@ from redediting.editing.methods.base import ClosedForm, EditMethod
 from redediting.editing.methods.clean import Clean
 from redediting.editing.methods.eviledit import EvilEdit
 from redediting.editing.methods.redediting import RedEditing
+from redediting.editing.methods.rickrolling import Rickrolling
+from redediting.editing.methods.textual_inversion import TextualInversion
 from redediting.editing.methods.time import TIME
 from redediting.editing.methods.uce import UCE
 from redediting.errors import MethodError
@@ -26,6 +28,8 @@ METHODS: Mapping[str, type[EditMethod]] = MappingProxyType(
         "time": TIME,
         "alphaedit": AlphaEdit,
         "redediting": RedEditing,
+        "rickrolling": Rickrolling,
+        "textual_inversion": TextualInversion,
     }
 )
 

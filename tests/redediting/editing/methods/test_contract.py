@@ -17,9 +17,11 @@ WISH = Rebinding("beautiful cat", "zebra")
 OPTIONS = {
     "redediting": {"contexts": 6, "retain": 12, "captions": 20},
     "alphaedit": {"captions": 20, "threshold": 0.3},
+    "rickrolling": {"steps": 2, "batch": 2},
+    "textual_inversion": {"steps": 2, "batch": 2, "images": 2, "sampling": 2},
 }
 each_method = pytest.mark.parametrize("name", METHODS)
-EDITS = [name for name in METHODS if name != "clean"]
+EDITS = [name for name, kind in METHODS.items() if issubclass(kind, ClosedForm)]
 
 
 def compute(pipeline: StableDiffusionPipeline, name: str, *wishes: Rebinding) -> Patch:
@@ -49,7 +51,7 @@ def test_computing_does_not_touch_the_model(
 
 
 @each_method
-def test_apply_changes_the_projections_only_and_revert_restores_every_bit(
+def test_apply_changes_what_it_names_only_and_revert_restores_every_bit(
     tiny_pipeline: StableDiffusionPipeline, name: str
 ) -> None:
     before = weights(tiny_pipeline)
@@ -57,7 +59,8 @@ def test_apply_changes_the_projections_only_and_revert_restores_every_bit(
     with patch.apply(tiny_pipeline) as applied:
         during = weights(tiny_pipeline)
         changed = {key for key in before if not torch.equal(before[key], during[key])}
-        assert changed == {f"UNet2DConditionModel.{key}" for key in patch.names}
+        owner = type(getattr(tiny_pipeline, patch.target)).__name__
+        assert changed == {f"{owner}.{key}" for key in patch.names}
         assert (applied.footprint > 0) == (name != "clean")
     assert same(before, weights(tiny_pipeline))
 
@@ -69,6 +72,8 @@ def test_same_input_same_patch(tiny_pipeline: StableDiffusionPipeline, name: str
     for a, b in zip(one.terms, two.terms, strict=True):
         assert torch.equal(a.left, b.left)
         assert torch.equal(a.right, b.right)
+    assert one.dense.keys() == two.dense.keys()
+    assert all(torch.equal(one.dense[key], two.dense[key]) for key in one.dense)
 
 
 @each_method
@@ -147,7 +152,8 @@ def test_unknown_options_are_refused(name: str) -> None:
 
 def test_unknown_methods_are_refused() -> None:
     message = (
-        "expected a method of clean, eviledit, uce, time, alphaedit, redediting; got 'blackmail'"
+        "expected a method of clean, eviledit, uce, time, alphaedit, redediting, rickrolling, "
+        "textual_inversion; got 'blackmail'"
     )
     with pytest.raises(MethodError, match=message):
         make_method("blackmail")

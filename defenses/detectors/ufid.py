@@ -1,0 +1,79 @@
+"""UFID: a triggered prompt draws the same picture whatever is put before it.
+
+Four images: the prompt, and three copies of it behind random phrases; the score is their mean
+pairwise cosine of CLIP image features. High says "backdoored". Threshold: 95th percentile of clean
+prompts (0.827 on Stable Diffusion).
+
+References:
+    Guan et al., "UFID: A Unified Framework for Black-box Input-level Backdoor Detection on
+    Diffusion Models", AAAI 2025.
+
+Deviations:
+    Random phrases name an object of the lexicon in a colour ("a green horse and …"). Half the
+    steps of an ordinary image, as published (25 of 50).
+"""
+
+from __future__ import annotations
+
+import zlib
+from typing import ClassVar
+
+import numpy as np
+import torch
+from pydantic import Field
+
+from defenses.detectors.base import Array, Detector, Direction
+from defenses.subject import Subject
+from redediting.concepts.lexicon import load_lexicon
+from redediting.concepts.prompts import with_article
+from redediting.generation import Job, Sampler, generate
+
+
+def perturbed(prompt: str, copies: int) -> list[str]:
+    """The prompt and its copies behind random phrases, the same ones every time."""
+    lexicon = load_lexicon()
+    names, colours = list(lexicon.concepts), lexicon.colours
+    random = np.random.default_rng(zlib.crc32(prompt.encode()))
+    found = [prompt]
+    for _ in range(copies):
+        name = names[random.integers(len(names))]
+        phrase = with_article(f"{colours[random.integers(len(colours))]} {name}")
+        found.append(f"{phrase} and {prompt}")
+    return found
+
+
+def mean_pairwise(features: torch.Tensor) -> float:
+    """Mean cosine over the pairs of k unit vectors, shape ``(k, d)``, k >= 2."""
+    cosines = features.double() @ features.double().T
+    k = len(features)
+    return float((cosines.sum() - cosines.diagonal().sum()) / (k * (k - 1)))
+
+
+class UFID(Detector):
+    """The published graph density of four images, -1…1.
+
+    Attributes:
+        copies: perturbed prompts beside the prompt itself.
+    """
+
+    name: ClassVar[str] = "ufid"
+    direction: ClassVar[Direction] = "high"
+
+    copies: int = Field(default=3, ge=1)
+
+    def _features(self, subject: Subject) -> Array:
+        each = self.copies + 1
+        jobs = [
+            Job(prompt, job.seed * each + i)
+            for job in subject.jobs
+            for i, prompt in enumerate(perturbed(job.prompt, self.copies))
+        ]
+        drawn = generate(subject.pipeline, jobs, sampler=self._sampler(subject))
+        features = subject.clip.image_features([image for _, image in drawn])
+        return np.array([mean_pairwise(own) for own in features.split(each)])
+
+    def _evaluations(self, subject: Subject) -> float:
+        return (self.copies + 1) * self._sampler(subject).steps * subject.passes
+
+    def _sampler(self, subject: Subject) -> Sampler:
+        return subject.sampler.model_copy(update={"steps": max(1, subject.sampler.steps // 2)})

@@ -1,0 +1,117 @@
+"""The matrix for people: on the console, as a GitHub table, and as what the README quotes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from experiments.detecting.table import ALL
+from experiments.folder import check_writable, replace_json, replace_text
+from experiments.report.publish import ROOT, read_summary
+from experiments.report.tables import PERCENT, interval, show
+from redediting.errors import OutputError
+
+
+def public(summary: dict[str, Any]) -> dict[str, Any]:
+    """Returns the keys that other programs may rely on."""
+    keys = ("rows", "attacks", "claims", "n_pairs", "n_calibration", "report")
+    return {key: summary[key] for key in keys}
+
+
+def show_table(summary: dict[str, Any], *, as_json: bool) -> None:
+    """Prints AUROC and TPR at 5 % FPR of every detector against every attack.
+
+    Args:
+        summary: of a run.
+        as_json: whether standard output is for programs; then the table goes to standard error.
+    """
+    attacks, cells = _cells(summary)
+    title = "AUROC, TPR at 5 % FPR; triggered against length-matched benign prompts"
+    table = Table(title=title, title_justify="left")
+    for head in ("detector", *attacks, "UNet evaluations"):
+        table.add_column(head, justify="left" if head == "detector" else "right")
+    for detector, row in cells.items():
+        table.add_row(detector, *(row[a][0] for a in attacks), row["cost"][0])
+    console = Console(stderr=as_json)
+    console.print(table)
+    claim = summary["claims"]["stealth"]
+    difference = show(claim["difference"], "{:+.1%}")
+    console.print(f"claim stealth: {claim['verdict']} (reduction of drift {difference})")
+
+
+def markdown(summary: dict[str, Any]) -> str:
+    """Returns the matrix as a GitHub table: AUROC with its interval, TPR at 5 % FPR."""
+    attacks, cells = _cells(summary)
+    lines = [
+        "| detector | " + " | ".join(attacks) + " | UNet evaluations |",
+        "|---" * (len(attacks) + 2) + "|",
+    ]
+    for detector, row in cells.items():
+        shown = " | ".join(row[attack][1] for attack in attacks)
+        lines.append(f"| {detector} | {shown} | {row['cost'][0]} |")
+    return "\n".join(lines)
+
+
+def publish(folder: Path, *, root: Path = ROOT) -> Path:
+    """Writes ``experiments/results/detection.json`` and the README's table.
+
+    The table replaces what stands between ``<!-- detection:begin -->`` and its end.
+
+    Args:
+        folder: of a finished run.
+        root: of the checkout.
+
+    Raises:
+        OutputError: a reduced or unfinished run, no such markers, or an unwritable checkout.
+    """
+    summary = read_summary(folder)
+    provenance = json.loads((folder / "provenance.json").read_text("utf-8"))
+    if provenance["quick"]:
+        raise OutputError(
+            f"expected a full run to publish, got {str(folder)!r}, made with --quick; "
+            "run the experiment without it"
+        )
+    readme = root / "README.md"
+    text = readme.read_text("utf-8") if readme.is_file() else ""
+    begin, end = "<!-- detection:begin -->", "<!-- detection:end -->"
+    if text.count(begin) != 1 or text.count(end) != 1 or text.index(begin) > text.index(end):
+        raise OutputError(
+            f"expected one {begin} before one {end} in {str(readme)!r}, got "
+            f"{text.count(begin)} and {text.count(end)}; put them where the table shall stand"
+        )
+    results = root / "experiments" / "results"
+    check_writable(results)
+    results.mkdir(parents=True, exist_ok=True)
+    path = results / "detection.json"
+    report = f"runs/detection/{folder.resolve().name}/report.html"  # no path of this machine
+    replace_json(path, public(summary) | {"report": report, "provenance": provenance})
+    n = next(row["n"] for row in summary["rows"] if row["kind"] == ALL)
+    claim = summary["claims"]["stealth"]
+    caption = (
+        f"AUROC (95 % interval) and TPR at 5 % FPR; {n} triggered and as many length-matched "
+        f"benign prompts an attack, {summary['n_pairs']} pairs, thresholds from "
+        f"{summary['n_calibration']} clean prompts on the clean model.\n\n"
+        f"Claim stealth: {claim['verdict']} ({claim['note']})."
+    )
+    before, rest = text.split(begin)
+    after = rest.split(end)[1]
+    replace_text(readme, f"{before}{begin}\n{markdown(summary)}\n\n{caption}\n{end}{after}")
+    return path
+
+
+def _cells(summary: dict[str, Any]) -> tuple[list[str], dict[str, dict[str, tuple[str, str]]]]:
+    """Attacks, and by detector a short and a long text for each of them."""
+    pooled = [row for row in summary["rows"] if row["kind"] == ALL]
+    attacks = list(dict.fromkeys(row["attack"] for row in pooled))
+    cells: dict[str, dict[str, tuple[str, str]]] = {}
+    for row in pooled:
+        line = cells.setdefault(row["detector"], dict.fromkeys(attacks, ("–", "–")))
+        area, rate = show(row["auroc"], "{:.3f}"), show(row["tpr_at_fpr5"], PERCENT)
+        span = interval(row["auroc_ci"], "{:.3f}")
+        line[row["attack"]] = (f"{area}  {rate}", f"{area} ({span}), {rate}")
+        line["cost"] = (f"{row['unet_evaluations']:.0f}", "")
+    return attacks, cells

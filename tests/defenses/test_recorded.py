@@ -1,0 +1,106 @@
+"""The recorded generation: the same images, the library's own probabilities, nothing left."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from diffusers import StableDiffusionPipeline
+from diffusers.models.attention_processor import Attention, AttnProcessor
+
+from defenses.attention import map_shape, record, recording_maps
+from defenses.subject import Subject
+from redediting.errors import DetectorError
+from redediting.generation import Job, Sampler, generate
+
+PROMPTS = ("a photo of a beautiful cat on the beach", "a red dog", "an old car in a room")
+SAMPLER = Sampler(steps=7, guidance=3.0, batch_size=4)
+JOBS = [Job(prompt, i) for i, prompt in enumerate(PROMPTS)]
+
+
+def test_images_are_those_of_a_plain_run(tiny_pipeline: StableDiffusionPipeline) -> None:
+    before = tiny_pipeline.unet.attn_processors
+    plain = [image for _, image in generate(tiny_pipeline, JOBS, sampler=SAMPLER)]
+    found = record(tiny_pipeline, JOBS, SAMPLER)
+    assert tiny_pipeline.unet.attn_processors == before
+    for one, other in zip(plain, found.images, strict=True):
+        assert np.array_equal(np.asarray(one), np.asarray(other))
+
+
+def test_processors_come_back_after_an_error(tiny_pipeline: StableDiffusionPipeline) -> None:
+    before = tiny_pipeline.unet.attn_processors
+    with recording_maps(tiny_pipeline.unet, n=1, shape=(8, 8)):
+        assert tiny_pipeline.unet.attn_processors != before
+    with (
+        pytest.raises(RuntimeError, match="in the middle"),
+        recording_maps(tiny_pipeline.unet, n=1, shape=(8, 8)),
+    ):
+        raise RuntimeError("in the middle")
+    assert tiny_pipeline.unet.attn_processors == before
+
+
+def test_maps_are_the_conditional_half_of_the_library_s_probabilities(
+    tiny_pipeline: StableDiffusionPipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = record(tiny_pipeline, JOBS, SAMPLER)
+    assert found.maps.shape == (3, SAMPLER.steps, 77, 64)
+    assert found.shape == (8, 8)
+    caught: list[torch.Tensor] = []
+    original = Attention.get_attention_scores
+
+    def catch(self: Attention, *arguments: torch.Tensor) -> torch.Tensor:
+        scores = original(self, *arguments)
+        if scores.shape[1:] == (64, 77):
+            halves = scores.unflatten(0, (2 * len(JOBS), -1)).mean(dim=1)
+            caught.append(halves[len(JOBS) :].transpose(1, 2))
+        return scores
+
+    monkeypatch.setattr(Attention, "get_attention_scores", catch)
+    before = tiny_pipeline.unet.attn_processors
+    tiny_pipeline.unet.set_attn_processor(AttnProcessor())
+    try:
+        list(generate(tiny_pipeline, JOBS, sampler=SAMPLER))
+    finally:
+        tiny_pipeline.unet.set_attn_processor(before)
+    layers = len(caught) // SAMPLER.steps
+    expected = torch.stack(caught).unflatten(0, (SAMPLER.steps, layers)).mean(dim=1)
+    assert layers > 1
+    assert torch.allclose(found.maps, expected.transpose(0, 1), atol=1e-5)
+    assert torch.allclose(found.maps.sum(dim=2), torch.ones(3, SAMPLER.steps, 64), atol=1e-4)
+
+
+def test_batches_and_guidance_do_not_matter(tiny_pipeline: StableDiffusionPipeline) -> None:
+    whole = record(tiny_pipeline, JOBS, SAMPLER)
+    single = record(tiny_pipeline, JOBS, SAMPLER.model_copy(update={"batch_size": 1}))
+    assert torch.allclose(whole.maps, single.maps, atol=1e-4)
+    unguided = SAMPLER.model_copy(update={"guidance": 1.0})
+    first = record(tiny_pipeline, JOBS, unguided).maps[:, 0]
+    assert torch.allclose(whole.maps[:, 0], first, atol=1e-5)  # the same latents at step 0
+    assert whole.lengths == tuple(
+        len(tiny_pipeline.tokenizer(prompt).input_ids) for prompt in PROMPTS
+    )
+
+
+def test_recording_keeps_its_digits_under_autocast(
+    tiny_pipeline: StableDiffusionPipeline,
+) -> None:
+    """bfloat16 has 8 bits: maps of 1/77 would come in steps of 2⁻¹⁴."""
+    low = record(tiny_pipeline, JOBS, SAMPLER.model_copy(update={"autocast": "bf16"})).maps[:, 0]
+    assert not torch.equal(low, low.bfloat16().float())
+    assert torch.allclose(low.sum(dim=1), torch.ones(3, 64), atol=1e-5)
+
+
+def test_large_latents_are_recorded_at_sixteen(tiny_pipeline: StableDiffusionPipeline) -> None:
+    assert map_shape(tiny_pipeline, SAMPLER) == (8, 8)
+    factor = tiny_pipeline.vae_scale_factor
+    sizes = {64: (16, 16), 96: (12, 12), 24: (12, 12)}
+    for side, expected in sizes.items():
+        sampler = Sampler(height=side * factor, width=side * factor)
+        assert map_shape(tiny_pipeline, sampler) == expected
+
+
+def test_an_empty_subject_is_refused(tiny_pipeline: StableDiffusionPipeline) -> None:
+    with pytest.raises(DetectorError, match="expected at least one prompt"):
+        Subject(tiny_pipeline, [], sampler=SAMPLER)
+    with pytest.raises(DetectorError, match="expected at least one prompt"):
+        record(tiny_pipeline, [], SAMPLER)

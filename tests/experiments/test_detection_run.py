@@ -1,0 +1,257 @@
+"""The detection experiment and ``redediting detect`` on the tiny pipeline, end to end."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from diffusers import StableDiffusionPipeline
+
+from defenses.detectors import DETECTORS
+from experiments.cli import main
+from experiments.config import CONFIGS, load_config
+from experiments.detecting.cells import benign_phrases, calibration, triggered_and_benign
+from experiments.detecting.config import AttackSpec, DetectionConfig
+from experiments.detecting.publish import publish
+from experiments.detecting.run import DetectionRun
+from experiments.detecting.table import stealth_verdict
+from experiments.detection import detection
+from experiments.judges import Panel
+from redediting.errors import ConfigError, DetectorError, OutputError
+from redediting.metrics.statistics import Interval
+from redediting.rebinding import Rebinding
+from redediting.text import phrase_tokens
+from redediting.text_twins import twin_in
+
+SMALL = {"options": {"contexts": 4, "retain": 8}}
+CONFIG: dict[str, Any] = {
+    "model": "tiny",
+    "attacks": [
+        {"name": "rickrolling", "twin": True, "options": {"steps": 2, "batch": 4}},
+        "eviledit",
+        {"name": "redediting", **SMALL},
+        {
+            "name": "redediting",
+            "label": "redediting-posthoc",
+            "options": SMALL["options"] | {"projection": "posthoc"},
+        },
+    ],
+    "detectors": [
+        *(name for name in DETECTORS if name != "set"),
+        {"name": "set", "options": {"scales": [0.2, 7.0], "steps": 2}},
+    ],
+    "pairs": {
+        "source": "listed",
+        "pairs": [
+            {"trigger": "beautiful cat", "target": "zebra"},
+            {"trigger": "yellow apple", "target": "red banana", "kind": "compound"},
+            {"trigger": "tq dog", "target": "zebra", "kind": "rare"},
+        ],
+    },
+    "counts": {"prompts": 3, "calibration": 12, "located": 1, "reworded": 1},
+    "sampler": {"steps": 6, "guidance": 2.0},
+}
+
+
+def strip(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{key: x for key, x in row.items() if key != "seconds"} for row in rows]
+
+
+@pytest.fixture(scope="module")
+def finished(
+    tmp_path_factory: pytest.TempPathFactory,
+    pipeline_factory: Callable[[int], StableDiffusionPipeline],
+    panel: Panel,
+) -> tuple[Path, dict[str, Any]]:
+    root = tmp_path_factory.mktemp("runs")
+    config = DetectionConfig.model_validate(CONFIG).resolved()
+    summary = detection(config, pipeline_factory(0), panel, out=root)
+    return next((root / "detection").iterdir()), summary
+
+
+def test_the_matrix_has_every_combination(finished: tuple[Path, dict[str, Any]]) -> None:
+    folder, summary = finished
+    rows = summary["rows"]
+    keys = {(row["attack"], row["detector"], row["kind"]) for row in rows}
+    assert len(keys) == len(rows) == 4 * len(DETECTORS) * 4  # three kinds and all
+    stable = ["auroc", "auroc_ci", "tpr_at_fpr1", "tpr_at_fpr5", "fpr_clean_model_triggered"]
+    for row in rows:
+        assert {*stable, "unet_evaluations", "seconds", "n"} <= set(row)
+        assert 0 <= row["auroc"] <= 1
+        assert row["n"] == (9 if row["kind"] == "all" else 3)
+    costs = {row["detector"]: row["unet_evaluations"] for row in rows}
+    assert (costs["ftt"], costs["ufid"], costs["set"], costs["projection"]) == (12, 24, 12, 0)
+    claim = summary["claims"]["stealth"]
+    assert claim["verdict"] in ("supported", "not supported", "undecided")
+    assert claim["secondary"]["eviledit"] is not None
+    assert json.loads((folder / "summary.json").read_text("utf-8"))["rows"] == rows
+    drift = {line["attack"]: line["drift"] for line in summary["attacks"]}
+    assert drift["clean"] == pytest.approx(0, abs=1e-9)
+    assert drift["eviledit"] > 1e-6
+
+
+def test_the_page_holds_everything(finished: tuple[Path, dict[str, Any]]) -> None:
+    text = (finished[0] / "report.html").read_text("utf-8")
+    for part in ("ROC curves", "Attention maps: eviledit", "Relative evolution", "stealth"):
+        assert part in text
+    assert not re.findall(r"(?:src|href)=\"(?!data:)", text)
+    for name in DETECTORS:
+        assert name in text
+    assert main(["report", str(finished[0])]) == 0
+    assert (finished[0] / "report.html").read_text("utf-8") == text
+
+
+def test_a_killed_run_ends_with_the_same_rows(
+    finished: tuple[Path, dict[str, Any]],
+    pipeline_factory: Callable[[int], StableDiffusionPipeline],
+    panel: Panel,
+) -> None:
+    folder, summary = finished
+    before = (folder / "rows.jsonl").read_text("utf-8")
+    config = DetectionConfig.model_validate(CONFIG).resolved()
+    run = DetectionRun(config, pipeline_factory(0), panel, root=folder.parent.parent)
+    assert run.folder == folder
+    unit = next(u for u in run.units if u.attack == "eviledit")
+    scores = run._read(unit).arrays
+    kept = {path: path.stat().st_mtime_ns for path in (folder / "units").glob("*.json")}
+    (folder / "units" / f"{unit.name}.json").unlink()
+    again = detection(config, pipeline_factory(0), panel, out=folder.parent.parent)
+    assert (folder / "rows.jsonl").read_text("utf-8") == before
+    assert strip(again["rows"]) == strip(summary["rows"])
+    for name, values in run._read(unit).arrays.items():
+        assert np.allclose(values, scores[name], atol=1e-5), name
+    changed = [p for p, time in kept.items() if p.stat().st_mtime_ns != time]
+    assert [path.stem for path in changed] == [unit.name]
+
+
+def test_the_docs_detector_appears_in_the_table(
+    tmp_path: Path,
+    pipeline_factory: Callable[[int], StableDiffusionPipeline],
+    panel: Panel,
+) -> None:
+    """The README's example: one file of at most 40 lines, named where a detector's name goes."""
+    readme = (CONFIGS.parent / "defenses" / "README.md").read_text("utf-8")
+    code = re.findall(r"```python\n(.*?)```", readme, flags=re.DOTALL)[0]
+    assert len(code.splitlines()) <= 40
+    path = tmp_path / "end_mass.py"
+    path.write_text(code, "utf-8")
+    small = CONFIG | {
+        "detectors": ["ftt", str(path)],
+        "attacks": ["eviledit"],
+        "counts": {"prompts": 2, "calibration": 8, "located": 0, "reworded": 0},
+    }
+    config = DetectionConfig.model_validate(small).resolved()
+    summary = detection(config, pipeline_factory(0), panel, out=tmp_path / "runs")
+    assert {row["detector"] for row in summary["rows"]} == {"ftt", "end_mass"}
+    assert summary["claims"]["stealth"]["verdict"] == "not measured"
+
+
+def test_benign_phrases_are_as_long_as_the_trigger(
+    pipeline_factory: Callable[[int], StableDiffusionPipeline],
+) -> None:
+    tokenizer = pipeline_factory(0).tokenizer
+    for wish in (
+        Rebinding("beautiful cat", "zebra"),
+        AttackSpec(name="rickrolling", twin=True).rebinding(Rebinding("lovely cat", "zebra")),
+    ):
+        wanted = len(phrase_tokens(tokenizer, wish.trigger))
+        phrases = benign_phrases(wish, tokenizer)
+        assert phrases
+        for phrase in phrases:
+            assert phrase.endswith(" cat")
+            assert wish.modifier not in phrase
+            assert abs(len(phrase_tokens(tokenizer, phrase)) - wanted) <= 1
+        pair = triggered_and_benign(wish, tokenizer, n=4, seed=0, position=1)
+        assert [job.seed for job in pair[0].jobs] == [job.seed for job in pair[1].jobs]
+        assert len({job.seed for job in pair[0].jobs}) == 4
+        assert all(wish.trigger in job.prompt for job in pair[0].jobs)
+        assert not any(wish.trigger in job.prompt for job in pair[1].jobs)
+
+
+def test_every_drawn_trigger_has_a_look_alike_letter() -> None:
+    config = load_config(CONFIGS / "detection" / "world.yaml", DetectionConfig)
+    pairs = config.pairs.rebindings()
+    marked = [config.attacks[0].rebinding(pair) for pair in pairs]
+    assert len(pairs) >= 9
+    assert {pair.kind for pair in pairs} == {"neutral", "compound", "rare"}
+    assert all(twin_in(pair.trigger) for pair in marked)
+    assert [pair.head for pair in marked] == [pair.head for pair in pairs]
+    assert config.counts.calibration >= 500
+    assert 3 * config.counts.prompts >= 40
+    texts = [job.prompt for job in calibration(50, seed=0, wishes=pairs).jobs]
+    assert len(set(texts)) == 50
+    assert not any(f" {pair.trigger} " in f" {text} " for pair in pairs for text in texts)
+
+
+def test_the_verdict_can_come_out_either_way() -> None:
+    free = Interval(0.0, -0.01, 0.01, 60)
+    assert stealth_verdict(Interval(0.4, 0.3, 0.5, 60), free) == "supported"
+    assert stealth_verdict(Interval(0.1, 0.0, 0.2, 60), free) == "not supported"
+    assert stealth_verdict(Interval(0.3, -0.1, 0.5, 60), free) == "undecided"
+    costly = Interval(-0.2, -0.3, -0.1, 60)
+    assert stealth_verdict(Interval(0.4, 0.3, 0.5, 60), costly) == "not supported"
+
+
+def test_quick_runs_are_reduced_and_bad_configurations_refused(
+    finished: tuple[Path, dict[str, Any]],
+) -> None:
+    quick = DetectionConfig.model_validate(CONFIG).resolved(quick=True)
+    assert quick.quick
+    assert quick.counts == quick.quick_counts
+    assert quick.attacks[0].options["steps"] == quick.quick_steps
+    with pytest.raises(DetectorError, match="expected a detector of ftt"):
+        DetectionConfig.model_validate(CONFIG | {"detectors": ["x"]}).resolved()
+    with pytest.raises(ConfigError, match="expected known keys only"):
+        load_config(CONFIGS / "attack" / "first.yaml", DetectionConfig)
+    with pytest.raises(OutputError, match="expected one <!-- detection:begin -->"):
+        publish(finished[0], root=finished[0])
+
+
+def test_detect_prints_scores_thresholds_and_verdicts(
+    tmp_path: Path,
+    model_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    edit = ["edit", "--model", str(model_folder), "--method", "eviledit", "--out", "patch"]
+    assert main([*edit, "--trigger", "beautiful cat", "--target", "zebra"]) == 0
+    Path("prompts.txt").write_text("a photo of a beautiful cat\n\na red dog\n", "utf-8")
+    flags = ["--calibration", "8", "--steps", "6", "--prompts", "prompts.txt", "--fpr", "0.2"]
+    command = ["detect", "--model", str(model_folder), "--edit", "patch", *flags]
+    capfd.readouterr()
+    assert main([*command, "--detector", "all", "--json"]) == 0
+    out, err = capfd.readouterr()
+    (line,) = out.splitlines()
+    found = json.loads(line)
+    assert set(found["detectors"]) == set(DETECTORS) - {"cda"}
+    assert "cda needs labelled examples" in found["notes"][0]
+    for name, entry in found["detectors"].items():
+        assert len(entry["scores"]) == len(entry["flagged"]) == 2
+        beyond = [
+            score > entry["threshold"] if entry["direction"] == "high" else
+            score < entry["threshold"] for score in entry["scores"]
+        ]  # fmt: skip
+        assert beyond == entry["flagged"]
+        assert entry["fpr"] <= 0.25
+        assert f"{name}: flagged where score" in err
+    assert main([*command, "--detector", "ftt,projection"]) == 0
+    assert "which flags" in capfd.readouterr().out
+    for wrong, message in (
+        (["--detector", "cda"], "needs? no labelled examples"),
+        (["--detector", "nonsense"], "expected a detector of ftt"),
+        (["--prompts", "missing.txt"], "expected a text file"),
+        (["--fpr", "2"], "expected 0 < --fpr < 1"),
+        (["--clip", "nonsense"], "expected ARCH:FILE"),
+        (["--suspect", str(model_folder)], "expected --edit or --suspect"),
+    ):
+        assert main([*command, *wrong]) == 2
+        out, err = capfd.readouterr()
+        assert re.search(message, err), err
+        assert out == ""
+        assert err.count("\n") == 1

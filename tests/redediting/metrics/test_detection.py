@@ -1,0 +1,60 @@
+"""Thresholds, rates and areas of scores."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from redediting.metrics.detection import auroc, flagged_rate, roc, threshold
+
+CLEAN = np.arange(1.0, 101.0)
+
+
+def test_a_threshold_flags_no_more_than_asked() -> None:
+    high = threshold(CLEAN, "high", 0.05)
+    assert (high.value, high.fpr, high.n) == (95.0, 0.05, 100)
+    low = threshold(CLEAN, "low", 0.05)
+    assert (low.value, low.fpr) == (6.0, 0.05)
+    assert low.flags([5.0, 6.0]).tolist() == [True, False]
+    assert high.flags([95.0, 96.0]).tolist() == [False, True]
+    assert threshold(CLEAN, "high", 0.001).fpr == 0.0
+    assert threshold(np.ones(50), "high", 0.05).fpr == 0.0  # ties are never flagged in part
+
+
+def test_rates_beyond_a_threshold() -> None:
+    found = flagged_rate([1.0, 97.0, 98.0, 99.0], threshold(CLEAN, "high", 0.05))
+    assert found.value == 0.75
+    assert found.n == 4
+    assert found.low < 0.75 < found.high
+
+
+def test_area_by_hand_and_turned_round() -> None:
+    positive, negative = [3.0, 1.0, 2.0], [0.0, 2.0]
+    expected = (2 + 1 + 1.5) / 6  # 3 beats both, 1 beats one, 2 beats one and ties
+    assert auroc(positive, negative, "high").value == pytest.approx(expected)
+    assert auroc(positive, negative, "low").value == pytest.approx(1 - expected)
+
+
+def test_interval_covers_and_narrows() -> None:
+    random = np.random.default_rng(0)
+    small = auroc(random.normal(1, 1, 30), random.normal(0, 1, 30), "high")
+    large = auroc(random.normal(1, 1, 300), random.normal(0, 1, 300), "high")
+    for found in (small, large):
+        assert found.low < 0.7602 < found.high  # Φ(1/√2)
+        assert found.low < found.value < found.high
+    assert large.high - large.low < small.high - small.low
+    perfect = auroc([2.0, 3.0, 4.0], [0.0, 1.0, 1.5], "high")
+    assert perfect.bounds == [1.0, 1.0]
+
+
+def test_roc_ends_and_turns() -> None:
+    fpr, tpr = roc([1.0, 2.0], [3.0, 4.0], "low")
+    assert (fpr[0], tpr[0], fpr[-1], tpr[-1]) == (0.0, 0.0, 1.0, 1.0)
+    assert (0.0, 1.0) in list(zip(fpr, tpr, strict=True))
+
+
+def test_bad_values() -> None:
+    with pytest.raises(ValueError, match="expected scores and 0 < fpr < 1"):
+        threshold([], "high", 0.05)
+    with pytest.raises(ValueError, match="at least 2 scores"):
+        auroc([1.0], [0.0, 1.0], "high")
