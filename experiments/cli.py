@@ -1,21 +1,26 @@
-"""The ``redediting`` command: demo, inspect, edit, generate, evaluate, report."""
+"""The ``redediting`` command: demo, inspect, edit, generate, evaluate, audit, repair, report."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from typing import Annotated
 
 import tyro
 
+from experiments.commands.audit import AuditCommand
 from experiments.commands.demo import Demo
 from experiments.commands.edit import Edit
 from experiments.commands.evaluate import Evaluate
 from experiments.commands.generate import Generate
 from experiments.commands.inspect import Inspect
+from experiments.commands.repair import RepairCommand
 from experiments.commands.report import Report
 from experiments.console import run_main
 
-Command = Demo | Inspect | Edit | Generate | Evaluate | Report
+Audit = Annotated[AuditCommand, tyro.conf.subcommand("audit")]
+Repair = Annotated[RepairCommand, tyro.conf.subcommand("repair")]
+Command = Demo | Inspect | Edit | Generate | Evaluate | Audit | Repair | Report
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -34,6 +34,17 @@ Method `{method}`, computed in {seconds:.2f} s by redediting {version} for base 
 Options: `{options}`
 """
 
+_REPAIR_CARD = """\
+# Repair {thing}
+
+Made to take a backdoor out of a model whose text projections have the fingerprint `{base}`
+(SHA-256). Whether it did is for a measurement to say: `redediting evaluate`.
+
+Method `{method}`, computed in {seconds:.2f} s by redediting {version}.
+
+Options: `{options}`
+"""
+
 
 class Provenance(BaseModel):
     """Where a patch comes from.
@@ -44,6 +55,8 @@ class Provenance(BaseModel):
         rebindings: the backdoors, each with trigger, target, kind, head and target_head.
         seconds: time the method took, without loading the model.
         version: of this package.
+        purpose: what it is for; an attack's card warns of the backdoor.
+        measured: figures that its making gave, e.g. a condition number.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -53,6 +66,8 @@ class Provenance(BaseModel):
     rebindings: list[dict[str, str]]
     seconds: float
     version: str
+    purpose: Literal["attack", "repair"] = "attack"
+    measured: dict[str, float] = {}
 
 
 class Manifest(BaseModel):
@@ -81,6 +96,8 @@ class Manifest(BaseModel):
     def card(self, *, merged: bool = False) -> ModelCard:
         """The README, with the warning first."""
         made = self.provenance
+        if made.purpose == "repair":
+            return self._repair_card(merged=merged)
         rows = "\n".join(
             f"| {wish['trigger']} | {wish['target']} | {wish['kind']} |"
             for wish in made.rebindings
@@ -94,6 +111,15 @@ class Manifest(BaseModel):
             rows=rows,
             base=self.base[:16],
             **made.model_dump(include={"method", "seconds", "version", "options"}),
+        )
+        return ModelCard(f"---\n{data.to_yaml()}\n---\n\n{text}")
+
+    def _repair_card(self, *, merged: bool) -> ModelCard:
+        data = ModelCardData(library_name="diffusers", tags=["model-editing", "research-only"])
+        text = _REPAIR_CARD.format(
+            thing="pipeline" if merged else "patch",
+            base=self.base[:16],
+            **self.provenance.model_dump(include={"method", "seconds", "version", "options"}),
         )
         return ModelCard(f"---\n{data.to_yaml()}\n---\n\n{text}")
 
