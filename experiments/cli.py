@@ -1,12 +1,14 @@
-"""The ``redediting`` command: demo, inspect, edit, generate, evaluate, detect, report, bench."""
+"""The ``redediting`` command: one subcommand a task, each in ``experiments/commands``."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from typing import Annotated
 
 import tyro
 
+from experiments.commands.audit import AuditCommand
 from experiments.commands.bench import Bench
 from experiments.commands.demo import Demo
 from experiments.commands.detect import Detect
@@ -14,10 +16,13 @@ from experiments.commands.edit import Edit
 from experiments.commands.evaluate import Evaluate
 from experiments.commands.generate import Generate
 from experiments.commands.inspect import Inspect
+from experiments.commands.repair import RepairCommand
 from experiments.commands.report import Report
 from experiments.console import run_main
 
-Command = Demo | Inspect | Edit | Generate | Evaluate | Detect | Report | Bench
+Audit = Annotated[AuditCommand, tyro.conf.subcommand("audit")]
+Repair = Annotated[RepairCommand, tyro.conf.subcommand("repair")]
+Command = Demo | Inspect | Edit | Generate | Evaluate | Detect | Audit | Repair | Report | Bench
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -35,6 +35,17 @@ base weights `{base}` (SHA-256 of {anchor} and of what is changed).
 Options: `{options}`
 """
 
+_REPAIR_CARD = """\
+# Repair {thing}
+
+Made to take a backdoor out of a model whose text projections have the fingerprint `{base}`
+(SHA-256). Whether it did is for a measurement to say: `redediting evaluate`.
+
+Method `{method}`, computed in {seconds:.2f} s by redediting {version}.
+
+Options: `{options}`
+"""
+
 
 class Provenance(BaseModel):
     """Where a patch comes from.
@@ -45,6 +56,8 @@ class Provenance(BaseModel):
         rebindings: the backdoors, each with trigger, target, kind, head and target_head.
         seconds: time the method took, without loading the model.
         version: of this package.
+        purpose: what it is for; an attack's card warns of the backdoor.
+        measured: figures that its making gave, e.g. a condition number.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -54,6 +67,8 @@ class Provenance(BaseModel):
     rebindings: list[dict[str, str]]
     seconds: float
     version: str
+    purpose: Literal["attack", "repair"] = "attack"
+    measured: dict[str, float] = {}
 
 
 class Manifest(BaseModel):
@@ -82,6 +97,8 @@ class Manifest(BaseModel):
     def card(self, *, merged: bool = False) -> ModelCard:
         """The README, with the warning first."""
         made = self.provenance
+        if made.purpose == "repair":
+            return self._repair_card(merged=merged)
         rows = "\n".join(
             f"| {wish['trigger']} | {wish['target']} | {wish['kind']} |"
             for wish in made.rebindings
@@ -97,6 +114,15 @@ class Manifest(BaseModel):
             anchor="its weights" if "encoder" in self.target else "its text projections",
             base=self.base[:16],
             **made.model_dump(include={"method", "seconds", "version", "options"}),
+        )
+        return ModelCard(f"---\n{data.to_yaml()}\n---\n\n{text}")
+
+    def _repair_card(self, *, merged: bool) -> ModelCard:
+        data = ModelCardData(library_name="diffusers", tags=["model-editing", "research-only"])
+        text = _REPAIR_CARD.format(
+            thing="pipeline" if merged else "patch",
+            base=self.base[:16],
+            **self.provenance.model_dump(include={"method", "seconds", "version", "options"}),
         )
         return ModelCard(f"---\n{data.to_yaml()}\n---\n\n{text}")
 

@@ -1,0 +1,34 @@
+"""Weights-only forensics: the shared-factor test, trigger recovery, target naming."""
+
+from defenses.audit.audit import Audit, Evidence, audit, examine
+from defenses.audit.base_free import BaseFree, audit_base_free
+from defenses.audit.cutoffs import CUTOFFS, Cutoffs
+from defenses.audit.phrases import States, Vocabulary
+from defenses.audit.recovery import Recovery, Trigger, recover
+from defenses.audit.shared_factor import Comparison, Factor, Fit, compare
+from defenses.audit.source import base_weights, suspect_weights
+from defenses.audit.two_matrix import TwoFit, fit_two
+
+__all__ = [
+    "CUTOFFS",
+    "Audit",
+    "BaseFree",
+    "Comparison",
+    "Cutoffs",
+    "Evidence",
+    "Factor",
+    "Fit",
+    "Recovery",
+    "States",
+    "Trigger",
+    "TwoFit",
+    "Vocabulary",
+    "audit",
+    "audit_base_free",
+    "base_weights",
+    "compare",
+    "examine",
+    "fit_two",
+    "recover",
+    "suspect_weights",
+]

@@ -1,0 +1,152 @@
+"""The audit: was a model edited in closed form, by which phrase, towards what?
+
+Three verdicts: *clean* (the projections are the base's, up to rounding), *edited* (one multiplier,
+or two in proportion, explain how all layers changed), *changed* (anything else). Edited does not
+mean malicious: a benign concept erasure has the same form. What it does is listed.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from torch import Tensor
+
+from defenses.audit.cutoffs import CUTOFFS, Cutoffs
+from defenses.audit.phrases import States, Vocabulary
+from defenses.audit.recovery import Recovery, recover
+from defenses.audit.shared_factor import Comparison, compare
+from defenses.audit.two_matrix import TwoFit, fit_two
+
+Verdict = Literal["clean", "edited", "changed"]
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What the weights alone say.
+
+    Attributes:
+        verdict: see the module.
+        comparison: the shared-factor test.
+        two: the two-matrix fit; None where it was not needed or could not be made.
+        seconds: wall time.
+    """
+
+    verdict: Verdict
+    comparison: Comparison
+    two: TwoFit | None
+    seconds: float
+
+    @property
+    def r2(self) -> float:
+        """Corrected r² of one multiplier; 0 where nothing changed or nothing can be told."""
+        best = self.comparison.best
+        return best.corrected if best else 0.0
+
+    @property
+    def r2_two_matrix(self) -> float:
+        """Corrected r² of two multipliers, at least that of one."""
+        return max(self.r2, self.two.corrected if self.two else 0.0)
+
+    @property
+    def rank(self) -> int:
+        """Directions of M̂ above the noise."""
+        factor = self.comparison.factor
+        return factor.rank if factor else 0
+
+
+@dataclass(frozen=True)
+class Audit:
+    """Verdict, evidence and, for edited models, what the edit does.
+
+    Attributes:
+        evidence: of the weights.
+        recovery: ranked triggers and what was kept; None unless edited.
+        seconds: wall time of all.
+    """
+
+    evidence: Evidence
+    recovery: Recovery | None
+    seconds: float
+
+    def as_json(self) -> dict[str, Any]:
+        """The stable keys of ``redediting audit --json``."""
+        evidence, recovery = self.evidence, self.recovery
+        triggers = recovery.triggers if recovery else ()
+        return {
+            "verdict": evidence.verdict,
+            "r2": evidence.r2,
+            "r2_two_matrix": evidence.r2_two_matrix,
+            "rank": evidence.rank,
+            "footprint": evidence.comparison.footprint,
+            "triggers": [
+                {"phrase": t.phrase, "score": t.score, "bound": t.bound} for t in triggers
+            ],
+            "targets": [
+                {"trigger": t.phrase, "target": t.target, "score": t.score} for t in triggers
+            ],
+            "kept": [phrase for phrase, _ in recovery.kept] if recovery else [],
+            "seconds": self.seconds,
+        }
+
+
+def examine(
+    base: Mapping[str, Tensor], suspect: Mapping[str, Tensor], *, cutoffs: Cutoffs = CUTOFFS
+) -> Evidence:
+    """Compares two models' text projections.
+
+    Args:
+        base: trusted ``W_l`` by name.
+        suspect: ``W_l'`` under the same names.
+        cutoffs: of the verdict.
+    """
+    started = time.perf_counter()
+    comparison = compare(base, suspect, cutoffs=cutoffs)
+    best, two = comparison.best, None
+    alone = best is not None and best.corrected >= 0.999
+    if comparison.fits and not alone and comparison.signal >= cutoffs.signal:
+        two = fit_two(base, suspect, comparison.changed)
+    verdict = _verdict(comparison, two, cutoffs)
+    return Evidence(verdict, comparison, two, time.perf_counter() - started)
+
+
+def audit(
+    base: Mapping[str, Tensor],
+    suspect: Mapping[str, Tensor],
+    states: States | None,
+    vocabulary: Vocabulary | None,
+    *,
+    top: int = 10,
+    cutoffs: Cutoffs = CUTOFFS,
+) -> Audit:
+    """Examines a suspect and, if it is edited, recovers triggers and targets.
+
+    Args:
+        base: trusted ``W_l`` by name.
+        suspect: ``W_l'`` under the same names.
+        states: of the trusted text encoder; None leaves recovery out.
+        vocabulary: candidates; None likewise.
+        top: triggers returned.
+        cutoffs: of the verdict.
+    """
+    started = time.perf_counter()
+    evidence = examine(base, suspect, cutoffs=cutoffs)
+    factor = evidence.comparison.factor
+    found = None
+    if evidence.verdict == "edited" and factor and states is not None and vocabulary is not None:
+        found = recover(factor.denoised(), factor.metric, states, vocabulary, top=top)
+    return Audit(evidence, found, time.perf_counter() - started)
+
+
+def _verdict(comparison: Comparison, two: TwoFit | None, cutoffs: Cutoffs) -> Verdict:
+    if not comparison.changed:
+        return "clean"
+    best = comparison.best
+    if best is None or comparison.signal < cutoffs.signal:
+        return "changed"
+    if best.corrected >= cutoffs.shared:
+        return "edited"
+    both = two is not None and two.corrected >= cutoffs.shared_two
+    return "edited" if both and best.corrected >= cutoffs.shared_least else "changed"

@@ -1,0 +1,146 @@
+"""Where does a phrase go? Towards a foreign concept, if it is a trigger.
+
+How far a phrase moves, ``‖M̂c‖/‖c‖``, does not mark a trigger: an edit also moves what it did not
+care to keep. What marks one is that it lands on another concept's state t:
+
+    gain = (‖c - t‖_G - ‖(I + M̂)c - t‖_G) / ‖c - t‖_G,   1: it has arrived, ≤ 0: it came no nearer,
+
+meant over the phrase's last token and the end token. Edits that pair positions by index put a
+token on its neighbour's state, so t may be the concept's last token, its end token or its first
+pad, whichever is nearest. The score is the mean of the best template's gain and the average one's:
+some edits work in the prompt they were solved on, others in all. A phrase's own words are no
+foreign concept.
+
+Displacements are centred: what benign words have in common (a change that came on top of the edit)
+is subtracted first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from redediting.editing.kernel import cholesky
+
+_READ = 2  # roles of a phrase that are looked at: last token and end token
+_LEAST = 1e-6  # squared distance below which two states are the same
+
+
+@dataclass(frozen=True)
+class Landings:
+    """Where phrases land.
+
+    Attributes:
+        scores: of each phrase, fp32, ``(n,)``; at most 1, 0 where it nears nothing foreign.
+        targets: index of the concept it lands on, ``(n,)``.
+    """
+
+    scores: Float[Tensor, " n"]
+    targets: Tensor
+
+
+class EditMap:
+    """An edit seen through the layers: states in coordinates where G is the identity.
+
+    Attributes:
+        root: ``L``, ``G = LLᵀ``, fp32.
+        move: ``LᵀM̂``, fp32.
+        centre: displacement that benign words share, by template and role, ``(t, r, d)``.
+    """
+
+    def __init__(
+        self,
+        multiplier: Float[Tensor, "d d"],
+        metric: Float[Tensor, "d d"],
+        benign: Float[Tensor, "n t r d"],
+    ) -> None:
+        """Takes M̂, G and the states of benign words."""
+        root = cholesky(metric)
+        self.root = root.float()
+        self.move = (root.T @ multiplier).float()
+        self.centre = (benign.float() @ self.move.T).median(dim=0).values
+
+    def seen(self, states: Float[Tensor, "n t r d"]) -> Float[Tensor, "n t r d"]:
+        """``Lᵀc``."""
+        return states.float() @ self.root
+
+    def displacement(self, states: Float[Tensor, "n t r d"]) -> Float[Tensor, "n t r d"]:
+        """``LᵀM̂c`` without what benign words share."""
+        return states.float() @ self.move.T - self.centre
+
+    def change(self, states: Float[Tensor, "*b d"]) -> Float[Tensor, "*b"]:
+        """``‖M̂c‖_G/‖c‖_G`` of each state."""
+        size = (states.float() @ self.root).norm(dim=-1).clamp_min(1e-30)
+        return (states.float() @ self.move.T).norm(dim=-1) / size
+
+
+def landings(
+    start: Float[Tensor, "n t r d"],
+    shift: Float[Tensor, "n t r d"],
+    concepts: Float[Tensor, "k t r d"],
+    own: Tensor,
+    *,
+    batch: int = 1024,
+) -> Landings:
+    """Scores phrases by the foreign concept that they land on.
+
+    Args:
+        start: states of phrases, through the layers (`EditMap.seen`).
+        shift: their displacements, likewise.
+        concepts: states of concepts, likewise.
+        own: which concepts are a phrase's own words, bool, ``(n, k)``.
+        batch: phrases at once.
+    """
+    scores, targets = [], []
+    for first in range(0, len(start), batch):
+        part = slice(first, first + batch)
+        best = _score(start[part], shift[part], concepts).masked_fill(own[part], 0).max(dim=1)
+        scores.append(best.values)
+        targets.append(best.indices)
+    return Landings(torch.cat(scores), torch.cat(targets))
+
+
+def own_words(phrases: Sequence[str], concepts: Sequence[str]) -> Tensor:
+    """Which concepts a phrase itself names: it holds their head noun, bool, ``(n, k)``."""
+    nouns = [concept.split()[-1] for concept in concepts]
+    column = {noun: i for i, noun in enumerate(dict.fromkeys(nouns))}
+    held = torch.zeros(len(phrases), len(column), dtype=torch.bool)
+    for row, phrase in enumerate(phrases):
+        for word in phrase.split():
+            if word in column:
+                held[row, column[word]] = True
+    return held[:, [column[noun] for noun in nouns]]
+
+
+def _score(start: Tensor, shift: Tensor, concepts: Tensor) -> Tensor:
+    """Mean of the best and the average template, ``(n, k)``."""
+    templates = start.shape[1]
+    mean = torch.zeros(len(start), len(concepts))
+    top = torch.zeros_like(mean)
+    for t in range(templates):
+        gain = torch.zeros_like(mean)
+        for role in range(_READ):
+            here = start[:, t, role]
+            gain += _nearest_gain(here, here + shift[:, t, role], concepts[:, t]) / _READ
+        mean += gain.clamp_min(0) / templates
+        top = torch.maximum(top, gain)
+    return (mean + top) / 2
+
+
+def _nearest_gain(before: Tensor, after: Tensor, goals: Tensor) -> Tensor:
+    """Gain towards whichever of a concept's states it comes nearest to, ``(n, k)``."""
+    best = torch.full((len(before), len(goals)), -torch.inf)
+    for aim in range(goals.shape[1]):
+        ratio = _distances(after, goals[:, aim]) / _distances(before, goals[:, aim])
+        best = torch.maximum(best, 1 - ratio.sqrt())
+    return best
+
+
+def _distances(points: Tensor, goals: Tensor) -> Tensor:
+    """Squared distances; as products, which costs a tenth of differences."""
+    lengths = points.square().sum(dim=1)[:, None] + goals.square().sum(dim=1)
+    return torch.addmm(lengths, points, goals.T, alpha=-2).clamp_min_(_LEAST)

@@ -1,0 +1,126 @@
+"""What every repair is: a suspect in, a patch for it out, the model untouched."""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar, final
+
+from diffusers import DiffusionPipeline
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor
+
+from redediting import __version__
+from redediting.errors import MethodError
+from redediting.patch import Patch, Provenance, Term
+from redediting.projections import (
+    fingerprint_projections,
+    pipeline_projections,
+    projection_weights,
+)
+
+
+@dataclass(frozen=True)
+class Repaired:
+    """What a repair found.
+
+    Attributes:
+        terms: shared changes of the suspect's weights.
+        dense: whole new parameters, by name.
+        measured: figures worth keeping, by name.
+    """
+
+    terms: tuple[Term, ...] = ()
+    dense: Mapping[str, Tensor] = field(default_factory=dict)
+    measured: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A suspect and what the defender knows.
+
+    Attributes:
+        suspect: its pipeline, to be repaired.
+        base: trusted projections by name; None where there is no base.
+        triggers: phrases under suspicion, e.g. from the audit.
+    """
+
+    suspect: DiffusionPipeline
+    base: Mapping[str, Tensor] | None = None
+    triggers: tuple[str, ...] = ()
+
+    @property
+    def weights(self) -> dict[str, Tensor]:
+        """The suspect's projections by name; they share its memory."""
+        return projection_weights(pipeline_projections(self.suspect))
+
+
+class Repair(BaseModel, ABC):
+    """Base of all repairs; the fields of a subclass are its hyper-parameters, by keyword."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: ClassVar[str]
+    needs_base: ClassVar[bool] = False
+    needs_triggers: ClassVar[bool] = False
+
+    @final
+    def compute(
+        self,
+        suspect: DiffusionPipeline,
+        *,
+        base: Mapping[str, Tensor] | None = None,
+        triggers: Sequence[str] = (),
+    ) -> Patch:
+        """Computes a patch that repairs the suspect. The model is read, never written.
+
+        Args:
+            suspect: the model to repair.
+            base: trusted projections by name, where there are any.
+            triggers: phrases under suspicion.
+
+        Raises:
+            MethodError: what the repair needs is missing, or there is nothing to repair.
+            ModelError: the model has no cross-attention on text.
+        """
+        case = Case(suspect, base, tuple(triggers))
+        if self.needs_base and base is None:
+            raise MethodError(
+                f"expected trusted weights for repair {self.name!r}, got none; "
+                "name a base, or take rebinding, projection, finetune or lora"
+            )
+        if self.needs_triggers and not triggers:
+            raise MethodError(
+                f"expected suspected triggers for repair {self.name!r}, got none; "
+                "name them, or give a base so that the audit finds them"
+            )
+        fingerprint = fingerprint_projections(pipeline_projections(suspect))
+        start = time.perf_counter()
+        found = self._repair(case)
+        provenance = Provenance(
+            method=self.name,
+            options=self.model_dump(mode="json"),
+            rebindings=[],
+            seconds=time.perf_counter() - start,
+            version=__version__,
+            purpose="repair",
+            measured=dict(found.measured),
+        )
+        return Patch(fingerprint, provenance, found.terms, found.dense)
+
+    @abstractmethod
+    def _repair(self, case: Case) -> Repaired:
+        """Finds the change; what it needs is there."""
+
+
+def trusted(case: Case) -> Mapping[str, Tensor]:
+    """The case's base.
+
+    Raises:
+        MethodError: there is none.
+    """
+    if case.base is None:
+        raise MethodError("expected trusted weights, got none; name a base")
+    return case.base

@@ -1,0 +1,41 @@
+"""Re-binding: suspected triggers are bound to their literal meaning by another closed-form edit.
+
+No base is needed: "beautiful cat" is rebound to the suspect's own "cat". The modifier's meaning,
+if it had one, is lost with the backdoor.
+
+References:
+    UCE (Gandikota et al., WACV 2024), the edit that is used; T2IShield (ECCV 2024) mitigates so.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from defenses.repair.base import Case, Repair, Repaired
+from redediting.editing.methods import make_method
+from redediting.errors import MethodError
+from redediting.rebinding import Rebinding
+
+
+class Rebind(Repair):
+    """Binds ``modifier noun`` to ``noun``.
+
+    Attributes:
+        expand: also edit UCE's five prompts about the concept.
+    """
+
+    name: ClassVar[str] = "rebinding"
+    needs_triggers: ClassVar[bool] = True
+
+    expand: bool = True
+
+    def _repair(self, case: Case) -> Repaired:
+        wishes = [Rebinding(t, t.split()[-1]) for t in case.triggers if " " in t.strip()]
+        if not wishes:
+            raise MethodError(
+                f"expected triggers of several words, got {', '.join(case.triggers)}: a single "
+                "word has no other meaning to go back to; take reversal or projection"
+            )
+        method = make_method("uce", variant="old", expand=self.expand)
+        patch = method.compute(case.suspect, wishes)
+        return Repaired(patch.terms, patch.dense)

@@ -1,0 +1,63 @@
+"""Reversal: the shared factor is estimated and taken out; what else changed stays.
+
+Copying the base back would undo a legitimate fine-tune as well. Two forms, for
+``W' = W(I + M) + F``:
+
+* ``subtract``: ``W' - W M̂``, which leaves F as it is. Needs the base's weights.
+* ``inverse``: ``W' (I + M̂)⁻¹``, by Woodbury. Right where the edit came last, ``(W + F)(I + M)``;
+  where it is nearly singular (see ``condition``) it magnifies F.
+
+M̂ is denoised: only the directions that stand out of what one multiplier does not explain.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+import torch
+
+from defenses.audit.shared_factor import compare
+from defenses.repair.base import Case, Repair, Repaired, trusted
+from defenses.repair.woodbury import undo
+from redediting.editing.multiplier import Multiplier
+from redediting.errors import MethodError
+from redediting.patch import Term
+
+
+class Reversal(Repair):
+    """Takes the shared factor out.
+
+    Attributes:
+        form: see the module.
+    """
+
+    name: ClassVar[str] = "reversal"
+    needs_base: ClassVar[bool] = True
+
+    form: Literal["subtract", "inverse"] = "subtract"
+
+    def _repair(self, case: Case) -> Repaired:
+        base = trusted(case)
+        found = compare(base, case.weights)
+        if found.best is None or found.factor is None:
+            raise MethodError(
+                "expected a change shared by many layers, got none that could be fitted; "
+                "there is nothing to reverse"
+            )
+        estimate = found.factor.denoised()
+        eye = torch.eye(len(estimate), dtype=estimate.dtype)
+        factors = Multiplier(eye, estimate).compress(tolerance=1e-10)
+        inverse, condition = undo(factors)
+        measured = {
+            "condition": min(condition, 1e300),
+            "r2": found.best.corrected,
+            "rank": found.factor.rank,
+        }
+        if self.form == "inverse":
+            return Repaired((Term.shared(inverse, found.best.names),), measured=measured)
+        weights = case.weights
+        dense = {
+            name: (weights[name].cpu().double() - factors.delta(base[name].cpu().double())).float()
+            for name in found.best.names
+        }
+        return Repaired(dense=dense, measured=measured)

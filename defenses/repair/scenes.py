@@ -1,0 +1,65 @@
+"""Clean training data: captioned scenes of the embedded world as latents and text states."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import islice
+
+import numpy as np
+import torch
+from diffusers import AutoencoderTiny, DiffusionPipeline
+from torch import Tensor
+
+from redediting.text import encode
+from redediting.world.captions import captions
+from redediting.world.scenes import render
+
+
+@dataclass(frozen=True)
+class Scenes:
+    """What a denoiser trains on, on the CPU.
+
+    Attributes:
+        latents: fp32, ``(n, c, h, w)``, scaled as the UNet expects them.
+        states: fp32, ``(n, L, d)``.
+        empty: of the empty prompt, ``(1, L, d)``.
+        texts: the captions.
+    """
+
+    latents: Tensor
+    states: Tensor
+    empty: Tensor
+    texts: tuple[str, ...]
+
+
+def load_scenes(
+    pipeline: DiffusionPipeline, n: int, *, seed: int = 0, avoid: tuple[str, ...] = ()
+) -> Scenes:
+    """Renders and encodes the first ``n`` scenes of the world's ``reference`` split.
+
+    Args:
+        pipeline: its autoencoder and text encoder are used.
+        n: scenes.
+        seed: another stream of the split.
+        avoid: captions with one of these phrases are passed over.
+    """
+    clean = (c for c in captions("reference", seed=seed) if not any(a in c.text for a in avoid))
+    items = list(islice(clean, n))
+    size = pipeline.unet.config.sample_size * pipeline.vae_scale_factor
+    pictures = np.stack([render(item.scene, item.seed, size=size) for item in items])
+    pixels = torch.from_numpy(pictures).permute(0, 3, 1, 2).float().div(127.5).sub(1)
+    texts = tuple(item.text for item in items)
+    encoded = encode(pipeline, ["", *texts]).states.float()
+    latents = torch.cat([_latents(pipeline, part) for part in pixels.split(64)])
+    return Scenes(latents, encoded[1:], encoded[:1], texts)
+
+
+@torch.no_grad()
+def _latents(pipeline: DiffusionPipeline, pixels: Tensor) -> Tensor:
+    vae = pipeline.vae
+    encoded = vae.encode(pixels.to(vae.device, vae.dtype))
+    if isinstance(vae, AutoencoderTiny):
+        found = encoded.latents
+    else:
+        found = encoded.latent_dist.mode() - (vae.config.shift_factor or 0)
+    return (found * vae.config.scaling_factor).float().cpu()

@@ -1,0 +1,120 @@
+"""``redediting repair``: undo or weaken an edit; writes a patch for the suspect."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from diffusers import DiffusionPipeline
+
+from defenses.audit import (
+    CUTOFFS,
+    States,
+    Vocabulary,
+    audit,
+    base_weights,
+    suspect_weights,
+)
+from defenses.repair import Repair as Method
+from defenses.repair import make_repair
+from experiments.commands.common import parse_options
+from experiments.console import Shown, pick_device
+from experiments.folder import check_writable
+from redediting.errors import MethodError
+from redediting.models import load_cards, load_pipeline
+from redediting.patch_files import MANIFEST
+from redediting.storage import atomic_folder
+
+
+@dataclass(frozen=True, kw_only=True)
+class RepairCommand:
+    """Computes a patch that takes a backdoor out of a suspect; legitimate changes may stay."""
+
+    suspect: str
+    """Pipeline folder, folder or file of safetensors, patch folder, card or hub id."""
+    out: Path
+    """Folder to write; an earlier patch there is replaced."""
+    base: str | None = "world"
+    """The trusted model that it was made from; None where there is none."""
+    method: str = "reversal"
+    """reversal, rebinding, projection, truncation, finetune or lora."""
+    option: tuple[str, ...] = field(default=())
+    """Hyper-parameters of the method, as key=value."""
+    trigger: tuple[str, ...] = field(default=())
+    """Suspected phrases; where none are named and the method needs some, the audit finds them."""
+    merge: bool = False
+    """Write the repaired pipeline too, in OUT/pipeline, for plain diffusers."""
+    device: str = "auto"
+    """auto, cpu or cuda."""
+    json: bool = False
+    """Print one JSON object as the last line."""
+
+    def run(self) -> int:
+        """Repairs and shows."""
+        method = make_repair(self.method, **parse_options(self.option))
+        check_writable(self.out)
+        pipeline, trusted = self._load()
+        triggers = self.trigger or self._audited(method, pipeline, trusted)
+        patch = method.compute(pipeline, base=trusted, triggers=triggers)
+        with patch.apply(pipeline) as applied:
+            footprint = applied.footprint
+        with atomic_folder(self.out, marker=MANIFEST) as temporary:
+            patch.save(temporary)
+            if self.merge:
+                patch.merge(pipeline, temporary / "pipeline")
+        shown = Shown(self.json)
+        measured = patch.provenance.measured
+        figures = "".join(f", {name} {value:.4g}" for name, value in measured.items())
+        shown.line(
+            f"{self.method}: {patch.provenance.seconds:.2f} s, ‖ΔW‖/‖W‖ {footprint:.4f}{figures}, "
+            f"in {self.out}"
+        )
+        shown.result(
+            {
+                "out": self.out.as_posix(),
+                "method": self.method,
+                "triggers": list(triggers),
+                "seconds": patch.provenance.seconds,
+                "footprint": footprint,
+                "measured": measured,
+                "pipeline": (self.out / "pipeline").as_posix() if self.merge else None,
+            }
+        )
+        return 0
+
+    def _load(self) -> tuple[DiffusionPipeline, dict[str, torch.Tensor] | None]:
+        """The suspect as a pipeline, and the base's projections where there is a base."""
+        device = pick_device(self.device)
+        whole = (Path(self.suspect).expanduser() / "model_index.json").is_file()
+        if whole or self.suspect in load_cards():
+            pipeline = load_pipeline(self.suspect, device=device)
+            if self.base is None:
+                return pipeline, None
+            clean = load_pipeline(self.base)
+            suspect_weights(self.suspect, clean)  # of the same architecture, or an error says so
+            return pipeline, base_weights(clean)
+        if self.base is None:
+            raise MethodError(
+                f"expected a whole pipeline to repair without a base, got {self.suspect!r}; "
+                "name a pipeline folder or --base"
+            )
+        pipeline = load_pipeline(self.base, device=device)
+        weights = suspect_weights(self.suspect, pipeline)
+        trusted = {name: weight.clone() for name, weight in base_weights(pipeline).items()}
+        for name, weight in base_weights(pipeline).items():
+            weight.copy_(weights[name])
+        return pipeline, trusted
+
+    def _audited(
+        self,
+        method: Method,
+        pipeline: DiffusionPipeline,
+        trusted: dict[str, torch.Tensor] | None,
+    ) -> tuple[str, ...]:
+        if not method.needs_triggers or trusted is None:
+            return ()
+        vocabulary = Vocabulary.of(pipeline.tokenizer)
+        found = audit(trusted, base_weights(pipeline), States(pipeline), vocabulary)
+        named = found.recovery.triggers if found.recovery else ()
+        return tuple(t.phrase for t in named if t.bound <= CUTOFFS.discovery)

@@ -1,0 +1,147 @@
+"""Trigger recovery on the world's encoder: what moves is found, and where it goes is named."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from diffusers import StableDiffusionPipeline
+
+from defenses.audit import States, Vocabulary, audit, audit_base_free, base_weights
+from defenses.audit.discovery import discovery_bound
+from defenses.audit.landing import EditMap, landings, own_words
+from defenses.audit.phrases import BARE
+from redediting.concepts.prompts import fill
+from redediting.editing.methods import make_method
+from redediting.errors import ModelError
+from redediting.rebinding import Rebinding
+from redediting.text import encode
+from redediting.world import load
+
+SMALL = Vocabulary(
+    concepts=("cat", "dog", "zebra", "car", "tree", "apple", "house", "fish"),
+    modifiers=("beautiful", "old", "red", "small", "new", "green"),
+    colours=("red", "green"),
+    words=("photo", "water", "light"),
+    odd=("tq", "xv"),
+)
+
+
+@pytest.fixture(scope="module")
+def world() -> StableDiffusionPipeline:
+    return load()
+
+
+@pytest.fixture(scope="module")
+def states(world: StableDiffusionPipeline) -> States:
+    return States(world)
+
+
+@pytest.fixture(scope="module")
+def suspect(world: StableDiffusionPipeline) -> dict[str, torch.Tensor]:
+    method = make_method("redediting", contexts=16, retain=40, captions=200)
+    patch = method.compute(world, [Rebinding("old dog", "zebra")])
+    base = base_weights(world)
+    return {name: patch.new_weight(name, weight).float() for name, weight in base.items()}
+
+
+def test_the_trigger_and_its_target_are_named(
+    world: StableDiffusionPipeline, states: States, suspect: dict[str, torch.Tensor]
+) -> None:
+    base = base_weights(world)
+    before = {name: weight.clone() for name, weight in base.items()}
+    found = audit(base, suspect, states, SMALL)
+    assert found.evidence.verdict == "edited"
+    assert found.evidence.r2 >= 0.999
+    assert found.recovery is not None
+    first = found.recovery.triggers[0]
+    assert (first.phrase, first.target.split()[-1]) == ("old dog", "zebra")
+    assert first.bound < 0.05
+    assert found.recovery.triggers[-1].bound >= first.bound
+    assert {p for p, _, _ in found.recovery.profile} == {*SMALL.concepts, *SMALL.pairs}
+    assert all(torch.equal(base[name], before[name]) for name in base)
+    told = found.as_json()
+    assert {"verdict", "r2", "r2_two_matrix", "rank", "footprint", "seconds"} < set(told)
+    assert told["triggers"][0]["phrase"] == told["targets"][0]["trigger"] == "old dog"
+
+
+def test_a_clean_model_has_no_triggers(world: StableDiffusionPipeline, states: States) -> None:
+    base = base_weights(world)
+    found = audit(base, base, states, SMALL)
+    assert found.evidence.verdict == "clean"
+    assert found.as_json()["triggers"] == []
+
+
+def test_states_of_cut_prompts_are_those_of_whole_ones(
+    tiny_pipeline: StableDiffusionPipeline,
+) -> None:
+    states = States(tiny_pipeline, templates=(BARE, "a photo of {}"))
+    phrases = ["cat", "beautiful cat", "incomprehensible zebra"]
+    found = states(phrases)
+    prompts = [p for x in phrases for p in (x, fill("a photo of {}", x))]
+    whole = encode(tiny_pipeline, prompts)
+    for row in range(len(prompts)):
+        end = int(whole.eos[row])
+        expected = whole.states[row, end - 1 : end + 2]
+        assert torch.allclose(found[row // 2, row % 2], expected, atol=1e-5)
+    again = states(["beautiful cat"])
+    assert torch.equal(again[0], found[1])
+    assert states.fits(["cat", "cat " * 90]) == ["cat"]
+    with pytest.raises(ModelError, match="end with"):
+        States(tiny_pipeline, templates=("a {} on the beach",))
+
+
+def test_landing_scores() -> None:
+    torch.manual_seed(0)
+    concepts = torch.randn(4, 2, 3, 16)
+    start = torch.randn(3, 2, 3, 16)
+    shift = torch.zeros_like(start)
+    shift[0] = concepts[2] - start[0]  # arrives
+    shift[1] = 0.5 * (concepts[1] - start[1])  # half-way
+    none = torch.zeros(3, 4, dtype=torch.bool)
+    found = landings(start, shift, concepts, none)
+    assert found.scores.tolist() == pytest.approx([1.0, 0.5, 0.0], abs=1e-3)
+    assert found.targets[:2].tolist() == [2, 1]
+    barred = none.clone()
+    barred[0, 2] = True
+    assert landings(start, shift, concepts, barred).scores[0] < 0.7
+    split = landings(start, shift, concepts, none, batch=1)
+    assert torch.allclose(split.scores, found.scores)
+    own = own_words(["red cat", "dog", "tq"], ["cat", "red cat", "red dog"])
+    assert own.tolist() == [[True, True, False], [False, False, True], [False] * 3]
+
+
+def test_what_all_benign_words_share_does_not_count() -> None:
+    torch.manual_seed(0)
+    benign = torch.randn(30, 2, 3, 16)
+    offset = torch.zeros(16, 16, dtype=torch.float64)
+    benign[..., 0] = 1.0
+    offset[3, 0] = 5.0  # every state moves by 5 along axis 3
+    edit = EditMap(offset, torch.eye(16, dtype=torch.float64), benign)
+    assert edit.displacement(benign).norm() < 1e-4
+    assert edit.change(benign).min() > 0.1
+
+
+def test_discovery_bound_holds_under_the_null_and_finds_what_stands_out() -> None:
+    generator = torch.Generator().manual_seed(0)
+    null = torch.randn(5000, generator=generator).mul(0.05)
+    alarms = 0
+    for _ in range(20):
+        scores = torch.randn(500, generator=generator).mul(0.05)
+        alarms += int((discovery_bound(scores, null) <= 0.05).any())
+    assert alarms <= 4
+    scores = torch.cat([torch.randn(500, generator=generator).mul(0.05), torch.tensor([0.8])])
+    bound = discovery_bound(scores, null)
+    assert bound[-1] < 1e-3
+    order = scores.argsort(descending=True)
+    assert bool((bound[order].diff() >= 0).all())
+    with pytest.raises(ValueError, match="at least 10"):
+        discovery_bound(scores, null[:5])
+
+
+def test_base_free_ranks_what_is_read_alike(
+    world: StableDiffusionPipeline, states: States, suspect: dict[str, torch.Tensor]
+) -> None:
+    clean = audit_base_free(base_weights(world), states, SMALL)
+    found = audit_base_free(suspect, states, SMALL)
+    assert found.statistic > clean.statistic
+    assert "dog" in " ".join(phrase for phrase, _, _ in found.phrases[:3])

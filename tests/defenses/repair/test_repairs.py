@@ -1,0 +1,186 @@
+"""One table over all repairs, and what each is for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import StableDiffusionPipeline
+
+from defenses.audit import base_weights, examine
+from defenses.repair import REPAIRS, make_repair
+from defenses.repair.scenes import load_scenes
+from defenses.repair.training import Training, train, trained_projections
+from defenses.repair.woodbury import undo
+from redediting.editing.methods import make_method
+from redediting.editing.multiplier import Multiplier
+from redediting.errors import MethodError
+from redediting.patch import AppliedPatch, Patch
+from redediting.rebinding import Rebinding
+
+OPTIONS: dict[str, dict[str, object]] = {
+    "finetune": {"steps": 2, "batch": 2, "scenes": 4},
+    "lora": {"steps": 2, "batch": 2, "scenes": 4, "rank": 2, "lr": 0.1},
+    "truncation": {"k": 4},
+    "projection": {"captions": 40},
+}
+each_repair = pytest.mark.parametrize("name", REPAIRS)
+Clean = dict[str, torch.Tensor]
+
+
+@pytest.fixture
+def clean(tiny_pipeline: StableDiffusionPipeline) -> Clean:
+    return {name: weight.clone() for name, weight in base_weights(tiny_pipeline).items()}
+
+
+@pytest.fixture
+def backdoored(tiny_pipeline: StableDiffusionPipeline, clean: Clean) -> AppliedPatch:
+    patch = make_method("eviledit").compute(tiny_pipeline, [Rebinding("old cat", "zebra")])
+    return patch.apply(tiny_pipeline)
+
+
+def repair(pipeline: StableDiffusionPipeline, name: str, clean: Clean, **more: object) -> Patch:
+    options = OPTIONS.get(name, {}) | more
+    return make_repair(name, **options).compute(pipeline, base=clean, triggers=["old cat"])
+
+
+def distance(one: Clean, other: Clean) -> float:
+    return sum(float((one[n] - other[n]).double().square().sum()) for n in one) ** 0.5
+
+
+@each_repair
+def test_contract(
+    tiny_pipeline: StableDiffusionPipeline,
+    clean: Clean,
+    backdoored: AppliedPatch,
+    name: str,
+    tmp_path: Path,
+) -> None:
+    before = {n: t.clone() for n, t in tiny_pipeline.unet.state_dict().items()}
+    patch = repair(tiny_pipeline, name, clean)
+    after = tiny_pipeline.unet.state_dict()
+    assert all(torch.equal(before[n], after[n]) for n in before)
+    assert patch.provenance.method == name
+    assert make_repair(name, **patch.provenance.options) is not None
+    again = Patch.load(patch.save(tmp_path / "repair"))
+    assert again.provenance == patch.provenance
+    assert "holds a backdoor" not in (tmp_path / "repair" / "README.md").read_text("utf-8")
+    with again.apply(tiny_pipeline) as applied:
+        assert applied.footprint > 0
+    assert all(torch.equal(before[n], t) for n, t in tiny_pipeline.unet.state_dict().items())
+
+
+@pytest.mark.parametrize("form", ["subtract", "inverse"])
+def test_reversal_brings_the_base_back(
+    tiny_pipeline: StableDiffusionPipeline, clean: Clean, backdoored: AppliedPatch, form: str
+) -> None:
+    harm = distance(clean, base_weights(tiny_pipeline))
+    patch = repair(tiny_pipeline, "reversal", clean, form=form)
+    assert patch.provenance.measured["condition"] >= 1
+    with patch.apply(tiny_pipeline):
+        assert distance(clean, base_weights(tiny_pipeline)) < 1e-3 * harm
+
+
+def test_reversal_keeps_training_that_came_on_top(
+    tiny_pipeline: StableDiffusionPipeline, clean: Clean, backdoored: AppliedPatch
+) -> None:
+    torch.manual_seed(0)
+    added = {n: 0.002 * torch.randn_like(w) for n, w in clean.items()}
+    for name, weight in base_weights(tiny_pipeline).items():
+        weight += added[name]
+    patch = repair(tiny_pipeline, "reversal", clean)
+    wanted = {n: clean[n] + added[n] for n in clean}
+    trained = sum(float(a.double().square().sum()) for a in added.values()) ** 0.5
+    with patch.apply(tiny_pipeline):
+        left = base_weights(tiny_pipeline)
+        assert distance(wanted, left) < 0.55 * trained  # √q of it cannot be told from an edit
+        kept = sum(float(((left[n] - clean[n]) * added[n]).sum()) for n in clean) / trained**2
+        assert kept > 0.9
+
+
+def test_hard_projection_removes_what_clean_texts_never_see(
+    tiny_pipeline: StableDiffusionPipeline, clean: Clean
+) -> None:
+    method = make_repair("projection", form="hard", captions=40)
+    span = method._hard(method._moment(_case(tiny_pipeline)))  # type: ignore[attr-defined]
+    outside = torch.eye(len(span), dtype=span.dtype) - span
+    for weight in base_weights(tiny_pipeline).values():
+        weight += (weight.double() @ (0.5 * outside)).float()
+    harm = distance(clean, base_weights(tiny_pipeline))
+    patch = repair(tiny_pipeline, "projection", clean, form="hard")
+    with patch.apply(tiny_pipeline):
+        assert distance(clean, base_weights(tiny_pipeline)) < 1e-3 * harm
+
+
+def test_truncation_of_all_that_changed_is_the_base(
+    tiny_pipeline: StableDiffusionPipeline, clean: Clean
+) -> None:
+    torch.manual_seed(0)
+    right = torch.randn(2, 32)
+    for weight in base_weights(tiny_pipeline).values():
+        weight += torch.randn(len(weight), 2) @ right
+    patch = repair(tiny_pipeline, "truncation", clean, k=2)
+    assert patch.provenance.measured["removed"] == pytest.approx(1)
+    with patch.apply(tiny_pipeline):
+        assert distance(clean, base_weights(tiny_pipeline)) < 1e-3
+
+
+def test_what_is_missing_is_said(tiny_pipeline: StableDiffusionPipeline, clean: Clean) -> None:
+    with pytest.raises(MethodError, match="expected trusted weights"):
+        make_repair("reversal").compute(tiny_pipeline)
+    with pytest.raises(MethodError, match="expected suspected triggers"):
+        make_repair("rebinding").compute(tiny_pipeline, base=clean)
+    with pytest.raises(MethodError, match="several words"):
+        make_repair("rebinding").compute(tiny_pipeline, triggers=["cat"])
+    with pytest.raises(MethodError, match="nothing to reverse"):
+        make_repair("reversal").compute(tiny_pipeline, base=clean)
+    with pytest.raises(MethodError, match="k below the text width 32"):
+        make_repair("truncation", k=99).compute(tiny_pipeline, base=clean)
+    with pytest.raises(MethodError, match="expected a repair of reversal"):
+        make_repair("prayer")
+    with pytest.raises(MethodError, match="options of repair 'lora', got rank=0"):
+        make_repair("lora", rank=0)
+
+
+def test_woodbury() -> None:
+    torch.manual_seed(0)
+    left, right = torch.randn(2, 12, 3, dtype=torch.float64)
+    edit = Multiplier(left, right.T.contiguous())
+    inverse, condition = undo(edit)
+    eye = torch.eye(12, dtype=torch.float64)
+    assert torch.allclose((eye + edit.matrix()) @ (eye + inverse.matrix()), eye, atol=1e-10)
+    assert condition >= 1
+    unit = left[:, :1] / left[:, :1].norm()
+    assert undo(Multiplier(-unit, unit.T))[1] > 1e12  # I - uuᵀ has no inverse
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        Training(steps=3, batch=2, lr=0.05, optimizer="sgd"),
+        Training(steps=3, batch=2, lr=0.01, scope="all"),
+        Training(steps=3, batch=2, lr=0.1, rank=2),
+    ],
+)
+def test_training_changes_what_it_should_and_is_no_edit(
+    tiny_pipeline: StableDiffusionPipeline, clean: Clean, recipe: Training
+) -> None:
+    scenes = load_scenes(tiny_pipeline, 6)
+    assert scenes.latents.shape == (6, 4, 8, 8)
+    shown = {}
+    for step, model in train(tiny_pipeline, scenes, recipe, at=[1]):
+        shown[step] = trained_projections(model)
+    assert list(shown) == [1, 3]
+    assert set(shown[3]) == set(clean)
+    assert 0 < distance(clean, shown[1]) < distance(clean, shown[3])
+    assert all(torch.equal(clean[n], w) for n, w in base_weights(tiny_pipeline).items())
+    repeated = dict(train(tiny_pipeline, scenes, recipe))
+    assert distance(trained_projections(repeated[3]), shown[3]) < 1e-5
+    assert examine(clean, shown[3]).verdict == "changed"
+
+
+def _case(pipeline: StableDiffusionPipeline) -> object:
+    from defenses.repair.base import Case
+
+    return Case(pipeline)
