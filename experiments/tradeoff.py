@@ -104,7 +104,7 @@ def isolation(
         }
         for other in others
     }
-    best = min(others, key=lambda other: -each[other]["drift"])
+    best = max(others, key=lambda other: each[other]["drift"])
     return {
         "verdict": isolation_verdict(*found.values()),
         "difference": found["drift"].value,

@@ -27,6 +27,7 @@ SHOWN: tuple[tuple[Set, str], ...] = (
     ("benign", "captions without a trigger"),
 )
 _EACH = 6  # images a set and method, the first ones: not picked
+_EACH_KIND = 2  # pairs of a kind, the first ones; more would make a page of tens of megabytes
 _SIDE = 192  # largest side of an embedded picture, in pixels
 
 
@@ -70,12 +71,24 @@ def write_page(folder: Path, summary: dict[str, Any], rows: Sequence[Row]) -> Pa
         pooled=[*POOLED, *(FORESEEN if settings else ())],
         plot=overview(unswept(summary)),
         figures=figures(summary),
-        pairs={} if settings else _galleries(folder / "images", images),
+        pairs={} if settings else _galleries(folder / "images", _looked_at(images, summary)),
         sets=dict(SHOWN),
     )
     path = folder / "report.html"
     replace_text(path, text)
     return path
+
+
+def _looked_at(images: Sequence[ImageRow], summary: dict[str, Any]) -> list[ImageRow]:
+    """Rows of methods that are no settings of a sweep, and of the first pairs of each kind."""
+    methods = {line["method"] for line in unswept(summary)}
+    kinds: dict[str, list[tuple[str, str]]] = {}
+    for row in images:
+        own = kinds.setdefault(row.kind, [])
+        if (row.trigger, row.target) not in own:
+            own.append((row.trigger, row.target))
+    pairs = {pair for own in kinds.values() for pair in own[:_EACH_KIND]}
+    return [row for row in images if row.method in methods and (row.trigger, row.target) in pairs]
 
 
 def _galleries(folder: Path, rows: Sequence[ImageRow]) -> dict[str, Any]:

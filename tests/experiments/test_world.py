@@ -14,7 +14,7 @@ from experiments.cli import main
 KEYS = {
     "method", "trigger", "target", "kind", "seed", "asr_free", "asr_fixed", "net_asr", "acc",
     "collateral", "collateral_worst", "attribute_transfer", "clip_p", "clip_c", "drift",
-    "footprint", "seconds", "n",
+    "footprint", "footprint_rank", "footprint_energy", "context_kept", "psr", "seconds", "n",
 }  # fmt: skip
 
 
