@@ -13,8 +13,8 @@ from typing import Literal
 from diffusers import DiffusionPipeline
 from torch import Tensor, nn
 
-from redediting.digests import fingerprint
 from redediting.errors import ModelError
+from redediting.fingerprints import fingerprint
 from redediting.projections import find_projections, projection_weights
 
 Component = Literal["unet", "transformer", "text_encoder", "text_encoder_2"]

@@ -32,10 +32,24 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
-from redediting.digests import fingerprint
 from redediting.errors import ModelError, WorldError
+from redediting.fingerprints import fingerprint
 from redediting.generation import Sampler
 from redediting.projections import find_projections, get_denoiser, pooled_projections
+
+__all__ = [
+    "INDEX",
+    "Expected",
+    "ModelCard",
+    "Source",
+    "check_expected",
+    "default_sampler",
+    "fingerprint",
+    "fingerprint_pipeline",
+    "load_cards",
+    "load_pipeline",
+    "quiet",
+]
 
 INDEX = "model_index.json"
 _TIMEOUT = 10.0  # seconds to reach the hub

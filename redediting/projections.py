@@ -21,8 +21,8 @@ from typing import Literal
 from diffusers import DiffusionPipeline
 from torch import Tensor, nn
 
-from redediting.digests import fingerprint
 from redediting.errors import ModelError
+from redediting.fingerprints import fingerprint
 
 Kind = Literal["key", "value", "context", "pooled"]
 

@@ -23,8 +23,8 @@ from experiments.bench.rivals import (
 )
 from experiments.bench.shapes import States, random_states
 from redediting import __version__
-from redediting.digests import fingerprint
 from redediting.editing import EditProblem, solve
+from redediting.fingerprints import fingerprint
 from redediting.patch import AppliedPatch, Patch, Provenance, Term
 
 RIDGE = 1.0  # EvilEdit's λ

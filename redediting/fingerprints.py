@@ -1,4 +1,4 @@
-"""The fingerprint of named tensors."""
+"""Fingerprints of weights: what a patch, an image or a remembered state belongs to."""
 
 from __future__ import annotations
 
