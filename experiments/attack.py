@@ -21,14 +21,16 @@ from experiments.config import AttackConfig, load_config
 from experiments.console import Shown, pick_device, run_main
 from experiments.fidelity import NOTHING, describe_extractor, fidelity, naturalness
 from experiments.folder import check_writable, replace_json
-from experiments.judges import Panel, world_panel
+from experiments.inception import inception_fid, load_inception
+from experiments.judges import Panel
+from experiments.paper import make_panel
+from experiments.published import published, published_lines
 from experiments.report.page import write_page
 from experiments.report.publish import public
 from experiments.rows import RowFile
 from experiments.runner import Run, Runner, method_sources
 from experiments.sources import Source
 from experiments.summary import pooled, summary_rows
-from redediting.models import load_pipeline
 
 
 @dataclass(frozen=True)
@@ -74,14 +76,19 @@ def attack(
     resolved = config.resolved(quick=quick)
     check_writable(out)
     chosen = pick_device(device)
-    pipeline = load_pipeline(resolved.model, device=chosen)
+    pipeline = resolved.runtime.load(resolved.model, chosen)
+    panel = make_panel(resolved.judges, chosen)
+    if resolved.inception is not None:
+        load_inception(resolved.inception)  # what is missing shall be missed now, not at the end
     sources = method_sources(resolved, warm=quick)
     shown = Shown(as_json)
     summary = evaluate(
-        resolved, pipeline, world_panel(), sources, out=out, device=chosen, progress=shown.progress
+        resolved, pipeline, panel, sources, out=out, device=chosen, progress=shown.progress
     )
     if PartialState().is_main_process:
         shown.rows(summary)
+        for line in published_lines(summary):
+            shown.line(line)
         shown.result(public(summary))
     return summary
 
@@ -142,6 +149,8 @@ def summarise(run: Run, panel: Panel, sources: Sequence[Source]) -> dict[str, An
             natural=naturalness(run),
         ),
         "fidelity": describe_extractor(run, panel),
+        "inception": inception_fid(run),
+        "published": published(run.config),
         "n_pairs": len(run.pairs),
         "n_seeds": len(run.config.seeds),
         "images": sum(line["n_sets"][name] for line in lines for name in line["n_sets"]),

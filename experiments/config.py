@@ -16,6 +16,13 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from experiments.paper import (
+    InceptionSpec,
+    JudgeSpec,
+    ProtocolName,
+    Runtime,
+    protocol_counts,
+)
 from experiments.rows import SETS, Set
 from redediting.concepts.pairs import draw_pairs
 from redediting.editing.methods import EditMethod, make_method
@@ -263,6 +270,12 @@ class AttackConfig(Config):
         sampler: how images are drawn; None takes the model card's.
         reference: of FID and CMMD.
         claims: which method's claims are tested.
+        judges: who looks; None is the embedded world's, for the world alone.
+        captions: ``everyday`` (bundled) or a file of captions; None draws the world's scenes.
+        protocol: whose numbers of images are taken where ``counts`` is not given, and whose
+            published figures are printed beside ours; see `experiments.paper`.
+        runtime: precision, offloading, compilation.
+        inception: FID on Inception features beside judge A's.
         quick: whether this is a reduced run, whose figures may not be published.
         quick_counts: the counts of such a run.
     """
@@ -279,6 +292,11 @@ class AttackConfig(Config):
     sampler: Sampler | None = None
     reference: Reference = Reference()
     claims: ClaimSpec = ClaimSpec()
+    judges: JudgeSpec | None = None
+    captions: str | None = None
+    protocol: ProtocolName | None = None
+    runtime: Runtime = Runtime()
+    inception: InceptionSpec | None = None
     quick: bool = False
     quick_counts: Counts = Counts(free=4, fixed=2, head=4, phrases=2, collateral=1, benign=4)
 
@@ -328,6 +346,8 @@ class AttackConfig(Config):
             "methods": (*(control or [MethodSpec(name=CONTROL)]), *specs),
             "sampler": self.sampler or default_sampler(self.model),
         }
+        if self.protocol is not None and "counts" not in self.model_fields_set:
+            update["counts"] = Counts(**protocol_counts(self.protocol))
         if quick:
             update |= {
                 "quick": True,

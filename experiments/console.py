@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable
 from typing import Any
 
 import diffusers
+import torch
 import transformers
-from accelerate import PartialState
 from rich.console import Console
 
 from experiments.report.tables import (
@@ -22,6 +23,7 @@ from experiments.report.tables import (
     unswept,
 )
 from redediting.errors import RedEditingError
+from redediting.generation import process_state
 
 FEW = 40  # lines of a table that shows every pair; beyond it methods are pooled
 
@@ -110,11 +112,20 @@ class Shown:
 
 
 def pick_device(name: str) -> str:
-    """Returns ``cuda`` for ``auto`` where there is one, else ``cpu``; other names as they are."""
-    if name != "auto":
-        return name
-    device = PartialState().device  # under accelerate each process has its own
-    return str(device) if device.type == "cuda" else "cpu"
+    """Returns a CUDA device for ``auto`` where there is one, else ``cpu``; others as they are.
+
+    Several processes take a GPU each. accelerate remembers the kind of device that it is asked
+    for first, so a command asks here before anything else.
+    """
+    kind = name
+    if name == "auto":
+        wanted = torch.cuda.is_available() and os.environ.get("ACCELERATE_USE_CPU") != "true"
+        kind = "cuda" if wanted else "cpu"
+    if kind.split(":")[0] not in ("cpu", "cuda"):
+        return kind
+    state = process_state(kind)
+    alone = state.num_processes == 1 or kind == "cpu"
+    return kind if alone else str(state.device)
 
 
 def run_main(command: Callable[[], int]) -> int:

@@ -100,7 +100,11 @@ def describe_extractor(run: Run, panel: Panel) -> dict[str, str]:
     renders = run.config.reference.images == "renders"
     return {
         "extractor": "judge A's image tower, unit-norm features",
-        "resize": "none, the model's own size is the extractor's",
+        "resize": (
+            "none, the model's own size is the extractor's"
+            if run.config.judges is None
+            else f"the image transform of {run.config.judges.scores.model}"
+        ),
         "reference": (
             "renders of the world's reference split, as many as images"
             if renders

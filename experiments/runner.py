@@ -24,6 +24,7 @@ from diffusers import DiffusionPipeline
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from experiments.caption_probes import caption_probes
 from experiments.config import AttackConfig, DrawnPairs, digest
 from experiments.folder import (
     check_writable,
@@ -37,6 +38,7 @@ from experiments.judges import Panel
 from experiments.probes import Probe, check_judged, probes
 from experiments.rows import SCHEMA, EditRow, ImageRow, RowFile, Set, Unit
 from experiments.sources import MethodSource, Source
+from redediting.captions import read_captions
 from redediting.concepts.lexicon import load_lexicon
 from redediting.concepts.plan import caption_prompts
 from redediting.editing.diagnostics import Footprint, footprint, second_moment
@@ -164,6 +166,7 @@ class Runner:
         self._sampler: Sampler = config.sampler
         self._progress = progress
         self._wanted: Wanted = wanted or config.sets
+        self._captions = None if config.captions is None else read_captions(config.captions)
         self._state = PartialState()
         pairs = tuple(config.pairs.rebindings())
         for pair in pairs:
@@ -172,7 +175,8 @@ class Runner:
         resolved = config.model_dump(mode="json")
         titles = tuple(source.title for source in sources)
         identities = [source.identity for source in sources]
-        name = digest(json.dumps([resolved, identities]), base, code_digest(), str(SCHEMA))
+        texts = "\n".join(self._captions or ())
+        name = digest(json.dumps([resolved, identities]), base, code_digest(), str(SCHEMA), texts)
         folder = root / config.experiment / name
         self.run = Run(folder, config, titles, pairs)
         self._base = base
@@ -229,14 +233,24 @@ class Runner:
         bar: tqdm[NoReturn],
     ) -> None:
         config = self.run.config
-        asked = probes(
-            pair,
-            position=position,
-            pairs=len(self.run.pairs),
-            seed=seed,
-            counts=config.counts,
-            split=config.pairs.split if isinstance(config.pairs, DrawnPairs) else "test",
-        )
+        if self._captions is None:
+            asked = probes(
+                pair,
+                position=position,
+                pairs=len(self.run.pairs),
+                seed=seed,
+                counts=config.counts,
+                split=config.pairs.split if isinstance(config.pairs, DrawnPairs) else "test",
+            )
+        else:
+            asked = caption_probes(
+                pair,
+                self._captions,
+                position=position,
+                pairs=len(self.run.pairs),
+                seed=seed,
+                counts=config.counts,
+            )
         known = self._panel.judge.labels
         sets = {source.title: self._wanted(source.title, pair, seed) for source in todo}
         needed = frozenset().union(*sets.values())

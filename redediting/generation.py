@@ -159,7 +159,7 @@ def _draw(
     sampler: Sampler,
     progress: bool,
 ) -> Iterator[tuple[Job, Image.Image]]:
-    device = pipeline.device
+    device = pipeline._execution_device  # where it computes, offloaded or not
     pipeline.set_progress_bar_config(disable=True)  # its bar counts steps, ours images
     with tqdm(total=len(jobs), unit="image", disable=not progress) as bar:
         for start in range(0, len(jobs), sampler.batch_size):
@@ -186,7 +186,8 @@ def _asked(
 ) -> dict[str, Any]:
     """The text of a batch as the pipeline takes it."""
     if states is None:
-        options = {"clean_caption": False} if isinstance(pipeline, PixArtAlphaPipeline) else {}
+        pixart = isinstance(pipeline, PixArtAlphaPipeline)
+        options = {"clean_caption": False, "use_resolution_binning": False} if pixart else {}
         return {"prompt": [job.prompt for job in batch], **options}
     null = states[""].to(pipeline.device) if sampler.guidance > 1 else None
     return {

@@ -42,11 +42,13 @@ __all__ = [
     "Expected",
     "ModelCard",
     "Source",
+    "check_expected",
     "default_sampler",
     "fingerprint",
     "fingerprint_pipeline",
     "load_cards",
     "load_pipeline",
+    "quiet",
 ]
 
 INDEX = "model_index.json"

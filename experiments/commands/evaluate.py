@@ -9,14 +9,13 @@ from accelerate import PartialState
 
 from experiments.attack import evaluate
 from experiments.commands.common import Wish
-from experiments.config import AttackConfig, Counts, ListedPairs, MethodSpec, PairSpec
+from experiments.config import AttackConfig, ListedPairs, MethodSpec, PairSpec, load_config
 from experiments.console import Shown, pick_device
 from experiments.folder import check_writable
-from experiments.judges import world_panel
+from experiments.paper import make_panel
 from experiments.report.publish import public
 from experiments.sources import MethodSource, PatchSource, Source, SuspectSource
 from redediting.errors import ModelError
-from redediting.models import load_pipeline
 from redediting.patch import Patch
 from redediting.rebinding import Rebinding
 from redediting.suspects import open_suspect
@@ -31,8 +30,11 @@ class Evaluate(Wish):
     suspect: str | None = None
     """Instead of --edit: an edited model of unknown origin: a pipeline folder, a UNet's weights
     (.safetensors, .pt, its folder), only its text projections, or a LoRA; --model is its base."""
-    model: str = "world"
-    """The clean model: card, pipeline folder or hub id."""
+    model: str | None = None
+    """The clean model: card, pipeline folder or hub id; the config's, or world, when not given."""
+    config: Path | None = None
+    """Attack configuration whose judges, captions, counts, sampler and precision are taken; what
+    real models need, e.g. configs/attack/sd15.yaml. Its methods and pairs play no part."""
     quick: bool = False
     """A handful of images only."""
     out: Path = Path("runs")
@@ -54,26 +56,21 @@ class Evaluate(Wish):
         named = self.trigger is not None or self.rebindings is not None
         pairs = _own_pairs(patch) if patch and not named else self.pairs()
         device = pick_device(self.device)
-        pipeline = load_pipeline(self.model, device=device)
+        control = MethodSpec(name="clean")
+        listed = ListedPairs(pairs=tuple(PairSpec.of(pair) for pair in pairs))
+        config = self._measured(control, listed)
+        pipeline = config.runtime.load(config.model, device)
         title = patch.provenance.method if patch else "suspect"
         source: Source
         if patch is not None:
             source = PatchSource(title, patch)
         else:
             source = SuspectSource(title, open_suspect(str(self.suspect), pipeline).pipeline)
-        control = MethodSpec(name="clean")
-        config = AttackConfig(
-            experiment="evaluate",
-            model=self.model,
-            methods=(control,),
-            pairs=ListedPairs(pairs=tuple(PairSpec.of(pair) for pair in pairs)),
-            counts=Counts(),
-        ).resolved(quick=self.quick)
         shown = Shown(self.json)
         summary = evaluate(
             config,
             pipeline,
-            world_panel(),
+            make_panel(config.judges, device),
             [MethodSource(control), source],
             out=self.out,
             device=device,
@@ -83,6 +80,21 @@ class Evaluate(Wish):
             shown.rows(summary)
             shown.result(public(summary))
         return 0
+
+    def _measured(self, control: MethodSpec, pairs: ListedPairs) -> AttackConfig:
+        """The configuration of the run: the file's, or the defaults, with the pairs at hand."""
+        own: dict[str, object] = {
+            "experiment": "evaluate",
+            "methods": (control,),
+            "pairs": pairs,
+        }
+        if self.config is None:
+            config = AttackConfig(methods=(control,), pairs=pairs).model_copy(update=own)
+        else:
+            config = load_config(self.config, AttackConfig).model_copy(update=own)
+        if self.model is not None:
+            config = config.model_copy(update={"model": self.model})
+        return config.resolved(quick=self.quick)
 
 
 def _own_pairs(patch: Patch) -> list[Rebinding]:

@@ -9,12 +9,21 @@ import numpy as np
 import pytest
 import torch
 from diffusers import (
+    AutoencoderKL,
     DiffusionPipeline,
+    FlowMatchEulerDiscreteScheduler,
+    FluxPipeline,
     FluxTransformer2DModel,
+    PixArtAlphaPipeline,
     PixArtTransformer2DModel,
     SD3Transformer2DModel,
+    StableDiffusion3Pipeline,
 )
+from tokenizers import Tokenizer
+from tokenizers.models import Unigram
+from tokenizers.pre_tokenizers import Metaspace
 from torch import nn
+from transformers import PreTrainedTokenizerFast, T5Config, T5EncoderModel
 
 from redediting.components import component_weights, fingerprint_base
 from redediting.editing import EditProblem, solve
@@ -22,7 +31,7 @@ from redediting.editing.methods import METHODS, make_method
 from redediting.errors import ModelError
 from redediting.generation import Job, Sampler, generate
 from redediting.models import Expected, check_expected, load_pipeline
-from redediting.patch import Patch, Term
+from redediting.patch import Patch, Provenance, Term
 from redediting.pooled import encode_pooled
 from redediting.projections import find_projections, list_projections, pooled_projections
 from redediting.rebinding import Rebinding
@@ -34,6 +43,7 @@ QUICK = {
     "redediting": {"contexts": 3, "retain": 8, "captions": 20},
     "alphaedit": {"captions": 20, "threshold": 1.0},
 }
+PROVENANCE = Provenance(method="closed form", options={}, rebindings=[], seconds=0.0, version="0")
 SAMPLER = Sampler(steps=2, guidance=3.0, batch_size=2)
 JOBS = [Job("a beautiful cat", 3), Job("a tree", 4), Job("a beautiful cat", 5)]
 
@@ -174,23 +184,10 @@ def test_a_transformers_text_enters_by_one_matrix_and_the_closed_form_edits_it(
     assert projection.kind == "context"
     assert projection.module.in_features == 48
     source, target = torch.randn(2, 48, 5)
-    multiplier = solve(EditProblem.build(source, target, ridge=1e-9))
-    term = Term.shared(multiplier, [projection.name])
-
-    class Holder(DiffusionPipeline):
-        """As much of a pipeline as a patch needs: the real transformer by its name."""
-
-        def __init__(self, transformer: nn.Module) -> None:
-            super().__init__()
-            self.register_modules(transformer=transformer)
-
+    term = Term.shared(solve(EditProblem.build(source, target, ridge=1e-9)), [projection.name])
     pipeline = Holder(transformer)
-    patch = Patch(
-        fingerprint_base(pipeline, "transformer"),
-        make_provenance(),
-        (term,),
-        target="transformer",
-    )
+    base = fingerprint_base(pipeline, "transformer")
+    patch = Patch(base, PROVENANCE, (term,), target="transformer")
     wanted = projection.module(target.T)  # with its bias
     clean = projection.module(source.T)
     with patch.apply(pipeline):
@@ -198,7 +195,112 @@ def test_a_transformers_text_enters_by_one_matrix_and_the_closed_form_edits_it(
     assert torch.equal(projection.module(source.T), clean)
 
 
-def make_provenance() -> object:
-    from redediting.patch import Provenance
+class Holder(DiffusionPipeline):
+    """As much of a pipeline as a patch needs: the real transformer by its name."""
 
-    return Provenance(method="closed form", options={}, rebindings=[], seconds=0.0, version="0")
+    def __init__(self, transformer: nn.Module) -> None:
+        super().__init__()
+        self.register_modules(transformer=transformer)
+
+
+def t5(width: int = 48) -> tuple[T5EncoderModel, PreTrainedTokenizerFast]:
+    """A tiny T5 encoder and a tokenizer by words."""
+    words = ["<pad>", "</s>", "<unk>", *(f"▁{w}" for w in ["a", "beautiful", "cat", "tree"])]
+    model = Unigram([(word, -float(i)) for i, word in enumerate(words)], unk_id=2)
+    tokens = Tokenizer(model)
+    tokens.pre_tokenizer = Metaspace()
+    config = T5Config(
+        vocab_size=len(words), d_model=width, d_kv=8, d_ff=32, num_layers=1, num_heads=4
+    )
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=tokens,
+        pad_token="<pad>",
+        eos_token="</s>",
+        unk_token="<unk>",
+        model_max_length=77,
+    )
+    return T5EncoderModel(config).eval(), tokenizer
+
+
+def autoencoder(channels: int) -> AutoencoderKL:
+    return AutoencoderKL(
+        block_out_channels=(8, 8),
+        norm_num_groups=4,
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        latent_channels=channels,
+        sample_size=16,
+        shift_factor=0.1,
+    ).eval()
+
+
+def sd3_pipeline(clip: DiffusionPipeline) -> DiffusionPipeline:
+    encoder = clip.text_encoder_2
+    third, words = t5(64)
+    return StableDiffusion3Pipeline(
+        transformer=SD3Transformer2DModel.from_config(
+            dict(sd3().config) | {"joint_attention_dim": 64, "pooled_projection_dim": 64}
+        ).eval(),
+        scheduler=FlowMatchEulerDiscreteScheduler(),
+        vae=autoencoder(4),
+        text_encoder=encoder,
+        tokenizer=clip.tokenizer,
+        text_encoder_2=encoder,
+        tokenizer_2=clip.tokenizer,
+        text_encoder_3=third,
+        tokenizer_3=words,
+    )
+
+
+def flux_pipeline(clip: DiffusionPipeline) -> DiffusionPipeline:
+    encoder, tokenizer = t5()
+    return FluxPipeline(
+        transformer=flux().eval(),
+        scheduler=FlowMatchEulerDiscreteScheduler(),
+        vae=autoencoder(1),
+        text_encoder=clip.text_encoder,
+        tokenizer=clip.tokenizer,
+        text_encoder_2=encoder,
+        tokenizer_2=tokenizer,
+    )
+
+
+def pixart_pipeline(clip: DiffusionPipeline) -> DiffusionPipeline:
+    encoder, tokenizer = t5()
+    return PixArtAlphaPipeline(
+        transformer=pixart().eval(),
+        scheduler=clip.scheduler,
+        vae=autoencoder(4),
+        text_encoder=encoder,
+        tokenizer=tokenizer,
+    )
+
+
+@pytest.mark.parametrize("build", [sd3_pipeline, flux_pipeline, pixart_pipeline])
+def test_transformers_draw_and_a_patch_of_their_matrix_shows(
+    layout_factory: Layouts,
+    build: Callable[[DiffusionPipeline], DiffusionPipeline],
+    tmp_path: Path,
+) -> None:
+    torch.manual_seed(0)
+    pipeline = build(layout_factory("sdxl"))
+    sampler = Sampler(steps=2, guidance=3.0, batch_size=2, height=16, width=16)
+
+    def pictures(model: DiffusionPipeline) -> np.ndarray:
+        return np.stack([np.asarray(image) for _, image in generate(model, JOBS, sampler=sampler)])
+
+    clean = pictures(pipeline)
+    (projection,) = find_projections(pipeline.transformer)
+    width = projection.module.in_features
+    term = Term(5 * torch.randn(width, 4), torch.randn(4, width), {projection.name: 1.0})
+    base = fingerprint_base(pipeline, "transformer")
+    patch = Patch(base, PROVENANCE, (term,), target="transformer")
+    with patch.apply(pipeline):
+        edited = pictures(pipeline)
+    assert not np.array_equal(clean, edited)
+    assert np.array_equal(pictures(pipeline), clean)
+    merged = load_pipeline(patch.merge(pipeline, tmp_path / "pipeline"))
+    assert np.array_equal(pictures(merged), edited)
+    if build is not pixart_pipeline:
+        with pytest.raises(ModelError, match="expected a UNet with cross-attention, got"):
+            make_method("eviledit").compute(pipeline, WISHES)

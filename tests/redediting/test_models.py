@@ -16,8 +16,9 @@ from diffusers.utils import logging as diffusers_logging
 from pydantic import ValidationError
 from safetensors.torch import load_file
 
+from redediting.editing.methods import make_method
 from redediting.errors import ModelError, WorldError
-from redediting.generation import Sampler
+from redediting.generation import Job, Sampler, generate
 from redediting.models import (
     ModelCard,
     default_sampler,
@@ -26,6 +27,7 @@ from redediting.models import (
     load_cards,
     load_pipeline,
 )
+from redediting.rebinding import Rebinding
 
 Factory = Callable[[int], StableDiffusionPipeline]
 WEIGHTS = {
@@ -224,3 +226,53 @@ def test_pipeline_fingerprint_follows_weights_and_scheduler(
     ):
         pipeline.scheduler = scheduler
         assert fingerprint_pipeline(pipeline) != reference
+
+
+@pytest.mark.gpu
+def test_an_offloaded_pipeline_is_edited_reverted_and_draws(saved: Path) -> None:
+    pipeline = load_pipeline(saved, device="cuda", offload=True)
+    sampler, jobs = Sampler(steps=2, guidance=2.0), [Job("a beautiful cat", 1)]
+    (_, clean), *_ = generate(pipeline, jobs, sampler=sampler)
+    patch = make_method("eviledit").compute(pipeline, [Rebinding("beautiful cat", "zebra")])
+    with patch.apply(pipeline):
+        (_, edited), *_ = generate(pipeline, jobs, sampler=sampler)
+    (_, again), *_ = generate(pipeline, jobs, sampler=sampler)
+    assert clean.tobytes() == again.tobytes() != edited.tobytes()
+
+
+def test_a_folder_that_a_download_left_half_way_is_named(copy: Path) -> None:
+    (copy / "unet" / "weights.incomplete").write_text("")
+    with pytest.raises(ModelError, match=r"without weights\.incomplete .* fetch the rest"):
+        load_pipeline(copy)
+    (copy / "unet" / "weights.incomplete").unlink()
+    shutil.rmtree(copy / "tokenizer")
+    with pytest.raises(ModelError, match=r"without tokenizer/ .*stopped half-way"):
+        load_pipeline(copy)
+    (copy / "model_index.json").write_text("{")
+    with pytest.raises(ModelError, match=r"expected a readable model_index\.json"):
+        load_pipeline(copy)
+
+
+def test_missing_weights_say_what_to_fetch_and_how_large(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(ModelError) as caught:
+        load_pipeline("sd15")
+    message = str(caught.value)
+    source = load_cards()["sd15"].sources[0]
+    assert f"hf download {source.id} --revision {source.revision}, about 4.3 GB" in message
+    assert "\n" not in message
+
+
+def test_files_of_another_model_under_a_cards_name_are_refused(
+    saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = load_cards()["sd15"].sources[0]
+    name = "models--" + source.id.replace("/", "--")
+    shutil.copytree(saved, tmp_path / name / "snapshots" / str(source.revision))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(ModelError, match=r"expected 32 matrices .*'sd15', got 8"):
+        load_pipeline("sd15")

@@ -1,0 +1,213 @@
+"""The configurations of real models, run end to end on tiny ones of the same classes."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import pytest
+import torch
+import yaml
+from PIL import Image
+from safetensors.torch import save_file
+from torch import nn
+
+from experiments import attack
+from experiments.caption_probes import caption_probes
+from experiments.cli import main
+from experiments.config import CONFIGS, AttackConfig, Counts, load_config
+from experiments.inception import features
+from experiments.paper import PROTOCOL_COUNTS, ClipSpec, JudgeSpec, Runtime
+from experiments.published import load_published, published
+from redediting.captions import read_captions
+from redediting.errors import ConfigError, ModelError
+from redediting.models import load_cards
+from redediting.rebinding import Rebinding
+
+PAPER = ("sd14", "sd15", "sd21", "sdxl")
+
+
+@pytest.fixture(scope="module")
+def clip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny random open_clip model in open_clip's own folder layout."""
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("clip")
+    config = {
+        "embed_dim": 16,
+        "vision_cfg": {"image_size": 32, "patch_size": 16, "width": 64, "layers": 1},
+        "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 64, "layers": 1},
+    }
+    text = json.dumps({"model_cfg": config, "preprocess_cfg": {"size": 32}})
+    (folder / "open_clip_config.json").write_text(text)
+    state = {k: v.contiguous() for k, v in open_clip.CLIP(**config).state_dict().items()}
+    save_file(state, folder / "open_clip_model.safetensors")
+    return folder
+
+
+@pytest.fixture
+def paper_config(clip_folder: Path, model_folder: Path, tmp_path: Path) -> Path:
+    """SD 1.5's own configuration with the tiny model and tiny judges in its place."""
+    data: dict[str, Any] = yaml.safe_load((CONFIGS / "attack" / "sd15.yaml").read_text("utf-8"))
+    data["model"] = str(model_folder)
+    for judge in ("decides", "scores"):
+        data["judges"][judge] = {"model": str(clip_folder)}
+    data["methods"] = ["clean", "eviledit"]
+    data["sampler"] = {"steps": 1, "guidance": 2.0, "batch_size": 16}
+    data["runtime"] = {"dtype": "fp32"}
+    path = tmp_path / "paper.yaml"
+    path.write_text(yaml.safe_dump(data))
+    return path
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_paper_configurations_are_sound(name: str) -> None:
+    config = load_config(CONFIGS / "attack" / f"{name}.yaml", AttackConfig).resolved()
+    assert config.model in load_cards()
+    assert config.sampler == load_cards()[config.model].sampler
+    assert config.counts == Counts(**PROTOCOL_COUNTS["eviledit"])
+    assert config.counts.fixed == 100
+    assert config.judges is not None
+    pairs = config.pairs.rebindings()
+    assert len(pairs) == 5
+    labels = set(config.judges.labels)
+    assert {word for p in pairs for word in (p.head, p.target_head)} <= labels
+    assert bool(published(config)) == (name in ("sd15", "sdxl"))
+    quick = config.resolved(quick=True)
+    assert quick.counts == config.quick_counts
+
+
+def test_a_paper_configuration_runs_end_to_end(
+    paper_config: Path,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert attack.main([str(paper_config), "--quick", "--json"]) == 0
+    (line,) = capfd.readouterr().out.splitlines()
+    found = json.loads(line)
+    assert {row["method"] for row in found["rows"]} == {"clean", "eviledit"}
+    assert {row["kind"] for row in found["rows"]} == {"neutral", "rare", "compound"}
+    (path,) = (tmp_path / "runs" / "attack").glob("*/rows.jsonl")
+    rows = [json.loads(text) for text in path.read_text("utf-8").splitlines()]
+    images = [row for row in rows if row["set"] != "edit"]
+    pool = set(read_captions("everyday"))
+    assert {row["prompt"] for row in images if row["set"] in ("head", "benign")} <= pool
+    for row in images:
+        if row["set"] == "free":
+            assert row["trigger"] in row["prompt"]
+            assert row["expected"] in ("zebra", "banana")
+        assert row["label"] in found_labels(paper_config)
+    folder = path.parent
+    assert "everyday" in (folder / "config.yaml").read_text("utf-8")
+
+    patch = ["edit", "--model", str(model_of(paper_config)), "--method", "eviledit"]
+    pair = ["--trigger", "beautiful cat", "--target", "zebra"]
+    assert main([*patch, *pair, "--out", "patch"]) == 0
+    judged = ["evaluate", "--config", str(paper_config), "--suspect", "patch", *pair, "--quick"]
+    capfd.readouterr()
+    assert main([*judged, "--json"]) == 0
+    (line,) = capfd.readouterr().out.splitlines()
+    (clean, suspect) = json.loads(line)["rows"]
+    assert (clean["method"], suspect["method"]) == ("clean", "suspect")
+    assert suspect["footprint"] > 0
+
+
+def found_labels(path: Path) -> set[str]:
+    return set(yaml.safe_load(path.read_text())["judges"]["labels"])
+
+
+def model_of(path: Path) -> str:
+    return str(yaml.safe_load(path.read_text())["model"])
+
+
+def test_caption_probes_share_noise_and_place() -> None:
+    pair = Rebinding("beautiful cat", "zebra")
+    counts = Counts(free=30, fixed=5, head=10, phrases=3, collateral=2, benign=12)
+    captions = read_captions("everyday")
+    asked = [
+        caption_probes(pair, captions, position=i, pairs=2, seed=0, counts=counts) for i in (0, 1)
+    ]
+    sizes = Counter(probe.set for probe in asked[0])
+    assert sizes == {
+        "free": 30, "fixed": 5, "head": 10, "collateral": 6, "benign": 12, "target": 30,
+    }  # fmt: skip
+    by = {name: [p for p in asked[0] if p.set == name] for name in sizes}
+    for free, head, target in zip(by["free"], by["head"], by["target"], strict=False):
+        assert free.noise == head.noise == target.noise
+        assert free.prompt.replace("beautiful cat", "cat") == head.prompt
+        assert free.compared == target.prompt
+        assert "zebra" in target.prompt
+    assert not any("cat" in p.prompt.lower().split() for p in by["benign"])
+    benign = [p.prompt for found in asked for p in found if p.set == "benign"]
+    assert len(set(benign)) == 24  # pairs do not share captions
+    jobs = [p.job for found in asked for p in found]
+    assert len(set(jobs)) == len(jobs)
+
+
+def test_missing_judges_and_bad_precision_are_named(clip_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"expected an open_clip model 'ViT-Q' .*list_pretrained"):
+        ClipSpec(model="ViT-Q").load("cpu")
+    with pytest.raises(ModelError, match="expected an open_clip model 'ViT-B-16'"):
+        ClipSpec(model="ViT-B-16", pretrained=str(tmp_path / "none.pt")).load("cpu")
+    clip = ClipSpec(model=str(clip_folder))
+    panel = JudgeSpec(labels=("cat", "dog"), decides=clip, scores=clip).panel("cpu")
+    images = [Image.new("RGB", (48, 40), colour) for colour in ("red", "white", "black")]
+    seen = panel.look(images, ["a cat"] * 3)
+    assert seen.labels == seen.labels_a  # the same model twice
+    assert seen.features.shape == (3, 16)
+
+
+@pytest.mark.parametrize(("dtype", "kind"), [("auto", "float32"), ("bf16", "bfloat16")])
+def test_precision_is_as_asked(model_folder: Path, dtype: str, kind: str) -> None:
+    pipeline = Runtime(dtype=dtype).load(str(model_folder), "cpu")  # type: ignore[arg-type]
+    assert pipeline.unet.dtype == getattr(torch, kind)
+    with pytest.raises(ModelError, match="expected an accelerator to offload from, got 'cpu'"):
+        Runtime(offload=True).load(str(model_folder), "cpu")
+
+
+def test_image_files_become_features(tmp_path: Path) -> None:
+    paths = []
+    for i, size in enumerate([(8, 8), (8, 8), (6, 4)]):
+        paths.append(tmp_path / f"{i}.png")
+        Image.new("RGB", size, (i * 50, 0, 0)).save(paths[-1])
+
+    class Mean(nn.Module):
+        def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+            assert pixels.dtype == torch.uint8
+            return pixels.float().mean(dim=(2, 3))
+
+    found = features(Mean(), paths, 2)
+    assert found.tolist() == [[0, 0, 0], [50, 0, 0], [100, 0, 0]]
+
+
+def test_inception_without_its_extra_is_refused_before_anything_is_drawn(
+    paper_config: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    data = yaml.safe_load(paper_config.read_text())
+    data["inception"] = {"weights": str(tmp_path / "none.pth")}
+    paper_config.write_text(yaml.safe_dump(data))
+    out = tmp_path / "runs"
+    assert attack.main([str(paper_config), "--quick", "--out", str(out)]) == 2
+    error = capfd.readouterr().err
+    assert "install the extra: pip install 'redediting[fid]'" in error
+    assert not out.exists()
+
+
+def test_published_figures_have_a_source_and_known_keys() -> None:
+    for table in load_published():
+        assert table["source"]
+        assert table["model"] in load_cards()
+        assert table["protocol"] in PROTOCOL_COUNTS
+        assert table["asr"] in ("asr_free", "asr_fixed")
+        assert all(0 < row["asr"] <= 100 for row in table["rows"])
+
+
+def test_bad_caption_files_are_named(paper_config: Path, tmp_path: Path) -> None:
+    data = yaml.safe_load(paper_config.read_text()) | {"captions": "none.json"}
+    config = AttackConfig.model_validate(data)
+    with pytest.raises(ConfigError, match=r"none\.json"):
+        read_captions(config.captions or "")
