@@ -106,6 +106,29 @@ def test_the_page_holds_everything(finished: tuple[Path, dict[str, Any]]) -> Non
     assert (finished[0] / "report.html").read_text("utf-8") == text
 
 
+def test_published_figures(finished: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    folder, summary = finished
+    readme = tmp_path / "README.md"
+    readme.write_text("before\n<!-- detection:begin -->\nold\n<!-- detection:end -->\nafter\n")
+    path = publish(folder, root=tmp_path)
+    text = readme.read_text("utf-8")
+    assert "old" not in text
+    assert text.startswith("before")
+    assert text.endswith("after\n")
+    for name in (*DETECTORS, "rickrolling", "Claim stealth"):
+        assert name in text
+    found = json.loads(path.read_text("utf-8"))
+    assert found["rows"] == summary["rows"]
+    assert found["report"] == f"runs/detection/{folder.name}/report.html"
+    made = json.loads((folder / "provenance.json").read_text("utf-8"))
+    copied = tmp_path / "quick"
+    copied.mkdir()
+    (copied / "summary.json").write_text(json.dumps(summary), "utf-8")
+    (copied / "provenance.json").write_text(json.dumps(made | {"quick": True}), "utf-8")
+    with pytest.raises(OutputError, match="expected a full run to publish"):
+        publish(copied, root=tmp_path)
+
+
 def test_a_killed_run_ends_with_the_same_rows(
     finished: tuple[Path, dict[str, Any]],
     pipeline_factory: Callable[[int], StableDiffusionPipeline],
