@@ -227,6 +227,8 @@ def test_quick_runs_are_reduced_and_bad_configurations_refused(
     assert quick.quick
     assert quick.counts == quick.quick_counts
     assert quick.attacks[0].options["steps"] == quick.quick_steps
+    assert quick.sampler is not None
+    assert quick.sampler.steps == 6
     with pytest.raises(DetectorError, match="expected a detector of ftt"):
         DetectionConfig.model_validate(CONFIG | {"detectors": ["x"]}).resolved()
     with pytest.raises(ConfigError, match="Field required at 'attacks'"):
