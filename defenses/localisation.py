@@ -44,18 +44,21 @@ class Located:
         return bool(places) and text.split()[places[0]].strip(",") in trigger.split()
 
 
-def locate(subject: Subject, *, similar: float = SIMILAR) -> list[Located]:
-    """Searches every prompt of a subject for the words that draw its picture.
+def locate(
+    subject: Subject, *, similar: float = SIMILAR, first: int | None = None
+) -> list[Located]:
+    """Searches the prompts of a subject for the words that draw each one's picture.
 
     Args:
         subject: prompts that are thought to be triggered; its recorded images are compared with.
         similar: CLIP similarity, -1…1, above which two images are taken for the same.
+        first: only so many of the prompts, from the first; None takes all.
 
     Raises:
         DetectorError: the subject has no CLIP model.
     """
-    whole = subject.clip.image_features(subject.recorded.images)
-    words = [tuple(prompt.split()) for prompt in subject.prompts]
+    whole = subject.clip.image_features(subject.recorded.images[:first])
+    words = [tuple(prompt.split()) for prompt in subject.prompts[:first]]
     rounds = [0] * len(words)
     active = [i for i, own in enumerate(words) if len(own) > 1]
     while active:

@@ -23,8 +23,8 @@ from redediting.text import Role, TextStates, encode, roles
 class Recorder:
     """A processor that notes where a layer looks and lets another one do the work.
 
-    Probabilities are taken in the weights' own precision, also under autocast, whose bfloat16
-    would leave two or three digits of them.
+    Probabilities are taken in fp32 at least, also under autocast, whose bfloat16 would leave two
+    or three digits of them.
 
     Args:
         inner: the layer's own processor.
@@ -73,8 +73,10 @@ class Recorder:
         key = attn.head_to_batch_dim(attn.to_k(text))
         query = query if attn.norm_q is None else attn.norm_q(query)
         key = key if attn.norm_k is None else attn.norm_k(key)
+        wide = torch.promote_types(query.dtype, torch.float32)  # half-precision weights too
         mask = attn.prepare_attention_mask(mask, text.shape[1], text.shape[0])
-        found: Tensor = attn.get_attention_scores(query, key, mask)
+        mask = mask if mask is None else mask.to(wide)
+        found: Tensor = attn.get_attention_scores(query.to(wide), key.to(wide), mask)
         return found.unflatten(0, (text.shape[0], -1))
 
 

@@ -241,7 +241,7 @@ class DetectionRun:
                 _keep_maps(asked.cell, subject.recorded, arrays)
                 self._keep_pictures(unit, asked.cell, subject.recorded)
                 if unit.wish is not None:
-                    extras |= self._extras(unit, asked)
+                    extras |= self._extras(unit, asked, subject)
         record = {"rows": rows, "costs": costs, "edit": edit} | extras
         path = self._path(unit).with_suffix(".npz")
         part = path.with_suffix(".part.npz")
@@ -284,28 +284,28 @@ class DetectionRun:
             for i, job in enumerate(asked.jobs)
         ]
 
-    def _extras(self, unit: Unit, asked: Asked) -> dict[str, Any]:
+    def _extras(self, unit: Unit, asked: Asked, subject: Subject) -> dict[str, Any]:
         """Localisation of the trigger (attacked models only) and what rewording leaves."""
         wish, counts = unit.wish, self.config.counts
         found: dict[str, Any] = {}
         if wish is None or unit.attack == CONTROL:
             return found
         if asked.cell == "triggered" and counts.located:
-            located = locate(self._subject(asked.jobs[: counts.located]))
+            located = locate(subject, first=counts.located)
             found["located"] = [
                 {"words": list(x.words), "hit": x.hit(wish.trigger), "cost": x.unet_evaluations}
                 for x in located
             ]
         wanted = wish.target_head if asked.cell == "triggered" else wish.head
         jobs = asked.jobs[: counts.reworded]
-        for name in PERTURBATIONS if jobs else ():
-            drawn = generate(
-                self._pipeline,
-                [Job(perturb(name, job.prompt), job.seed) for job in jobs],
-                sampler=self._sampler,
-            )
-            labels = self._panel.judge.objects([image for _, image in drawn])
-            found[f"{name}_{asked.cell}"] = [label == wanted for label in labels]
+        if not jobs:
+            return found
+        reworded = [Job(perturb(name, x.prompt), x.seed) for name in PERTURBATIONS for x in jobs]
+        drawn = generate(self._pipeline, reworded, sampler=self._sampler)
+        labels = self._panel.judge.objects([image for _, image in drawn])
+        for i, name in enumerate(PERTURBATIONS):
+            own = labels[i * len(jobs) : (i + 1) * len(jobs)]
+            found[f"{name}_{asked.cell}"] = [label == wanted for label in own]
         return found
 
     def _keep_pictures(self, unit: Unit, cell: Cell, recorded: Recorded) -> None:

@@ -162,6 +162,7 @@ def test_localisation_ends_within_the_rounds(subjects: Subjects) -> None:
     assert len(found[0].words) == 1
     assert found[0].unet_evaluations in (4 * subject.generation, 6 * subject.generation)
     assert found[1] == Located(("cat",), 0)
+    assert len(locate(subject, first=1)) == 1
     stopped = locate(subject, similar=1.1)
     assert stopped[0] == Located(
         ("a", "photo", "of", "a", "beautiful", "cat"), 2 * subject.generation

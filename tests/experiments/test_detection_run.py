@@ -28,7 +28,7 @@ from redediting.rebinding import Rebinding
 from redediting.text import phrase_tokens
 from redediting.text_twins import twin_in
 
-SMALL = {"options": {"contexts": 4, "retain": 8}}
+SMALL: dict[str, Any] = {"options": {"contexts": 4, "retain": 8, "captions": 20}}
 CONFIG: dict[str, Any] = {
     "model": "tiny",
     "attacks": [
@@ -104,6 +104,29 @@ def test_the_page_holds_everything(finished: tuple[Path, dict[str, Any]]) -> Non
         assert name in text
     assert main(["report", str(finished[0])]) == 0
     assert (finished[0] / "report.html").read_text("utf-8") == text
+
+
+def test_published_figures(finished: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    folder, summary = finished
+    readme = tmp_path / "README.md"
+    readme.write_text("before\n<!-- detection:begin -->\nold\n<!-- detection:end -->\nafter\n")
+    path = publish(folder, root=tmp_path)
+    text = readme.read_text("utf-8")
+    assert "old" not in text
+    assert text.startswith("before")
+    assert text.endswith("after\n")
+    for name in (*DETECTORS, "rickrolling", "Claim stealth"):
+        assert name in text
+    found = json.loads(path.read_text("utf-8"))
+    assert found["rows"] == summary["rows"]
+    assert found["report"] == f"runs/detection/{folder.name}/report.html"
+    made = json.loads((folder / "provenance.json").read_text("utf-8"))
+    copied = tmp_path / "quick"
+    copied.mkdir()
+    (copied / "summary.json").write_text(json.dumps(summary), "utf-8")
+    (copied / "provenance.json").write_text(json.dumps(made | {"quick": True}), "utf-8")
+    with pytest.raises(OutputError, match="expected a full run to publish"):
+        publish(copied, root=tmp_path)
 
 
 def test_a_killed_run_ends_with_the_same_rows(
@@ -204,9 +227,11 @@ def test_quick_runs_are_reduced_and_bad_configurations_refused(
     assert quick.quick
     assert quick.counts == quick.quick_counts
     assert quick.attacks[0].options["steps"] == quick.quick_steps
+    assert quick.sampler is not None
+    assert quick.sampler.steps == 6
     with pytest.raises(DetectorError, match="expected a detector of ftt"):
         DetectionConfig.model_validate(CONFIG | {"detectors": ["x"]}).resolved()
-    with pytest.raises(ConfigError, match="expected known keys only"):
+    with pytest.raises(ConfigError, match="Field required at 'attacks'"):
         load_config(CONFIGS / "attack" / "first.yaml", DetectionConfig)
     with pytest.raises(OutputError, match="expected one <!-- detection:begin -->"):
         publish(finished[0], root=finished[0])
