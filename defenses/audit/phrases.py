@@ -131,6 +131,8 @@ class States:
     def fits(self, phrases: Iterable[str]) -> list[str]:
         """Those phrases that fit into every template with a pad to spare."""
         found = list(phrases)
+        if not found:
+            return []
         longest = max(self.templates, key=len)
         limit = self.tokenizer.model_max_length
         prompts = [_insert(longest, phrase) for phrase in found]

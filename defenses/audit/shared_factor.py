@@ -29,7 +29,7 @@ from defenses.audit.rounding import rounding
 from redediting.editing.kernel import cholesky
 
 _SECTIONS = ("down", "mid", "up")
-_ROWS = 256  # read at once
+_ROWS = 128  # read at once
 _MARGIN = 1.2  # over the edge, which is one draw of a random maximum
 _BETTER = 0.01  # by which a part must fit better than the whole to be preferred
 _PERFECT = 0.9999  # from here no part can

@@ -8,6 +8,7 @@ from pathlib import Path
 import tyro
 
 from experiments.console import Shown
+from experiments.report.forensics_publish import publish_forensics, redraw_forensics
 from experiments.report.page import write_page
 from experiments.report.publish import publish, read_summary
 from experiments.rows import RowFile
@@ -28,8 +29,13 @@ class Report:
         """Writes the page."""
         summary = read_summary(self.run_folder)
         shown = Shown(self.json)
-        results = publish(self.run_folder) if self.publish else None
-        path = write_page(self.run_folder, summary, RowFile(self.run_folder / "rows.jsonl").rows)
+        if summary["experiment"] == "audit":
+            results = publish_forensics(self.run_folder) if self.publish else None
+            path = redraw_forensics(self.run_folder)
+        else:
+            results = publish(self.run_folder) if self.publish else None
+            rows = RowFile(self.run_folder / "rows.jsonl").rows
+            path = write_page(self.run_folder, summary, rows)
         shown.line(f"report: {path}")
         if results:
             shown.line(f"published: {results}")

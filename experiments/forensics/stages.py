@@ -12,7 +12,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from defenses.audit import Audit, audit, audit_base_free, examine
-from defenses.repair import REPAIRS, make_repair
+from defenses.repair import make_repair
 from defenses.repair.training import train, trained_projections
 from experiments.config import MethodSpec
 from experiments.forensics.config import Adaptive, Persistence, Suite
@@ -214,12 +214,13 @@ def repairs(lab: Lab, pairs: Sequence[Rebinding], images: int, *, progress: bool
 
 
 def _repair_one(lab: Lab, prefix: str, title: str, wish: Rebinding, images: int) -> None:
+    row: Row
     common = {"stage": "repair", "method": title, "pair": str(wish), "n": images}
     own = lab.pipeline.unet
     edited = lab.edited(lab.method(title), [wish])
-    before = lab.success(wish, images)
     if f"{prefix}/clean" not in lab.ledger:
-        lab.ledger.append({"id": f"{prefix}/clean", "repair": "clean model"} | common | before)
+        row = {"id": f"{prefix}/clean", "repair": "clean model"}
+        lab.ledger.append(row | common | lab.success(wish, images))
     tuning = train(lab.pipeline, lab.scenes, lab.config.repair_finetune)
     clean_tuned = [model for _, model in tuning][-1]  # what the honest user would have had
     honest = trained_projections(clean_tuned)
@@ -246,7 +247,7 @@ def _repair_one(lab: Lab, prefix: str, title: str, wish: Rebinding, images: int)
             lab.ledger.append(row | common | kept | figures)
         for label, name, options in _REPAIRS:
             key = f"{prefix}/{label}"
-            if key in lab.ledger or name not in REPAIRS:
+            if key in lab.ledger:
                 continue
             start = time.perf_counter()
             if lab.config.quick and name in ("finetune", "lora"):

@@ -189,8 +189,8 @@ def _trained(suite: Suite, stage: str) -> Iterator[Batch]:
     ]
     for i, (optimizer, lr) in enumerate(_cycle(tunes, suite.finetunes)):
         scope = "text" if i % 2 else "all"
-        recipe = {"steps": steps, "lr": lr, "optimizer": optimizer, "scope": scope, "batch": 8}
-        recipes.append((f"fine-tune {optimizer}", Training.model_validate(recipe | {"seed": i})))
+        tune = {"steps": steps, "lr": lr, "optimizer": optimizer, "scope": scope, "batch": 8}
+        recipes.append((f"fine-tune {optimizer}", Training.model_validate(tune | {"seed": i})))
     for i, (family, recipe) in enumerate(recipes):
         batch = [
             Suspect(f"{stage}/control/{family}/{i}/{step}", "control", family.split()[0])

@@ -17,6 +17,8 @@ from experiments.forensics.ledger import Ledger
 from experiments.forensics.results import auroc, normal, rate
 from experiments.forensics.suspects import suspects
 from experiments.judges import Panel
+from experiments.report.forensics_publish import publish_forensics, redraw_forensics
+from redediting.errors import OutputError
 
 
 def test_the_configuration_asks_for_what_the_protocol_asks() -> None:
@@ -60,6 +62,15 @@ def test_a_quick_run_resumes_and_reports(
     page = (folder / "report.html").read_text("utf-8")
     assert "reduced run" in page
     assert "http" not in page
+    assert redraw_forensics(folder).read_text("utf-8") == page
+    with pytest.raises(OutputError, match="full run"):
+        publish_forensics(folder, root=tmp_path)
+    made = json.loads((folder / "provenance.json").read_text("utf-8"))
+    (folder / "provenance.json").write_text(json.dumps(made | {"quick": False}), "utf-8")
+    (tmp_path / "README.md").write_text("a\n<!-- audit:begin -->\n<!-- audit:end -->\nb\n")
+    published = publish_forensics(folder, root=tmp_path)
+    assert str(tmp_path) not in published.read_text("utf-8")
+    assert "| reversal |" in (tmp_path / "README.md").read_text("utf-8")
     rows = (folder / "rows.jsonl").read_text("utf-8")
     lines = rows.splitlines(keepends=True)
     (folder / "rows.jsonl").write_text("".join(lines[:4]) + lines[4][:20], "utf-8")
