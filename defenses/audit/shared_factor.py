@@ -263,11 +263,3 @@ def _chance_and_edge(
     whitened = torch.linalg.solve_triangular(root, noise, upper=False)
     edge = float(torch.linalg.matrix_norm(whitened, 2)) / math.sqrt(max(1 - chance, 1e-12))
     return chance, edge
-
-
-def sum_of(tensors: list[Tensor]) -> Tensor:
-    """Their sum, a new tensor."""
-    total = tensors[0].clone()
-    for tensor in tensors[1:]:
-        total += tensor
-    return total

@@ -29,7 +29,7 @@ _REPAIRS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("rebinding", "rebinding", {}),
     ("projection, hard", "projection", {"form": "hard"}),
     ("projection, soft", "projection", {}),
-    ("truncation", "truncation", {"k": 32}),
+    ("truncation", "truncation", {"k": 16}),
     ("finetune", "finetune", {}),
     ("lora", "lora", {}),
 )
