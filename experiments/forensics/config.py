@@ -78,7 +78,7 @@ class Persistence(Config):
     """
 
     methods: tuple[str, ...] = ("eviledit", "redediting", "redediting open")
-    pairs: int = Field(default=3, ge=1)
+    pairs: int = Field(default=2, ge=1)
     recipes: dict[str, Training] = Field(default_factory=_recipes)
     snapshots: tuple[int, ...] = (10, 30, 100)
     images: int = Field(default=16, ge=1)
@@ -125,8 +125,8 @@ class AuditConfig(Config):
     model: str = "world"
     methods: tuple[MethodSpec, ...] = METHODS
     development: Suite = Suite(
-        pairs=DrawnPairs(per_kind=1, seed=1, split="dev"), several=(), loras=3, finetunes=3,
-        perturbations=6, benign=2, images=0,
+        pairs=DrawnPairs(per_kind=1, seed=1, split="dev"), several=(), formats=(), loras=3,
+        finetunes=3, perturbations=8, benign=2, images=0,
     )  # fmt: skip
     test: Suite = Suite(pairs=DrawnPairs(per_kind=3))
     persistence: Persistence | None = Persistence()
