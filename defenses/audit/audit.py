@@ -1,8 +1,8 @@
 """The audit: was a model edited in closed form, by which phrase, towards what?
 
-Three verdicts: *clean* (the projections are the base's, up to rounding), *edited* (one multiplier,
-or two in proportion, explain how all layers changed), *changed* (anything else). Edited does not
-mean malicious: a benign concept erasure has the same form. What it does is listed.
+Three verdicts: *clean* (all is the base's, up to rounding), *edited* (one multiplier, or two in
+proportion, explain how all layers changed), *changed* (anything else). Edited does not mean
+malicious: a benign concept erasure has the same form. What it does is listed.
 """
 
 from __future__ import annotations
@@ -65,18 +65,26 @@ class Audit:
         evidence: of the weights.
         recovery: ranked triggers and what was kept; None unless edited.
         seconds: wall time of all.
+        others: tensors beside the text projections that are not the base's.
     """
 
     evidence: Evidence
     recovery: Recovery | None
     seconds: float
+    others: tuple[str, ...] = ()
+
+    @property
+    def verdict(self) -> Verdict:
+        """That of the projections; a change elsewhere alone makes a model *changed*."""
+        found = self.evidence.verdict
+        return "changed" if found == "clean" and self.others else found
 
     def as_json(self) -> dict[str, Any]:
         """The stable keys of ``redediting audit --json``."""
         evidence, recovery = self.evidence, self.recovery
         triggers = recovery.triggers if recovery else ()
         return {
-            "verdict": evidence.verdict,
+            "verdict": self.verdict,
             "r2": evidence.r2,
             "r2_two_matrix": evidence.r2_two_matrix,
             "rank": evidence.rank,
@@ -87,6 +95,7 @@ class Audit:
             "targets": [
                 {"trigger": t.phrase, "target": t.target, "score": t.score} for t in triggers
             ],
+            "changed_beside": len(self.others),
             "kept": [phrase for phrase, _ in recovery.kept] if recovery else [],
             "seconds": self.seconds,
         }
@@ -118,6 +127,7 @@ def audit(
     states: States | None,
     vocabulary: Vocabulary | None,
     *,
+    others: tuple[str, ...] = (),
     top: int = 10,
     cutoffs: Cutoffs = CUTOFFS,
 ) -> Audit:
@@ -128,6 +138,7 @@ def audit(
         suspect: ``W_l'`` under the same names.
         states: of the trusted text encoder; None leaves recovery out.
         vocabulary: candidates; None likewise.
+        others: tensors elsewhere that changed (`defenses.audit.source.other_changes`).
         top: triggers returned.
         cutoffs: of the verdict.
     """
@@ -137,7 +148,7 @@ def audit(
     found = None
     if evidence.verdict == "edited" and factor and states is not None and vocabulary is not None:
         found = recover(factor.denoised(), factor.metric, states, vocabulary, top=top)
-    return Audit(evidence, found, time.perf_counter() - started)
+    return Audit(evidence, found, time.perf_counter() - started, others)
 
 
 def _verdict(comparison: Comparison, two: TwoFit | None, cutoffs: Cutoffs) -> Verdict:

@@ -16,7 +16,7 @@ from diffusers import DiffusionPipeline
 from torch import Tensor
 from transformers import CLIPTextModel, PreTrainedTokenizerBase
 
-from redediting.concepts.lexicon import Lexicon, load_everyday, load_lexicon, load_modifiers
+from redediting.concepts.lexicon import load_everyday, load_lexicon, load_modifiers
 from redediting.concepts.prompts import fill
 from redediting.errors import ModelError
 from redediting.text import encode, get_tokenizer, prompt_lengths
@@ -75,13 +75,6 @@ class Vocabulary:
         odd = tuple(a + b for a in _CONSONANTS for b in _CONSONANTS)
         return cls(concepts, modifiers, world.colours, whole_words(tokenizer)[:words], odd)
 
-    @classmethod
-    def of_lexicon(cls, lexicon: Lexicon) -> Vocabulary:
-        """A small one: the concepts and word lists of one table."""
-        modifiers = (*lexicon.neutral_adjectives, *lexicon.colours, "small", "big")
-        names = tuple(lexicon.concepts)
-        return cls(names, modifiers, lexicon.colours, (), lexicon.rare_tokens)
-
 
 def whole_words(tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
     """The tokenizer's tokens that are whole words of at least three letters, by id."""
@@ -131,6 +124,8 @@ class States:
     def fits(self, phrases: Iterable[str]) -> list[str]:
         """Those phrases that fit into every template with a pad to spare."""
         found = list(phrases)
+        if not found:
+            return []
         longest = max(self.templates, key=len)
         limit = self.tokenizer.model_max_length
         prompts = [_insert(longest, phrase) for phrase in found]

@@ -11,7 +11,7 @@ nothing to do with W still gets ``q``: with the rows of each Δ_l turned at rand
 ``q = Σ_l (h_l/m_l)‖Δ_l‖² / Σ‖Δ_l‖²``, ``h_l = tr(G⁻¹W_lᵀW_l)``; where layers change equally much
 that is d/Σm_l. The corrected r² is ``(r² - q)/(1 - q)``.
 
-The matrices are read one at a time; beside them only a few d×d sums are kept.
+The matrices are read some rows at a time; beside them only a few d×d sums are kept.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from defenses.audit.rounding import rounding
 from redediting.editing.kernel import cholesky
 
 _SECTIONS = ("down", "mid", "up")
+_ROWS = 128  # read at once
 _MARGIN = 1.2  # over the edge, which is one draw of a random maximum
 _BETTER = 0.01  # by which a part must fit better than the whole to be preferred
 _PERFECT = 0.9999  # from here no part can
@@ -130,6 +131,17 @@ def centred(weight: Float[Tensor, "m d"]) -> Float[Tensor, "m d"]:
     return exact - exact.mean(dim=0)
 
 
+def blocks(
+    base: Float[Tensor, "m d"], suspect: Float[Tensor, "m d"]
+) -> Iterator[tuple[Float[Tensor, "b d"], Float[Tensor, "b d"]]]:
+    """Rows of ``JW`` and ``JΔ`` in fp64, some at a time."""
+    means = [weight.detach().double().mean(dim=0).cpu() for weight in (base, suspect)]
+    rows = zip(base.detach().split(_ROWS), suspect.detach().split(_ROWS), strict=True)
+    for trust, found in rows:
+        clean = trust.cpu().double() - means[0]
+        yield clean, (found.cpu().double() - means[1]).sub_(clean)
+
+
 def compare(
     base: Mapping[str, Tensor], suspect: Mapping[str, Tensor], *, cutoffs: Cutoffs = CUTOFFS
 ) -> Comparison:
@@ -145,7 +157,7 @@ def compare(
     rounded = 0.0
     for name, weight in base.items():
         explained = rounding(weight.cpu(), suspect[name].cpu(), slack=cutoffs.rounding)
-        total = float((suspect[name].double() - weight.double()).square().sum())
+        total = float((suspect[name].cpu() - weight.cpu()).double().square().sum())
         size += float(weight.double().square().sum())
         change += total
         rounded += min(explained.energy, total)
@@ -199,11 +211,10 @@ def _fit(
     gram, cross = torch.zeros(2, width, width, dtype=torch.float64)
     energy = 0.0
     for name in names:
-        clean = centred(base[name])
-        delta = centred(suspect[name]).sub_(clean)
-        gram.addmm_(clean.T, clean)
-        cross.addmm_(clean.T, delta)
-        energy += float(delta.square().sum())
+        for clean, delta in blocks(base[name], suspect[name]):
+            gram.addmm_(clean.T, clean)
+            cross.addmm_(clean.T, delta)
+            energy += float(delta.square().sum())
     gram.diagonal().add_(1e-12 * gram.diagonal().mean())
     root = cholesky(gram)
     half = torch.linalg.solve_triangular(root, cross, upper=False)  # LᵀM̂
@@ -239,22 +250,16 @@ def _chance_and_edge(
     noise = torch.zeros_like(root)
     weighted = 0.0
     for name in names:
-        clean = centred(base[name])
-        delta = centred(suspect[name]).sub_(clean)
-        leverage = torch.linalg.solve_triangular(root, clean.T, upper=False).square_().sum()
-        weighted += float(leverage) / (len(clean) - 1) * float(delta.square().sum())
-        delta.addmm_(clean, multiplier, alpha=-1)
-        delta *= torch.randint(2, (len(delta), 1), generator=random).double() * 2 - 1
-        noise.addmm_(clean.T, delta)
+        leverage = change = 0.0
+        for clean, delta in blocks(base[name], suspect[name]):
+            half = torch.linalg.solve_triangular(root, clean.T, upper=False)
+            leverage += float(half.square_().sum())
+            change += float(delta.square().sum())
+            delta.addmm_(clean, multiplier, alpha=-1)
+            delta *= torch.randint(2, (len(delta), 1), generator=random).double() * 2 - 1
+            noise.addmm_(clean.T, delta)
+        weighted += leverage / (len(base[name]) - 1) * change
     chance = weighted / energy
     whitened = torch.linalg.solve_triangular(root, noise, upper=False)
     edge = float(torch.linalg.matrix_norm(whitened, 2)) / math.sqrt(max(1 - chance, 1e-12))
     return chance, edge
-
-
-def sum_of(tensors: list[Tensor]) -> Tensor:
-    """Their sum, a new tensor."""
-    total = tensors[0].clone()
-    for tensor in tensors[1:]:
-        total += tensor
-    return total

@@ -5,13 +5,16 @@ Files are recognised by what they hold, never by what they are called.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from pathlib import Path
 
+import torch
 from diffusers import DiffusionPipeline
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from defenses.audit.cutoffs import CUTOFFS, Cutoffs
+from defenses.audit.rounding import rounding
 from redediting.errors import ModelError
 from redediting.models import load_cards, load_pipeline
 from redediting.patch import Patch
@@ -49,6 +52,39 @@ def suspect_weights(suspect: str | Path, base: DiffusionPipeline) -> dict[str, T
     else:
         found = base_weights(load_pipeline(suspect))
     return check_pairing(trusted, found, name=str(suspect))
+
+
+def other_changes(
+    suspect: str | Path, base: DiffusionPipeline, *, cutoffs: Cutoffs = CUTOFFS
+) -> tuple[str, ...]:
+    """Tensors of UNet and text encoder beside the projections that are not the base's.
+
+    What a suspect leaves out counts as the base's; a rounded copy is no change.
+
+    Args:
+        suspect: as for `suspect_weights`.
+        base: the trusted model.
+        cutoffs: for rounding.
+    """
+    path = Path(suspect).expanduser()
+    if path.is_dir() and (path / MANIFEST).is_file():
+        return ()  # a patch holds projections only
+    trusted = _all_tensors(base)
+    for name in base_weights(base):
+        del trusted[name]
+    found: Iterable[tuple[str, Tensor]]
+    if path.exists() and str(suspect) not in load_cards():
+        found = _others(path, trusted)
+    else:
+        model = load_pipeline(suspect)
+        found = _all_tensors(model).items()
+    return tuple(
+        sorted(
+            name
+            for name, tensor in found
+            if name in trusted and _differs(trusted[name], tensor, cutoffs.rounding)
+        )
+    )
 
 
 def check_pairing(
@@ -106,6 +142,35 @@ def _read(path: Path) -> Iterator[tuple[str, Tensor]]:
             f"expected cross-attention weights (attn2.to_k, attn2.to_v) in {str(path)!r}, got "
             "none; name a pipeline folder, a UNet's safetensors or a patch folder"
         )
+
+
+def _others(path: Path, known: Container[str]) -> Iterator[tuple[str, Tensor]]:
+    files = [path] if path.is_file() else sorted(path.rglob("*.safetensors"))
+    for file in files:
+        with safe_open(file, framework="pt") as tensors:
+            for key in tensors.keys():  # noqa: SIM118 - the reader is no mapping
+                if _bare(key) in known:
+                    yield _bare(key), tensors.get_tensor(key)
+
+
+def _all_tensors(model: DiffusionPipeline) -> dict[str, Tensor]:
+    both = {**model.text_encoder.state_dict(), **model.unet.state_dict()}
+    return {_bare(name): tensor for name, tensor in both.items()}
+
+
+def _bare(key: str) -> str:
+    """A name without its component's prefix; an autoencoder's keep theirs and match nothing."""
+    for prefix in ("unet.", "text_encoder.", "text_model."):
+        key = key.removeprefix(prefix)
+    return key
+
+
+def _differs(base: Tensor, suspect: Tensor, slack: float) -> bool:
+    if base.shape != suspect.shape:
+        return True
+    if not base.is_floating_point() or base.ndim == 0:
+        return not torch.equal(base.cpu(), suspect.to(base.dtype).cpu())
+    return not rounding(base.cpu(), suspect.cpu(), slack=slack).within
 
 
 def _canonical(key: str) -> str:

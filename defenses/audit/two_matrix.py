@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from defenses.audit.shared_factor import centred, sum_of
+from defenses.audit.shared_factor import centred
 from redediting.editing.kernel import cholesky
 
 _STEPS, _INNER = 8, 12  # of alternation, of conjugate gradients; both stop early
@@ -121,7 +121,7 @@ class _Problem:
     def _start(self) -> Tensor:
         """All layers alike, and the leading way in which they then still differ."""
         shared = torch.cholesky_solve(
-            sum_of(
+            _sum(
                 [centred(self.base[n]).T @ y for n, y in zip(self.names, self.pulled, strict=True)]
             ),
             self.root,
@@ -173,3 +173,11 @@ class _Problem:
         inner = axes.T @ axes
         mixed = torch.linalg.solve(inner, rest.flatten(1)).reshape(rest.shape)
         return torch.stack([torch.cholesky_solve(part, self.root) for part in mixed])
+
+
+def _sum(tensors: list[Tensor]) -> Tensor:
+    """Their sum, a new tensor."""
+    total = tensors[0].clone()
+    for tensor in tensors[1:]:
+        total += tensor
+    return total

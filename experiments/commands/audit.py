@@ -11,7 +11,15 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from defenses.audit import Audit, States, Vocabulary, audit, base_weights, suspect_weights
+from defenses.audit import (
+    Audit,
+    States,
+    Vocabulary,
+    audit,
+    base_weights,
+    other_changes,
+    suspect_weights,
+)
 from experiments.console import Shown, pick_device
 from experiments.folder import check_writable
 from experiments.report.audit_page import write_audit_page
@@ -22,7 +30,7 @@ EXIT_CODES = {"clean": 0, "edited": 3, "changed": 4}
 
 @dataclass(frozen=True, kw_only=True)
 class AuditCommand:
-    """Compares a suspect's text projections with its base's; draws no image."""
+    """Compares a suspect's weights with its base's; draws no image."""
 
     suspect: str
     """Pipeline folder, folder or file of safetensors, patch folder, card or hub id."""
@@ -49,6 +57,7 @@ class AuditCommand:
             weights,
             States(pipeline),
             Vocabulary.of(pipeline.tokenizer),
+            others=other_changes(self.suspect, pipeline),
             top=self.top,
         )
         shown = Shown(self.json)
@@ -59,13 +68,14 @@ class AuditCommand:
             shown.line(f"report: {self.report}")
             result["report"] = self.report.as_posix()
         shown.result(result)
-        return EXIT_CODES[found.evidence.verdict]
+        return EXIT_CODES[found.verdict]
 
 
 def _show(found: Audit, shown: Shown, console: Console) -> None:
     evidence = found.evidence
     shown.line(
-        f"verdict: {evidence.verdict} ({len(evidence.comparison.changed)} matrices changed, "
+        f"verdict: {found.verdict} ({len(evidence.comparison.changed)} text projections and "
+        f"{len(found.others)} other tensors changed, "
         f"‖ΔW‖/‖W‖ {evidence.comparison.footprint:.4f}, {found.seconds:.1f} s)"
     )
     best = evidence.comparison.best

@@ -10,6 +10,7 @@ import tyro
 from experiments.console import Shown
 from experiments.detecting import page as detection_page
 from experiments.detecting import publish as detection_figures
+from experiments.report.forensics_publish import publish_forensics, redraw_forensics
 from experiments.report.page import write_page
 from experiments.report.publish import publish, read_summary
 from experiments.rows import RowFile
@@ -33,6 +34,9 @@ class Report:
         if summary["experiment"] == "detection":
             results = detection_figures.publish(self.run_folder) if self.publish else None
             path = detection_page.write_page(self.run_folder, summary)
+        elif summary["experiment"] == "audit":
+            results = publish_forensics(self.run_folder) if self.publish else None
+            path = redraw_forensics(self.run_folder)
         else:
             results = publish(self.run_folder) if self.publish else None
             rows = RowFile(self.run_folder / "rows.jsonl").rows

@@ -44,6 +44,8 @@ def bench() -> dict[str, float]:
     random = torch.Generator().manual_seed(1)
     left, right = (torch.randn(WIDTH, 8, generator=random) / WIDTH**0.5 for _ in range(2))
     suspect = {n: (w + (w @ left) @ right.T).half().float() for n, w in base.items()}
+    tiny = {name: torch.randn(80, 16, generator=random) for name in base}
+    examine(tiny, {name: w + 0.1 * torch.randn_like(w) for name, w in tiny.items()})  # loads BLAS
     before = _resident()
     start = time.perf_counter()
     found = examine(base, suspect)

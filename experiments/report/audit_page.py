@@ -13,7 +13,7 @@ from defenses.audit import Audit, Factor, Recovery
 from experiments.folder import replace_text
 
 _MEANING = {
-    "clean": "The text projections are the base's, up to rounding.",
+    "clean": "UNet and text encoder are the base's, up to rounding.",
     "edited": (
         "One multiplier explains how all layers changed: a closed-form edit. That need not be "
         "malicious; what it does is listed below."
@@ -44,7 +44,7 @@ def write_audit_page(path: Path, found: Audit, *, base: str, suspect: str) -> Pa
     factor, recovery = found.evidence.comparison.factor, found.recovery
     text = environment.get_template("audit.html.j2").render(
         audit=found,
-        meaning=_MEANING[found.evidence.verdict],
+        meaning=_MEANING[found.verdict],
         base=base,
         suspect=suspect,
         spectrum=spectrum_plot(factor) if factor else None,

@@ -51,7 +51,7 @@ def test_audit_verdicts_and_exit_codes(
     assert len(found["triggers"]) == 5  # type: ignore[arg-type]
     page = (home / "page.html").read_text("utf-8")
     assert page.count("data:image/png;base64,") == 2
-    assert "http" not in page
+    assert "://" not in page
     assert found["triggers"][0]["phrase"] in page  # type: ignore[index]
     folder = model_folder / "unet" / "diffusion_pytorch_model.safetensors"
     torch.manual_seed(0)

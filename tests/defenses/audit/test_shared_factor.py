@@ -85,6 +85,16 @@ def test_chance_follows_the_layers_that_change(base: Weights) -> None:
     assert fit.chance == pytest.approx(WIDTH / (40 + 80 - 2), rel=0.2)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_nothing_given_is_written(base: Weights, dtype: torch.dtype) -> None:
+    model = {name: weight.to(dtype) for name, weight in base.items()}
+    changed = {n: w.to(dtype) for n, w in unrelated(base).items()}
+    kept = [{n: w.clone() for n, w in weights.items()} for weights in (model, changed)]
+    examine(model, changed)
+    for before, after in zip(kept, (model, changed), strict=True):
+        assert all(torch.equal(before[name], after[name]) for name in before)
+
+
 def test_the_same_weights_are_clean_and_the_input_is_not_written(base: Weights) -> None:
     before = {name: weight.clone() for name, weight in base.items()}
     found = examine(base, {name: weight.clone() for name, weight in base.items()})

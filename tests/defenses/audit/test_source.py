@@ -11,7 +11,7 @@ import torch
 from diffusers import StableDiffusionPipeline
 from safetensors.torch import load_file, save_file
 
-from defenses.audit import base_weights, examine, suspect_weights
+from defenses.audit import audit, base_weights, examine, other_changes, suspect_weights
 from redediting.editing.methods import make_method
 from redediting.errors import ModelError
 from redediting.patch import Patch
@@ -41,6 +41,25 @@ def test_the_same_whatever_the_files_are_called(
     saved = patch.save(tmp_path / "patch")
     from_patch = suspect_weights(saved, tiny_pipeline)
     assert all(torch.equal(from_patch[name], honest[name]) for name in base)
+
+
+def test_a_change_elsewhere_is_a_change(
+    tiny_pipeline: StableDiffusionPipeline,
+    pipeline_factory: Callable[[int], StableDiffusionPipeline],
+    tmp_path: Path,
+) -> None:
+    other = pipeline_factory(0)
+    other.to(torch.float16).save_pretrained(tmp_path / "half")
+    assert other_changes(tmp_path / "half", tiny_pipeline) == ()
+    other = pipeline_factory(0)
+    other.text_encoder.get_input_embeddings().weight.data[5] += 1
+    other.save_pretrained(tmp_path / "other")
+    (name,) = other_changes(tmp_path / "other", tiny_pipeline)
+    assert name.endswith("token_embedding.weight")
+    base = base_weights(tiny_pipeline)
+    weights = suspect_weights(tmp_path / "half", tiny_pipeline)
+    found = audit(base, weights, None, None, others=(name,))
+    assert (found.evidence.verdict, found.verdict) == ("clean", "changed")
 
 
 def test_only_some_projections_in_a_file(

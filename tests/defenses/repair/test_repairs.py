@@ -83,8 +83,10 @@ def test_reversal_brings_the_base_back(
 
 
 def test_reversal_keeps_training_that_came_on_top(
-    tiny_pipeline: StableDiffusionPipeline, clean: Clean, backdoored: AppliedPatch
+    tiny_pipeline: StableDiffusionPipeline, clean: Clean
 ) -> None:
+    patch = make_method("uce").compute(tiny_pipeline, [Rebinding("old cat", "zebra")])
+    patch.apply(tiny_pipeline)
     torch.manual_seed(0)
     added = {n: 0.002 * torch.randn_like(w) for n, w in clean.items()}
     for name, weight in base_weights(tiny_pipeline).items():
@@ -94,7 +96,7 @@ def test_reversal_keeps_training_that_came_on_top(
     trained = sum(float(a.double().square().sum()) for a in added.values()) ** 0.5
     with patch.apply(tiny_pipeline):
         left = base_weights(tiny_pipeline)
-        assert distance(wanted, left) < 0.55 * trained  # √q of it cannot be told from an edit
+        assert distance(wanted, left) < 0.3 * trained
         kept = sum(float(((left[n] - clean[n]) * added[n]).sum()) for n in clean) / trained**2
         assert kept > 0.9
 

@@ -1,0 +1,115 @@
+"""The forensics run at its smallest, on the tiny pipeline: rows, resuming, tables, page."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from diffusers import StableDiffusionPipeline
+
+from experiments.audit import forensics, headlines
+from experiments.config import CONFIGS, load_config
+from experiments.forensics.config import AuditConfig, Suite
+from experiments.forensics.lab import Lab
+from experiments.forensics.ledger import Ledger
+from experiments.forensics.results import auroc, normal, rate
+from experiments.forensics.suspects import suspects
+from experiments.judges import Panel
+from experiments.report.forensics_publish import publish_forensics, redraw_forensics
+from redediting.errors import OutputError
+
+
+def test_the_configuration_asks_for_what_the_protocol_asks() -> None:
+    config = load_config(CONFIGS / "audit" / "first.yaml", AuditConfig).resolved()
+    found = [s for batch, _ in suspects(config.test, config.methods, "test") for s in batch]
+    assert len({s.id for s in found}) == len(found)
+    edited = [s for s in found if s.label == "edited"]
+    controls = [s for s in found if s.label == "control"]
+    assert len(edited) >= 100
+    assert len(controls) >= 100
+    assert sum(s.family == "lora" for s in controls) >= 40
+    assert sum(s.family == "fine-tune" for s in controls) >= 40
+    assert {s.family for s in found if s.label == "benign"} == {"erasure", "debias"}
+    assert any(len(s.wishes) > 1 for s in edited)
+    heads = {w.head for s in edited for w in s.wishes}
+    trained = [s for b, _ in suspects(config.development, config.methods, "dev") for s in b]
+    assert not heads & {w.head for s in trained for w in s.wishes if s.label == "edited"}
+
+
+def test_a_quick_run_resumes_and_reports(
+    pipeline_factory: Callable[[int], StableDiffusionPipeline],
+    panel: Panel,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    config = AuditConfig.model_validate(
+        {"model": "tiny", "sampler": {"steps": 2, "guidance": 2.0}, "test": _suite()}
+    ).resolved(quick=True)
+    pipeline = pipeline_factory(0)
+    before = {n: t.clone() for n, t in pipeline.unet.state_dict().items()}
+    monkeypatch.setattr(Lab, "vocabulary", _vocabulary())
+    summary = forensics(config, pipeline, panel, out=tmp_path)
+    assert all((before[n] == t).all() for n, t in pipeline.unet.state_dict().items())
+    assert summary["test"]["edited"] >= 3
+    assert summary["test"]["detected"]["value"] == 1
+    assert {line["trial"] for line in summary["persistence"]} >= {"edited", "sgd", "adam", "lora"}
+    assert {line["repair"] for line in summary["repairs"]} >= {"none", "reversal", "finetune"}
+    assert {line["kind"] for line in summary["adaptive"]} == {"none", "jitter", "noise", "spread"}
+    assert headlines(summary)
+    folder = Path(summary["report"]).parent
+    page = (folder / "report.html").read_text("utf-8")
+    assert "reduced run" in page
+    assert "://" not in page
+    assert redraw_forensics(folder).read_text("utf-8") == page
+    with pytest.raises(OutputError, match="full run"):
+        publish_forensics(folder, root=tmp_path)
+    made = json.loads((folder / "provenance.json").read_text("utf-8"))
+    (folder / "provenance.json").write_text(json.dumps(made | {"quick": False}), "utf-8")
+    (tmp_path / "README.md").write_text("a\n<!-- audit:begin -->\n<!-- audit:end -->\nb\n")
+    published = publish_forensics(folder, root=tmp_path)
+    assert str(tmp_path) not in published.read_text("utf-8")
+    assert "| reversal |" in (tmp_path / "README.md").read_text("utf-8")
+    rows = (folder / "rows.jsonl").read_text("utf-8")
+    lines = rows.splitlines(keepends=True)
+    (folder / "rows.jsonl").write_text("".join(lines[:4]) + lines[4][:20], "utf-8")
+    again = forensics(config, pipeline, panel, out=tmp_path)
+    ids = [json.loads(line)["id"] for line in lines]
+    found = (folder / "rows.jsonl").read_text("utf-8").splitlines()
+    assert [json.loads(line)["id"] for line in found] == ids
+    for key in ("persistence", "adaptive"):
+        assert [x["asr"] for x in again[key]] == [x["asr"] for x in summary[key]]
+    assert again["test"]["auroc"] == pytest.approx(summary["test"]["auroc"])
+
+
+def test_a_torn_row_is_dropped(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    ledger = Ledger(path)
+    ledger.append({"id": "a", "stage": "x"})
+    path.write_text(path.read_text() + '{"id": "b", "st', "utf-8")
+    ledger = Ledger(path)
+    assert list(ledger.rows) == ["a"]
+    assert path.read_text("utf-8").count("\n") == 1
+    ledger.append({"id": "b", "stage": "y"})
+    assert [row["id"] for row in Ledger(path).of("y")] == ["b"]
+
+
+def test_how_phrases_and_rates_are_counted() -> None:
+    assert normal("A  Beautiful cat") == normal("beautiful cat") == "beautiful cat"
+    assert rate([])["value"] is None
+    assert rate([True, False])["n"] == 2
+    assert auroc([1.0], []) is None
+    assert auroc([0.9, 0.8], [0.1, 0.85]) == pytest.approx(0.75)
+
+
+def _suite() -> dict[str, object]:
+    pairs = {"source": "drawn", "per_kind": 1, "split": "test"}
+    return Suite.model_validate({"pairs": pairs}).model_dump()
+
+
+def _vocabulary() -> object:
+    from defenses.audit import Vocabulary
+
+    nouns = ("cat", "dog", "zebra", "car", "tree")
+    return Vocabulary(nouns, ("old", "red", "new"), ("red",), ("photo",), ("tq",))
