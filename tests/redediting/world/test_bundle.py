@@ -44,7 +44,7 @@ def test_judges_know_the_world(scenes: tuple[list[Image.Image], list[str], list[
     assert np.mean(np.array(look.object) == concepts) >= 0.9
     assert np.mean(np.array(look.place) == places) >= 0.9
     found = load_judge_a().zero_shot(pictures, judge.labels, "a photo of a {}").objects
-    assert np.mean(np.array(found) == concepts) >= 0.6  # chance is 1/60; its bar is in the card
+    assert np.mean(np.array(found) == concepts) >= 0.85  # chance is 1/60; measured 0.934
 
 
 def test_judges_resize_other_pictures(
