@@ -246,7 +246,7 @@ class Capacity(Config):
     probed: int = Field(default=8, ge=2)
     counts: Counts = Counts(free=8, fixed=1, head=6, phrases=2, collateral=1, benign=8)
     seed: int = Field(default=0, ge=0)
-    quick_sizes: tuple[int, ...] = (1, 4)
+    quick_sizes: tuple[int, ...] = (1, 2)
 
     @model_validator(mode="after")
     def _sound(self) -> Self:
@@ -372,16 +372,18 @@ class AblationConfig(AttackConfig):
     capacity: Capacity | None = None
 
     def resolved(self, *, quick: bool = False) -> Self:
-        """See `AttackConfig.resolved`; reduced, drawn pairs are of two kinds only.
+        """See `AttackConfig.resolved`; reduced, two kinds of pairs and one setting of each sweep.
 
         Raises:
             MethodError: a method or option that does not exist.
         """
         found = super().resolved(quick=quick)
-        if quick and isinstance(found.pairs, DrawnPairs):
-            pairs = found.pairs.model_copy(update={"kinds": found.pairs.kinds[:2]})
-            return found.model_copy(update={"pairs": pairs})
-        return found
+        if not quick:
+            return found
+        update: dict[str, Any] = {"confirm": 1}
+        if isinstance(found.pairs, DrawnPairs):
+            update["pairs"] = found.pairs.model_copy(update={"kinds": found.pairs.kinds[:2]})
+        return found.model_copy(update=update)
 
 
 def digest(*parts: str) -> str:

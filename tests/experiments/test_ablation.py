@@ -157,6 +157,11 @@ def test_shipped_ablations_are_sound(capfd: pytest.CaptureFixture[str], tmp_path
     assert set(settings.values()) == {13}, settings  # the same budget for every method
     assert development.pairs.split == "dev"  # type: ignore[union-attr]
     world = load_config(CONFIGS / "ablation" / "world.yaml", AblationConfig).resolved()
+    quick = load_config(CONFIGS / "ablation" / "world.yaml", AblationConfig).resolved(quick=True)
+    assert (len(quick.pairs.rebindings()), quick.confirm) == (2, 1)
+    assert [s.title for s in quick.methods if not s.family] == [
+        spec.title for spec in world.methods if not spec.family
+    ]  # the same table
     options = [spec.options for spec in world.methods if not spec.family]
     switched = {key for own in options for key in own}
     assert switched >= {
