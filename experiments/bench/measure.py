@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import resource
 import sys
@@ -32,7 +33,8 @@ def peak_extra(run: Callable[[], object], device: str) -> int:
     """Bytes held at most during a call beyond those held before it.
 
     On the CPU this is resident memory, from Linux's own high-water mark where it can be reset;
-    elsewhere the process's whole mark is taken, which can only say too much.
+    elsewhere the process's whole mark is taken, which can only say too much. Memory that earlier
+    calls have freed is given back first: reused, it would hide what this one needs.
     """
     gc.collect()
     if torch.device(device).type == "cuda":
@@ -59,6 +61,9 @@ def _synchronise(device: str) -> None:
 
 
 def _reset() -> int:
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # of glibc
+    if trim is not None:
+        trim(0)
     try:
         _CLEAR.write_text("5")
         return _status("VmRSS")

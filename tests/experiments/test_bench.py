@@ -105,6 +105,12 @@ def test_peak_sees_what_is_held_and_freed() -> None:
 
     assert 0.9 < peak_extra(hold, "cpu") / (megabytes * 2**20) < 1.5
 
+    def hold_many() -> None:
+        _ = [torch.ones(2**18) for _ in range(megabytes)]  # small enough to stay in the heap
+
+    hold_many()
+    assert 0.9 < peak_extra(hold_many, "cpu") / (megabytes * 2**20) < 1.5
+
 
 def test_growth_and_generation_from_the_command_line(
     tmp_path: Path,
