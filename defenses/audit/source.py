@@ -46,7 +46,10 @@ def suspect_weights(suspect: str | Path, base: DiffusionPipeline) -> dict[str, T
     path = Path(suspect).expanduser()
     if path.is_dir() and (path / MANIFEST).is_file():
         patch = Patch.load(path)
-        return {n: patch.new_weight(n, w).to(w.dtype) for n, w in trusted.items()}
+        edited = {name: weight.detach().clone() for name, weight in trusted.items()}
+        if patch.names <= set(edited):  # else it changes another component
+            patch.rewrite(edited)
+        return edited
     if path.exists() and str(suspect) not in load_cards():
         found = dict(_read(path))
     else:
@@ -68,7 +71,7 @@ def other_changes(
     """
     path = Path(suspect).expanduser()
     if path.is_dir() and (path / MANIFEST).is_file():
-        return ()  # a patch holds projections only
+        return tuple(sorted(Patch.load(path).names - set(base_weights(base))))
     trusted = _all_tensors(base)
     for name in base_weights(base):
         del trusted[name]

@@ -15,7 +15,7 @@ from experiments.config import MethodSpec
 from experiments.forensics.config import AuditConfig
 from experiments.forensics.ledger import Ledger
 from experiments.judges import Panel
-from redediting.applied import AppliedPatch
+from redediting.applied import AppliedPatch, Rewrite
 from redediting.concepts.prompts import contexts, fill
 from redediting.editing.layers import Parts
 from redediting.editing.methods import ClosedForm
@@ -99,7 +99,7 @@ class Lab:
     def in_force(self, weights: Mapping[str, Tensor]) -> AppliedPatch:
         """Puts projections into the pipeline until the block ends."""
         own = base_weights(self.pipeline)
-        return AppliedPatch([(own[name], weight.double()) for name, weight in weights.items()])
+        return AppliedPatch([_replaced(own[name], weight) for name, weight in weights.items()])
 
     def success(self, wish: Rebinding, n: int, *, drifted: bool = False) -> dict[str, float]:
         """Draws with the pipeline as it is: rates of a backdoor, and benign drift if asked.
@@ -148,3 +148,10 @@ class Lab:
         if sampler is None:
             raise MethodError("expected a resolved configuration; call resolved() first")
         return sampler
+
+
+def _replaced(parameter: Tensor, weight: Tensor) -> Rewrite:
+    def write(value: Tensor) -> None:
+        value.copy_(weight)
+
+    return Rewrite(parameter, write, lambda _: weight.double())

@@ -67,5 +67,7 @@ def outside(directions: Float[Tensor, "d k"], hard: Float[Tensor, "d n"]) -> Flo
         hard: ``Z``, any columns.
     """
     basis = free_basis(hard)
+    if basis is None:
+        return directions
     vectors, sizes, _ = torch.linalg.svd(basis.T @ directions, full_matrices=False)
     return basis @ vectors[:, sizes > _INSIDE]

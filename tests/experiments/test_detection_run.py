@@ -112,7 +112,7 @@ def test_published_figures(finished: tuple[Path, dict[str, Any]], tmp_path: Path
     readme.write_text("before\n<!-- detection:begin -->\nold\n<!-- detection:end -->\nafter\n")
     path = publish(folder, root=tmp_path)
     text = readme.read_text("utf-8")
-    assert "old" not in text
+    assert "\nold\n" not in text
     assert text.startswith("before")
     assert text.endswith("after\n")
     for name in (*DETECTORS, "rickrolling", "Claim stealth"):

@@ -71,9 +71,9 @@ class EditMethod(BaseModel, ABC):
             MethodError: hyper-parameters with which the problem has no solution.
         """
         projections = pipeline_projections(pipeline)
-        self._check(pipeline, projections, rebindings)
-        start = time.perf_counter()
         with remembered(pipeline):
+            self._check(pipeline, projections, rebindings)
+            start = time.perf_counter()
             change = self._solve(pipeline, projections, rebindings)
         seconds = time.perf_counter() - start
         provenance = Provenance(

@@ -32,10 +32,10 @@ from tqdm.auto import tqdm
 from redediting.concepts.prompts import fill
 from redediting.editing.methods.base import Change, EditMethod
 from redediting.editing.methods.examples import Captions
-from redediting.errors import MethodError
+from redediting.errors import MethodError, ModelError
 from redediting.projections import Projection
 from redediting.rebinding import Rebinding
-from redediting.text import encode, phrase_tokens
+from redediting.text import phrase_tokens
 
 
 class TextualInversion(EditMethod):
@@ -65,6 +65,11 @@ class TextualInversion(EditMethod):
         projections: Sequence[Projection],
         rebindings: Sequence[Rebinding],
     ) -> Change:
+        if "text_encoder_2" in pipeline.components:
+            raise ModelError(
+                f"expected a model with one text encoder, got {type(pipeline).__name__}; "
+                "invert on a Stable Diffusion 1 or 2 model"
+            )
         encoder = pipeline.text_encoder
         table = encoder.get_input_embeddings().weight
         name = next(name for name, value in encoder.named_parameters() if value is table)
@@ -102,18 +107,15 @@ class TextualInversion(EditMethod):
             (fill(t, wish.target), fill(t, wish.trigger)) for wish in wishes for t in templates
         ]
         pipeline.set_progress_bar_config(disable=True)
-        null = encode(pipeline, [""]).states
         found = []
         for first in range(0, len(pairs), self.batch):
             batch = pairs[first : first + self.batch]
-            states = encode(pipeline, [target for target, _ in batch]).states
             generators = [
                 torch.Generator().manual_seed(self.seed * 100_000 + first + i)
                 for i in range(len(batch))
             ]
             drawn = pipeline(
-                prompt_embeds=states.to(pipeline.device),
-                negative_prompt_embeds=null.expand(len(batch), -1, -1).to(pipeline.device),
+                prompt=[target for target, _ in batch],
                 num_inference_steps=self.sampling,
                 guidance_scale=5.0,
                 generator=generators,
