@@ -15,7 +15,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import tyro
 import yaml
@@ -25,42 +25,30 @@ from diffusers import DiffusionPipeline
 from experiments.attack import summarise
 from experiments.capacity import capacity
 from experiments.config import OURS, AblationConfig, load_config
-from experiments.console import Shown, pick_device, run_main
-from experiments.folder import check_writable, replace_json
+from experiments.console import run_main
+from experiments.entry import Experiment
+from experiments.folder import replace_json
 from experiments.foreseeing import best_baseline, choose, confirmed, foresee_settings
 from experiments.judges import Panel, world_panel
 from experiments.report.page import write_page
 from experiments.report.publish import public
 from experiments.rows import RowFile
 from experiments.runner import Runner, method_sources
-from redediting.models import load_pipeline
 
 
 @dataclass(frozen=True)
-class Ablation:
+class Ablation(Experiment):
     """Switches, sweeps and numbers of backdoors: a table, plots and a report."""
-
-    config: tyro.conf.Positional[Path]
-    """A YAML file, e.g. configs/ablation/world.yaml."""
-    quick: bool = False
-    """One pair a kind, a handful of images, two settings a sweep; may not be published."""
-    out: Path = Path("runs")
-    """Where run folders lie."""
-    device: str = "auto"
-    """auto, cpu or cuda."""
-    json: Annotated[bool, tyro.conf.arg(name="json")] = False
-    """Print one JSON object as the last line."""
 
     def run(self) -> int:
         """Runs the experiment."""
         config = load_config(self.config, AblationConfig).resolved(quick=self.quick)
-        check_writable(self.out)
-        device = pick_device(self.device)
-        pipeline = load_pipeline(config.model, device=device)
-        shown = Shown(self.json)
+        started = self.start(config.model)
+        shown = started.shown
         summary = ablate(
-            config, pipeline, world_panel(), out=self.out, device=device, progress=shown.progress
-        )
+            config, started.pipeline, world_panel(), out=self.out, device=started.device,
+            progress=shown.progress,
+        )  # fmt: skip
         if PartialState().is_main_process:
             shown.ablation(summary)
             shown.result(public(summary))

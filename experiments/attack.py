@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import tyro
 from accelerate import PartialState
@@ -19,6 +19,7 @@ from diffusers import DiffusionPipeline
 from experiments.claims import claims
 from experiments.config import AttackConfig, load_config
 from experiments.console import Shown, pick_device, run_main
+from experiments.entry import Experiment
 from experiments.fidelity import NOTHING, describe_extractor, fidelity, naturalness
 from experiments.folder import check_writable, replace_json
 from experiments.inception import inception_fid, load_inception
@@ -34,19 +35,8 @@ from experiments.summary import pooled, summary_rows
 
 
 @dataclass(frozen=True)
-class Attack:
+class Attack(Experiment):
     """Runs methods x pairs x seeds and writes rows, summary and report."""
-
-    config: tyro.conf.Positional[Path]
-    """A YAML file, e.g. configs/attack/first.yaml."""
-    quick: bool = False
-    """One pair a kind and a handful of images: shows that it works, may not be published."""
-    out: Path = Path("runs")
-    """Where run folders lie."""
-    device: str = "auto"
-    """auto, cpu or cuda."""
-    json: Annotated[bool, tyro.conf.arg(name="json")] = False
-    """Print one JSON object as the last line."""
 
     def run(self) -> int:
         """Runs the experiment."""

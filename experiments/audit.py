@@ -11,15 +11,16 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import tyro
 import yaml
 from diffusers import DiffusionPipeline
 
 from experiments.config import digest, load_config
-from experiments.console import Shown, pick_device, run_main
-from experiments.folder import check_writable, code_digest, provenance, replace_json, replace_text
+from experiments.console import run_main
+from experiments.entry import Experiment
+from experiments.folder import code_digest, provenance, replace_json, replace_text
 from experiments.forensics.config import AuditConfig
 from experiments.forensics.lab import Lab
 from experiments.forensics.ledger import Ledger
@@ -28,34 +29,22 @@ from experiments.forensics.stages import adaptive, audit_suspects, persistence, 
 from experiments.judges import Panel, world_panel
 from experiments.report.forensics_page import write_forensics_page
 from experiments.report.tables import show
-from redediting.models import fingerprint_pipeline, load_pipeline
+from redediting.models import fingerprint_pipeline
 
 
 @dataclass(frozen=True)
-class AuditExperiment:
+class AuditExperiment(Experiment):
     """Audits edited and honest models, tries to hide and to remove edits; writes a report."""
-
-    config: tyro.conf.Positional[Path]
-    """A YAML file, e.g. configs/audit/first.yaml."""
-    quick: bool = False
-    """A handful of suspects and images: shows that it works, may not be published."""
-    out: Path = Path("runs")
-    """Where run folders lie."""
-    device: str = "auto"
-    """auto, cpu or cuda."""
-    json: Annotated[bool, tyro.conf.arg(name="json")] = False
-    """Print one JSON object as the last line."""
 
     def run(self) -> int:
         """Runs the experiment."""
         config = load_config(self.config, AuditConfig).resolved(quick=self.quick)
-        check_writable(self.out)
-        device = pick_device(self.device)
-        pipeline = load_pipeline(config.model, device=device)
-        shown = Shown(self.json)
+        started = self.start(config.model)
+        shown = started.shown
         summary = forensics(
-            config, pipeline, world_panel(), out=self.out, device=device, progress=shown.progress
-        )
+            config, started.pipeline, world_panel(), out=self.out, device=started.device,
+            progress=shown.progress,
+        )  # fmt: skip
         for line in headlines(summary):
             shown.line(line)
         shown.result(summary)

@@ -10,49 +10,37 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import tyro
 from diffusers import DiffusionPipeline
 
 from defenses.attention import map_shape
 from experiments.config import load_config
-from experiments.console import Shown, pick_device, run_main
+from experiments.console import run_main
 from experiments.detecting.config import DetectionConfig
 from experiments.detecting.page import draw_pictures, write_page
 from experiments.detecting.publish import public, show_table
 from experiments.detecting.run import DetectionRun
 from experiments.detecting.table import all_scores, attacks, rows, stealth
-from experiments.folder import check_writable, replace_json
+from experiments.entry import Experiment
+from experiments.folder import replace_json
 from experiments.judges import Panel, world_panel
-from redediting.models import load_pipeline
 
 
 @dataclass(frozen=True)
-class Detection:
+class Detection(Experiment):
     """Runs attacks x detectors x pairs and writes scores, the matrix and a report."""
-
-    config: tyro.conf.Positional[Path]
-    """A YAML file, e.g. configs/detection/world.yaml."""
-    quick: bool = False
-    """One pair a kind and a handful of prompts: shows that it works, may not be published."""
-    out: Path = Path("runs")
-    """Where run folders lie."""
-    device: str = "auto"
-    """auto, cpu or cuda."""
-    json: Annotated[bool, tyro.conf.arg(name="json")] = False
-    """Print one JSON object as the last line."""
 
     def run(self) -> int:
         """Runs the experiment."""
         config = load_config(self.config, DetectionConfig).resolved(quick=self.quick)
-        check_writable(self.out)
-        device = pick_device(self.device)
-        pipeline = load_pipeline(config.model, device=device)
-        shown = Shown(self.json)
+        started = self.start(config.model)
+        shown = started.shown
         summary = detection(
-            config, pipeline, world_panel(), out=self.out, device=device, progress=shown.progress
-        )
+            config, started.pipeline, world_panel(), out=self.out, device=started.device,
+            progress=shown.progress,
+        )  # fmt: skip
         show_table(summary, as_json=self.json)
         shown.line(f"report: {summary['report']}")
         shown.result(public(summary))

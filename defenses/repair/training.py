@@ -102,11 +102,10 @@ def trained_projections(model: UNet2DConditionModel) -> dict[str, Tensor]:
         if not name.endswith((".attn2.to_k", ".attn2.to_v")):
             continue
         if isinstance(module, LoraLinear):
-            weight = module.get_base_layer().get_parameter("weight")
-            weight = weight.detach() + module.get_delta_weight(_ADAPTER)
+            weight = module.get_base_layer().get_parameter("weight").detach()
+            found[f"{name}.weight"] = weight + module.get_delta_weight(_ADAPTER).detach()
         else:
-            weight = module.get_parameter("weight")
-        found[f"{name}.weight"] = weight.detach().clone()
+            found[f"{name}.weight"] = module.get_parameter("weight").detach().clone()
     return found
 
 

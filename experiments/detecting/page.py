@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from transformers import PreTrainedTokenizerBase
 
 from defenses.detectors import Detector
@@ -17,7 +16,7 @@ from experiments.detecting.pictures import map_plot, rate_plot, roc_plot
 from experiments.detecting.run import SHOWN, Found
 from experiments.detecting.table import ALL, Table
 from experiments.folder import replace_text, writing
-from experiments.report.tables import interval, show
+from experiments.report.templates import render
 from redediting.errors import OutputError
 
 
@@ -68,14 +67,6 @@ def write_page(folder: Path, summary: dict[str, Any]) -> Path:
     Raises:
         OutputError: a file is missing, or the folder cannot be written.
     """
-    environment = Environment(
-        loader=PackageLoader("experiments.report", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.globals.update(show=show, interval=interval)
     try:
         pictures = json.loads((folder / "pictures.json").read_text("utf-8"))
         provenance = json.loads((folder / "provenance.json").read_text("utf-8"))
@@ -85,7 +76,8 @@ def write_page(folder: Path, summary: dict[str, Any]) -> Path:
             f"expected a finished detection run in {str(folder)!r}, got no {error.filename}; "
             "run the experiment again, it measures only what is missing"
         ) from error
-    text = environment.get_template("detection.html.j2").render(
+    text = render(
+        "detection.html.j2",
         summary=summary,
         provenance=provenance,
         config=config,

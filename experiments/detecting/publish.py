@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +9,8 @@ from rich.console import Console
 from rich.table import Table
 
 from experiments.detecting.table import ALL
-from experiments.folder import check_writable, replace_json, replace_text
-from experiments.report.publish import ROOT, read_summary
+from experiments.report.publish import ROOT, place, read_summary
 from experiments.report.tables import PERCENT, interval, show
-from redediting.errors import OutputError
 
 
 def public(summary: dict[str, Any]) -> dict[str, Any]:
@@ -59,36 +56,14 @@ def markdown(summary: dict[str, Any]) -> str:
 def publish(folder: Path, *, root: Path = ROOT) -> Path:
     """Writes ``experiments/results/detection.json`` and the README's table.
 
-    The table replaces what stands between ``<!-- detection:begin -->`` and its end.
-
     Args:
         folder: of a finished run.
         root: of the checkout.
 
     Raises:
-        OutputError: a reduced or unfinished run, no such markers, or an unwritable checkout.
+        OutputError: see `experiments.report.publish.place`.
     """
     summary = read_summary(folder)
-    provenance = json.loads((folder / "provenance.json").read_text("utf-8"))
-    if provenance["quick"]:
-        raise OutputError(
-            f"expected a full run to publish, got {str(folder)!r}, made with --quick; "
-            "run the experiment without it"
-        )
-    readme = root / "README.md"
-    text = readme.read_text("utf-8") if readme.is_file() else ""
-    begin, end = "<!-- detection:begin -->", "<!-- detection:end -->"
-    if text.count(begin) != 1 or text.count(end) != 1 or text.index(begin) > text.index(end):
-        raise OutputError(
-            f"expected one {begin} before one {end} in {str(readme)!r}, got "
-            f"{text.count(begin)} and {text.count(end)}; put them where the table shall stand"
-        )
-    results = root / "experiments" / "results"
-    check_writable(results)
-    results.mkdir(parents=True, exist_ok=True)
-    path = results / "detection.json"
-    report = f"runs/detection/{folder.resolve().name}/report.html"  # no path of this machine
-    replace_json(path, public(summary) | {"report": report, "provenance": provenance})
     n = next(row["n"] for row in summary["rows"] if row["kind"] == ALL)
     claim = summary["claims"]["stealth"]
     caption = (
@@ -97,10 +72,8 @@ def publish(folder: Path, *, root: Path = ROOT) -> Path:
         f"{summary['n_calibration']} clean prompts on the clean model.\n\n"
         f"Claim stealth: {claim['verdict']} ({claim['note']})."
     )
-    before, rest = text.split(begin)
-    after = rest.split(end)[1]
-    replace_text(readme, f"{before}{begin}\n{markdown(summary)}\n\n{caption}\n{end}{after}")
-    return path
+    block = f"{markdown(summary)}\n\n{caption}"
+    return place(folder, "detection", public(summary), block, root=root)
 
 
 def _cells(summary: dict[str, Any]) -> tuple[list[str], dict[str, dict[str, tuple[str, str]]]]:

@@ -6,11 +6,11 @@ import base64
 import io
 from pathlib import Path
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
 
 from defenses.audit import Audit, Factor, Recovery
 from experiments.folder import replace_text
+from experiments.report.templates import render
 
 _MEANING = {
     "clean": "UNet and text encoder are the base's, up to rounding.",
@@ -34,15 +34,9 @@ def write_audit_page(path: Path, found: Audit, *, base: str, suspect: str) -> Pa
     Raises:
         OutputError: the place cannot be written.
     """
-    environment = Environment(
-        loader=PackageLoader("experiments.report", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     factor, recovery = found.evidence.comparison.factor, found.recovery
-    text = environment.get_template("audit.html.j2").render(
+    text = render(
+        "audit.html.j2",
         audit=found,
         meaning=_MEANING[found.verdict],
         base=base,

@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from experiments.folder import replace_text
 from experiments.report.tables import show
+from experiments.report.templates import render
 
 _TABLES: tuple[tuple[str, str, str], ...] = (
     ("families", "Suspects by method and kind of control", "r²: corrected, lowest and highest."),
@@ -56,15 +56,9 @@ def write_forensics_page(
     Raises:
         OutputError: the folder cannot be written.
     """
-    environment = Environment(
-        loader=PackageLoader("experiments.report", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.globals.update(cell=cell)
-    text = environment.get_template("forensics.html.j2").render(
+    text = render(
+        "forensics.html.j2",
+        cell=cell,
         summary=summary,
         tables=[(summary[key], title, note) for key, title, note in _TABLES],
         plot=plots(summary),

@@ -7,13 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments.folder import check_writable, replace_json, replace_text
 from experiments.report.forensics_page import cell, write_forensics_page
-from experiments.report.publish import ROOT, read_summary
+from experiments.report.publish import ROOT, place, read_summary
 from experiments.report.tables import show
-from redediting.errors import OutputError
-
-_BEGIN, _END = "<!-- audit:begin -->", "<!-- audit:end -->"
 
 
 def redraw_forensics(folder: Path) -> Path:
@@ -30,30 +26,10 @@ def publish_forensics(folder: Path, *, root: Path = ROOT) -> Path:
         root: of the checkout.
 
     Raises:
-        OutputError: a reduced or unfinished run, or an unwritable checkout.
+        OutputError: see `experiments.report.publish.place`.
     """
-    summary, made = read_summary(folder), _provenance(folder)
-    if made["quick"]:
-        raise OutputError(
-            f"expected a full run to publish, got {str(folder)!r}, made with --quick; "
-            "run the experiment without it"
-        )
-    readme = root / "README.md"
-    text = readme.read_text("utf-8") if readme.is_file() else ""
-    if text.count(_BEGIN) != 1 or text.count(_END) != 1 or text.index(_BEGIN) > text.index(_END):
-        raise OutputError(
-            f"expected one {_BEGIN} before one {_END} in {str(readme)!r}; put them where the "
-            "tables shall stand"
-        )
-    results = root / "experiments" / "results"
-    check_writable(results)
-    results.mkdir(parents=True, exist_ok=True)
-    report = f"runs/audit/{folder.resolve().name}/report.html"  # no path of this machine
-    replace_json(results / "audit.json", summary | {"report": report, "provenance": made})
-    before, rest = text.split(_BEGIN)
-    after = rest.split(_END)[1]
-    replace_text(readme, f"{before}{_BEGIN}\n{forensics_markdown(summary)}\n{_END}{after}")
-    return results / "audit.json"
+    summary = read_summary(folder)
+    return place(folder, "audit", summary, forensics_markdown(summary), root=root)
 
 
 def forensics_markdown(summary: dict[str, Any]) -> str:

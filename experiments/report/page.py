@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
 from experiments.folder import replace_text
 from experiments.report.figures import figures
 from experiments.report.plots import overview
-from experiments.report.tables import COLUMNS, FORESEEN, POOLED, interval, show, unswept
+from experiments.report.tables import COLUMNS, FORESEEN, POOLED, unswept
+from experiments.report.templates import render
 from experiments.rows import ImageRow, Row, Set
 from redediting.errors import OutputError
 
@@ -53,17 +53,10 @@ def write_page(folder: Path, summary: dict[str, Any], rows: Sequence[Row]) -> Pa
     Raises:
         OutputError: a picture is missing, or the folder cannot be written.
     """
-    environment = Environment(
-        loader=PackageLoader("experiments.report", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.globals.update(show=show, interval=interval)
     images = [row for row in rows if isinstance(row, ImageRow)]
     settings = bool(summary.get("foreseen"))  # too many to stand side by side
-    text = environment.get_template("template.html.j2").render(
+    text = render(
+        "template.html.j2",
         summary=summary,
         provenance=json.loads((folder / "provenance.json").read_text("utf-8")),
         config=(folder / "config.yaml").read_text("utf-8"),

@@ -15,9 +15,7 @@ README_KEYS = ("asr_free", "asr_fixed", "acc", "collateral", "drift", "fid", "se
 
 
 def publish(folder: Path, *, root: Path = ROOT) -> Path:
-    """Writes ``experiments/results/<experiment>.json`` and the README's table.
-
-    The table replaces what stands between ``<!-- NAME:begin -->`` and ``<!-- NAME:end -->``.
+    """Publishes an attack or an ablation: its summary, its table, its claims.
 
     Args:
         folder: of a finished run.
@@ -27,10 +25,39 @@ def publish(folder: Path, *, root: Path = ROOT) -> Path:
         The JSON's path.
 
     Raises:
-        OutputError: a reduced or unfinished run, no such markers, or an unwritable checkout.
+        OutputError: see `place`.
     """
     summary = read_summary(folder)
-    name = summary["experiment"]
+    table = markdown(unswept(summary), README_KEYS)
+    caption = (
+        f"{summary['n_pairs']} pairs, {summary['n_seeds']} seed(s), {summary['images']} images "
+        f"judged; mean over pairs (95 % interval over pairs). FID: N = "
+        f"{summary['methods'][0]['fid_n']}, {summary['fidelity']['extractor']}, reference: "
+        f"{summary['fidelity']['reference']}."
+    )
+    verdicts = "; ".join(f"{claim}: {v['verdict']}" for claim, v in summary["claims"].items())
+    block = f"{table}\n\n{caption}\n\nClaims: {verdicts}."
+    return place(folder, summary["experiment"], public(summary), block, root=root)
+
+
+def place(folder: Path, name: str, results: dict[str, Any], block: str, *, root: Path) -> Path:
+    """Writes ``experiments/results/NAME.json`` and a block of the README.
+
+    The block replaces what stands between ``<!-- NAME:begin -->`` and ``<!-- NAME:end -->``.
+
+    Args:
+        folder: of a finished run.
+        name: of the experiment.
+        results: what other programs may rely on.
+        block: Markdown.
+        root: of the checkout.
+
+    Returns:
+        The JSON's path.
+
+    Raises:
+        OutputError: a reduced or unfinished run, no such markers, or an unwritable checkout.
+    """
     provenance = json.loads((folder / "provenance.json").read_text("utf-8"))
     if provenance["quick"]:
         raise OutputError(
@@ -45,25 +72,15 @@ def publish(folder: Path, *, root: Path = ROOT) -> Path:
             f"expected one {begin} before one {end} in {str(readme)!r}, got "
             f"{text.count(begin)} and {text.count(end)}; put them where the table shall stand"
         )
-    results = root / "experiments" / "results"
-    check_writable(results)
-    results.mkdir(parents=True, exist_ok=True)
-    path = results / f"{name}.json"
+    results_folder = root / "experiments" / "results"
+    check_writable(results_folder)
+    results_folder.mkdir(parents=True, exist_ok=True)
+    path = results_folder / f"{name}.json"
     report = f"runs/{name}/{folder.resolve().name}/report.html"  # no path of this machine
-    replace_json(path, public(summary) | {"report": report, "provenance": provenance})
+    replace_json(path, results | {"report": report, "provenance": provenance})
     before, rest = text.split(begin)
     after = rest.split(end)[1]
-    table = markdown(unswept(summary), README_KEYS)
-    caption = (
-        f"{summary['n_pairs']} pairs, {summary['n_seeds']} seed(s), {summary['images']} images "
-        f"judged; mean over pairs (95 % interval over pairs). FID: N = "
-        f"{summary['methods'][0]['fid_n']}, {summary['fidelity']['extractor']}, reference: "
-        f"{summary['fidelity']['reference']}."
-    )
-    verdicts = "; ".join(f"{claim}: {v['verdict']}" for claim, v in summary["claims"].items())
-    replace_text(
-        readme, f"{before}{begin}\n{table}\n\n{caption}\n\nClaims: {verdicts}.\n{end}{after}"
-    )
+    replace_text(readme, f"{before}{begin}\n{block}\n{end}{after}")
     return path
 
 
