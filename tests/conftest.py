@@ -55,21 +55,7 @@ def make_pipeline(seed: int = 0) -> StableDiffusionPipeline:
     """A random Stable Diffusion pipeline: 32-wide text, 16-pixel images."""
     torch.manual_seed(seed)
     tokenizer = make_tokenizer()
-    text_encoder = CLIPTextModel(
-        CLIPTextConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=WIDTH,
-            intermediate_size=64,
-            num_hidden_layers=2,
-            num_attention_heads=4,
-            max_position_embeddings=77,
-            bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-            projection_dim=WIDTH,
-            initializer_factor=5.0,
-        )
-    )
+    text_encoder = _encoder(CLIPTextModel, tokenizer, WIDTH)
     unet = UNet2DConditionModel(
         sample_size=8,
         in_channels=4,
@@ -92,7 +78,7 @@ def make_pipeline(seed: int = 0) -> StableDiffusionPipeline:
     )
     pipeline = StableDiffusionPipeline(
         vae=vae.eval(),
-        text_encoder=text_encoder.eval(),
+        text_encoder=text_encoder,
         tokenizer=tokenizer,
         unet=unet.eval(),
         scheduler=DDIMScheduler(clip_sample=False, set_alpha_to_one=False, steps_offset=1),

@@ -7,8 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 
-from pydantic import ValidationError
-
 from defenses.detectors.base import Array, Detector, Observation, Scorer
 from defenses.detectors.cda import CDA
 from defenses.detectors.clip import ClipCosine, ClipMargin
@@ -20,6 +18,7 @@ from defenses.detectors.projection import ProjectionDisplacement
 from defenses.detectors.scaling import SET
 from defenses.detectors.ufid import UFID
 from redediting.errors import DetectorError
+from redediting.options import with_options
 
 __all__ = [
     "DETECTORS", "Array", "Detector", "Observation", "Scorer", "detector_names", "make_detector",
@@ -56,16 +55,7 @@ def make_detector(name: str, **options: object) -> Detector:
         raise DetectorError(
             f"expected a detector of {', '.join(DETECTORS)}, or a file.py with one; got {name!r}"
         )
-    try:
-        return made.model_validate(options)
-    except ValidationError as error:
-        first = error.errors()[0]
-        option = ".".join(map(str, first["loc"]))
-        known = ", ".join(made.model_fields) or "none"
-        raise DetectorError(
-            f"expected valid options of detector {name!r}, got {option}={first['input']!r}: "
-            f"{first['msg']}; its options are: {known}"
-        ) from error
+    return with_options(made, options, what=f"detector {name!r}", error=DetectorError)
 
 
 def detector_names(wanted: str) -> list[str]:

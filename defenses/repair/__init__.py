@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from pydantic import ValidationError
-
 from defenses.repair.base import Case, Repair
 from defenses.repair.finetuning import FineTune, LoRA
 from defenses.repair.projection import Projection
@@ -14,6 +12,7 @@ from defenses.repair.rebinding import Rebind
 from defenses.repair.reversal import Reversal
 from defenses.repair.truncation import Truncation
 from redediting.errors import MethodError
+from redediting.options import with_options
 
 __all__ = ["REPAIRS", "Case", "Repair", "make_repair"]
 
@@ -37,13 +36,4 @@ def make_repair(name: str, **options: object) -> Repair:
     """
     if name not in REPAIRS:
         raise MethodError(f"expected a repair of {', '.join(REPAIRS)}; got {name!r}")
-    try:
-        return REPAIRS[name].model_validate(options)
-    except ValidationError as error:
-        first = error.errors()[0]
-        option = ".".join(map(str, first["loc"]))
-        known = ", ".join(REPAIRS[name].model_fields) or "none"
-        raise MethodError(
-            f"expected valid options of repair {name!r}, got {option}={first['input']!r}: "
-            f"{first['msg']}; its options are: {known}"
-        ) from error
+    return with_options(REPAIRS[name], options, what=f"repair {name!r}", error=MethodError)

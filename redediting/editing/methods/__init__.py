@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from pydantic import ValidationError
-
 from redediting.editing.methods.alphaedit import AlphaEdit
 from redediting.editing.methods.base import ClosedForm, EditMethod
 from redediting.editing.methods.clean import Clean
@@ -17,6 +15,7 @@ from redediting.editing.methods.textual_inversion import TextualInversion
 from redediting.editing.methods.time import TIME
 from redediting.editing.methods.uce import UCE
 from redediting.errors import MethodError
+from redediting.options import with_options
 
 __all__ = ["METHODS", "ClosedForm", "EditMethod", "make_method"]
 
@@ -42,13 +41,4 @@ def make_method(name: str, **options: object) -> EditMethod:
     """
     if name not in METHODS:
         raise MethodError(f"expected a method of {', '.join(METHODS)}; got {name!r}")
-    try:
-        return METHODS[name].model_validate(options)
-    except ValidationError as error:
-        first = error.errors()[0]
-        option = ".".join(map(str, first["loc"]))
-        known = ", ".join(METHODS[name].model_fields) or "none"
-        raise MethodError(
-            f"expected valid options of method {name!r}, got {option}={first['input']!r}: "
-            f"{first['msg']}; its options are: {known}"
-        ) from error
+    return with_options(METHODS[name], options, what=f"method {name!r}", error=MethodError)
