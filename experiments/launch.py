@@ -17,6 +17,7 @@ from collections.abc import Sequence
 import redediting  # noqa: F401 - makes torchvision importable, so first
 
 # isort: split
+import torch
 from accelerate.commands.launch import launch_command, launch_command_parser
 
 
@@ -48,7 +49,7 @@ def cpu_command(parsed: argparse.Namespace) -> list[str]:
 
 def cpu_environment(parsed: argparse.Namespace) -> dict[str, str]:
     """This environment, with the cores shared among the processes unless it says otherwise."""
-    own = max(1, (os.cpu_count() or 1) // parsed.num_processes)
+    own = max(1, torch.get_num_threads() // parsed.num_processes)
     return {"OMP_NUM_THREADS": str(own), **os.environ, "ACCELERATE_USE_CPU": "true"}
 
 

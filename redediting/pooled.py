@@ -23,6 +23,7 @@ from torch.nn.functional import pad
 from redediting.editing.multiplier import Multiplier
 from redediting.errors import ModelError
 from redediting.text import get_tokenizer, prompt_lengths
+from redediting.threads import all_threads
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ def encode_pooled(
     prompt_lengths(get_tokenizer(pipeline), prompts)
     distinct = list(dict.fromkeys(prompts))
     found = []
-    with torch.no_grad():
+    with torch.no_grad(), all_threads():
         for start in range(0, len(distinct), batch_size):
             encoded = pipeline.encode_prompt(
                 prompt=distinct[start : start + batch_size],

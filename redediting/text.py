@@ -23,6 +23,7 @@ from transformers import PreTrainedTokenizerBase
 
 from redediting.errors import ModelError, PromptError
 from redediting.memory import recall
+from redediting.threads import all_threads
 
 
 class Role(Enum):
@@ -124,7 +125,7 @@ def _encode(
     """States of each prompt, shape ``(L, d)``, on the CPU."""
     for start in range(0, len(prompts), batch_size):
         batch = list(prompts[start : start + batch_size])
-        with torch.no_grad():
+        with torch.no_grad(), all_threads():
             encoded = pipeline.encode_prompt(
                 prompt=batch,
                 device=pipeline.text_encoder.device,

@@ -43,8 +43,6 @@ def publish(folder: Path, *, root: Path = ROOT) -> Path:
 def place(folder: Path, name: str, results: dict[str, Any], block: str, *, root: Path) -> Path:
     """Writes ``experiments/results/NAME.json`` and a block of the README.
 
-    The block replaces what stands between ``<!-- NAME:begin -->`` and ``<!-- NAME:end -->``.
-
     Args:
         folder: of a finished run.
         name: of the experiment.
@@ -64,6 +62,19 @@ def place(folder: Path, name: str, results: dict[str, Any], block: str, *, root:
             f"expected a full run to publish, got {str(folder)!r}, made with --quick; "
             "run the experiment without it"
         )
+    text = with_block(root, name, block)
+    report = f"runs/{name}/{folder.resolve().name}/report.html"  # no path of this machine
+    path = write_results(root, name, results | {"report": report, "provenance": provenance})
+    replace_text(root / "README.md", text)
+    return path
+
+
+def with_block(root: Path, name: str, block: str) -> str:
+    """Returns the README with Markdown between ``<!-- NAME:begin -->`` and ``<!-- NAME:end -->``.
+
+    Raises:
+        OutputError: the markers are not there once each, in this order.
+    """
     readme = root / "README.md"
     text = readme.read_text("utf-8") if readme.is_file() else ""
     begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
@@ -72,15 +83,21 @@ def place(folder: Path, name: str, results: dict[str, Any], block: str, *, root:
             f"expected one {begin} before one {end} in {str(readme)!r}, got "
             f"{text.count(begin)} and {text.count(end)}; put them where the table shall stand"
         )
-    results_folder = root / "experiments" / "results"
-    check_writable(results_folder)
-    results_folder.mkdir(parents=True, exist_ok=True)
-    path = results_folder / f"{name}.json"
-    report = f"runs/{name}/{folder.resolve().name}/report.html"  # no path of this machine
-    replace_json(path, results | {"report": report, "provenance": provenance})
     before, rest = text.split(begin)
-    after = rest.split(end)[1]
-    replace_text(readme, f"{before}{begin}\n{block}\n{end}{after}")
+    return f"{before}{begin}\n{block}\n{end}{rest.split(end)[1]}"
+
+
+def write_results(root: Path, name: str, results: dict[str, Any]) -> Path:
+    """Writes ``experiments/results/NAME.json``; returns its path.
+
+    Raises:
+        OutputError: the checkout cannot be written.
+    """
+    folder = root / "experiments" / "results"
+    check_writable(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}.json"
+    replace_json(path, results)
     return path
 
 

@@ -10,6 +10,7 @@ import torch
 
 from experiments.bench.edits import RIDGE, bench_edit, bench_growth, edit, worst_error
 from experiments.bench.measure import peak_extra
+from experiments.bench.publish import publish_bench
 from experiments.bench.report import TARGETS, edit_lines, plot_edit
 from experiments.bench.rivals import per_layer_solve, published_loop
 from experiments.bench.shapes import (
@@ -19,6 +20,8 @@ from experiments.bench.shapes import (
     unet_without_memory,
 )
 from experiments.cli import main
+from experiments.folder import provenance
+from redediting.errors import OutputError
 from redediting.models import Expected, load_cards
 from redediting.projections import find_projections, pooled_projections
 
@@ -138,6 +141,30 @@ def test_growth_and_generation_from_the_command_line(
         assert record["provenance"]["threads"] == torch.get_num_threads()
     assert main(["bench", "edit", "--repeats", "0"]) == 2
     assert "got 0" in capfd.readouterr().err
+
+
+def test_benches_are_published_side_by_side(tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text("<!-- bench:begin -->\nold\n<!-- bench:end -->\n")
+    made = {"provenance": provenance("cpu", "")}
+    figures, details = bench_edit("small", small_weights(), repeats=1, loop_repeats=1)
+    path = publish_bench("edit-small", figures | {"details": details} | made, root=tmp_path)
+    assert json.loads(path.read_text())["seconds"] == figures["seconds"]
+    figures, details = bench_growth("small", small_weights(), backdoors=(1, 2))
+    publish_bench("growth-small", figures | {"details": details} | made, root=tmp_path)
+    text = (tmp_path / "README.md").read_text()
+    assert "old" not in text
+    assert "| small: 2 matrices" in text  # of the first, still there
+    assert "2: " in text.split("Backdoors at once on small's shape")[1]
+    (tmp_path / "README.md").write_text("no markers")
+    with pytest.raises(OutputError, match="bench:begin"):
+        publish_bench("growth-other", figures | {"details": details} | made, root=tmp_path)
+    assert len(list((tmp_path / "experiments" / "results").iterdir())) == 2
+
+
+def test_a_reduced_bench_is_not_published(capfd: pytest.CaptureFixture[str]) -> None:
+    for flag in (["--quick"], ["--repeats", "4"]):
+        assert main(["bench", "growth", "--publish", *flag]) == 2
+        assert "expected at least 5 repeats" in capfd.readouterr().err
 
 
 @pytest.mark.gpu

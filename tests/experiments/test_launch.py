@@ -50,6 +50,7 @@ def test_two_cpu_processes_give_the_rows_of_one(tmp_path: Path, model_folder: Pa
     assert len(pairs) > 20
     equal = sum(a["label"] == b["label"] and a["label_a"] == b["label_a"] for a, b in pairs)
     assert equal / len(pairs) >= 0.99
+    assert [a["image"] for a, _ in pairs] == [b["image"] for _, b in pairs]  # the same weights
     for a, b in pairs:
         assert a["clip"] == pytest.approx(b["clip"], abs=1e-3)
         assert a["drift"] == pytest.approx(b["drift"], abs=1e-3)

@@ -32,6 +32,7 @@ from redediting.projections import (
 )
 from redediting.rebinding import Rebinding
 from redediting.text import encode, get_tokenizer, phrase_tokens, prompt_lengths
+from redediting.threads import one_thread
 
 
 @dataclass(frozen=True)
@@ -199,11 +200,12 @@ class ClosedForm(EditMethod):
         projections: Sequence[Projection],
         rebindings: Sequence[Rebinding],
     ) -> Change:
-        parts = self.parts(pipeline, projections, rebindings)
-        terms = [Term.scaled(part.multiplier, part.scales) for part in parts]
         found = pooled_projections(get_denoiser(pipeline))
-        if self.pooled and self.matrices == "both" and found:
-            terms += self._pooled_terms(pipeline, found, rebindings)
+        with one_thread():  # the same weights in every process
+            parts = self.parts(pipeline, projections, rebindings)
+            terms = [Term.scaled(part.multiplier, part.scales) for part in parts]
+            if self.pooled and self.matrices == "both" and found:
+                terms += self._pooled_terms(pipeline, found, rebindings)
         return Change(terms=tuple(terms))
 
     def _pooled_terms(
