@@ -37,7 +37,7 @@ from redediting.projections import get_denoiser
 
 Form = Literal["pipeline", "patch", "weights", "lora"]
 
-_PICKLES = (".pt", ".pth", ".bin", ".ckpt")
+PICKLES = (".pt", ".pth", ".bin", ".ckpt")
 _PREFIXES = (
     "unet.",
     "transformer.",
@@ -152,9 +152,9 @@ def read_weights(path: Path) -> dict[str, Tensor]:
                 f"expected whole tensors in {str(path)!r}, got a damaged or truncated file "
                 f"({_line(error)}); download it again"
             ) from error
-    if path.suffix not in _PICKLES:
+    if path.suffix not in PICKLES:
         raise ModelError(
-            f"expected weights as .safetensors or {', '.join(_PICKLES)}, got {path.name!r}; "
+            f"expected weights as .safetensors or {', '.join(PICKLES)}, got {path.name!r}; "
             "name a file of one of these"
         )
     try:
@@ -307,7 +307,7 @@ def _read_folder(folder: Path) -> dict[str, Tensor]:
         files = [folder / name for name in sorted(shards)]
     else:
         files = sorted(folder.glob("*.safetensors")) or sorted(
-            path for suffix in _PICKLES for path in folder.glob(f"*{suffix}")
+            path for suffix in PICKLES for path in folder.glob(f"*{suffix}")
         )
     missing = [path.name for path in files if not path.is_file()]
     if missing or not files:

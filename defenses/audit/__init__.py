@@ -6,7 +6,7 @@ from defenses.audit.cutoffs import CUTOFFS, Cutoffs
 from defenses.audit.phrases import States, Vocabulary
 from defenses.audit.recovery import Recovery, Trigger, recover
 from defenses.audit.shared_factor import Comparison, Factor, Fit, compare
-from defenses.audit.source import base_weights, other_changes, suspect_weights
+from defenses.audit.source import SuspectTensors, base_weights, read_suspect
 from defenses.audit.two_matrix import TwoFit, fit_two
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "Fit",
     "Recovery",
     "States",
+    "SuspectTensors",
     "Trigger",
     "TwoFit",
     "Vocabulary",
@@ -29,7 +30,6 @@ __all__ = [
     "compare",
     "examine",
     "fit_two",
-    "other_changes",
+    "read_suspect",
     "recover",
-    "suspect_weights",
 ]

@@ -138,7 +138,7 @@ def audit(
         suspect: ``W_l'`` under the same names.
         states: of the trusted text encoder; None leaves recovery out.
         vocabulary: candidates; None likewise.
-        others: tensors elsewhere that changed (`defenses.audit.source.other_changes`).
+        others: tensors elsewhere that changed (`defenses.audit.source.read_suspect`).
         top: triggers returned.
         cutoffs: of the verdict.
     """

@@ -5,8 +5,10 @@ Files are recognised by what they hold, never by what they are called.
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import DiffusionPipeline
@@ -20,6 +22,7 @@ from redediting.models import load_cards, load_pipeline
 from redediting.patch import Patch
 from redediting.patch_files import MANIFEST
 from redediting.projections import pipeline_projections, projection_weights
+from redediting.suspects import PICKLES, open_suspect, read_weights
 
 _MARKS = (".attn2.to_k.weight", ".attn2.to_v.weight")
 _ROOT = ("down_blocks", "mid_block", "up_blocks")
@@ -30,64 +33,74 @@ def base_weights(pipeline: DiffusionPipeline) -> dict[str, Tensor]:
     return projection_weights(pipeline_projections(pipeline))
 
 
-def suspect_weights(suspect: str | Path, base: DiffusionPipeline) -> dict[str, Tensor]:
-    """The text projections of a suspect, named as the base names them.
+@dataclass(frozen=True)
+class SuspectTensors:
+    """What an audit reads of a suspect.
+
+    Attributes:
+        projections: its text projections, named as the base names them and in the base's order.
+        others: tensors of UNet and text encoder beside them that are not the base's; a rounded
+            copy is no change.
+    """
+
+    projections: Mapping[str, Tensor]
+    others: tuple[str, ...]
+
+
+def read_suspect(
+    suspect: str | Path, base: DiffusionPipeline, *, cutoffs: Cutoffs = CUTOFFS
+) -> SuspectTensors:
+    """Reads a suspect, once.
+
+    What it leaves out counts as the base's.
 
     Args:
-        suspect: pipeline folder, folder or file of safetensors, patch folder, card or hub id.
-        base: the trusted model; a patch is applied to its weights, and projections that a partial
-            file leaves out are the base's own.
+        suspect: pipeline folder, folder or file of weights (safetensors; pickles with
+            ``weights_only``), LoRA, patch folder, card or hub id.
+        base: the trusted model; a patch or a LoRA is applied to its weights.
+        cutoffs: for rounding.
 
     Raises:
-        ModelError: nothing readable there, or projections of another architecture.
+        ModelError: nothing readable there, a pickle that would run code, or projections of
+            another architecture.
         PatchError: a damaged patch.
     """
     trusted = base_weights(base)
+    rest = {name: t for name, t in _all_tensors(base).items() if name not in trusted}
     path = Path(suspect).expanduser()
     if path.is_dir() and (path / MANIFEST).is_file():
         patch = Patch.load(path)
         edited = {name: weight.detach().clone() for name, weight in trusted.items()}
         if patch.names <= set(edited):  # else it changes another component
             patch.rewrite(edited)
-        return edited
-    if path.exists() and str(suspect) not in load_cards():
-        found = dict(_read(path))
-    else:
-        found = base_weights(load_pipeline(suspect))
-    return check_pairing(trusted, found, name=str(suspect))
-
-
-def other_changes(
-    suspect: str | Path, base: DiffusionPipeline, *, cutoffs: Cutoffs = CUTOFFS
-) -> tuple[str, ...]:
-    """Tensors of UNet and text encoder beside the projections that are not the base's.
-
-    What a suspect leaves out counts as the base's; a rounded copy is no change.
-
-    Args:
-        suspect: as for `suspect_weights`.
-        base: the trusted model.
-        cutoffs: for rounding.
-    """
-    path = Path(suspect).expanduser()
-    if path.is_dir() and (path / MANIFEST).is_file():
-        return tuple(sorted(Patch.load(path).names - set(base_weights(base))))
-    trusted = _all_tensors(base)
-    for name in base_weights(base):
-        del trusted[name]
-    found: Iterable[tuple[str, Tensor]]
-    if path.exists() and str(suspect) not in load_cards():
-        found = _others(path, trusted)
-    else:
-        model = load_pipeline(suspect)
-        found = _all_tensors(model).items()
-    return tuple(
-        sorted(
-            name
-            for name, tensor in found
-            if name in trusted and _differs(trusted[name], tensor, cutoffs.rounding)
+        return SuspectTensors(edited, tuple(sorted(patch.names - set(trusted))))
+    if not path.exists() or str(suspect) in load_cards():
+        return _of_model(load_pipeline(suspect), trusted, rest, str(suspect), cutoffs)
+    files = _files(path)
+    if any("lora" in key.lower() for file in files for key in _keys(file)):
+        opened = open_suspect(path, base).pipeline
+        return _of_model(opened, trusted, rest, str(suspect), cutoffs)
+    found: dict[str, Tensor] = {}
+    homes: dict[str, Path] = {}
+    others: list[str] = []
+    for file, key, tensor in _tensors(files):
+        name = _canonical(key) if key.endswith(_MARKS) else _bare(key)
+        if key.endswith(_MARKS):
+            if name in homes:
+                raise ModelError(
+                    f"expected {name} once below {str(path)!r}, got it in {file.name} and "
+                    f"{homes[name].name}; name one of the files"
+                )
+            found[name], homes[name] = tensor, file
+        elif name in rest and _differs(rest[name], tensor, cutoffs.rounding):
+            others.append(name)
+    if not found:
+        raise ModelError(
+            f"expected cross-attention weights (attn2.to_k, attn2.to_v) in {str(path)!r}, got "
+            "none; name a pipeline folder, a UNet's weights, a LoRA or a patch folder"
         )
-    )
+    paired = check_pairing(trusted, found, name=str(suspect))
+    return SuspectTensors(paired, tuple(sorted(others)))
 
 
 def check_pairing(
@@ -118,42 +131,58 @@ def check_pairing(
     return {key: suspect.get(key, weight) for key, weight in base.items()}
 
 
-def _read(path: Path) -> Iterator[tuple[str, Tensor]]:
-    files = [path] if path.is_file() else sorted(path.rglob("*.safetensors"))
-    seen: dict[str, Path] = {}
-    for file in files:
-        try:
-            with safe_open(file, framework="pt") as tensors:
-                for key in tensors.keys():  # noqa: SIM118 - the reader is no mapping
-                    if not key.endswith(_MARKS):
-                        continue
-                    name = _canonical(key)
-                    if name in seen:
-                        raise ModelError(
-                            f"expected {name} once below {str(path)!r}, got it in {file.name} and "
-                            f"{seen[name].name}; name one of the files"
-                        )
-                    seen[name] = file
-                    yield name, tensors.get_tensor(key)
-        except (SafetensorError, OSError) as error:
-            raise ModelError(
-                f"expected whole tensors in {str(file)!r}, got an unreadable file ({error}); "
-                "copy it anew"
-            ) from error
-    if not seen:
-        raise ModelError(
-            f"expected cross-attention weights (attn2.to_k, attn2.to_v) in {str(path)!r}, got "
-            "none; name a pipeline folder, a UNet's safetensors or a patch folder"
-        )
+def _of_model(
+    model: DiffusionPipeline,
+    trusted: Mapping[str, Tensor],
+    rest: Mapping[str, Tensor],
+    name: str,
+    cutoffs: Cutoffs,
+) -> SuspectTensors:
+    paired = check_pairing(trusted, base_weights(model), name=name)
+    changed = [
+        key
+        for key, tensor in _all_tensors(model).items()
+        if key in rest and _differs(rest[key], tensor, cutoffs.rounding)
+    ]
+    return SuspectTensors(paired, tuple(sorted(changed)))
 
 
-def _others(path: Path, known: Container[str]) -> Iterator[tuple[str, Tensor]]:
-    files = [path] if path.is_file() else sorted(path.rglob("*.safetensors"))
+def _files(path: Path) -> list[Path]:
+    """The weights below a place: safetensors wherever they lie, else pickles."""
+    if path.is_file():
+        return [path]
+    return sorted(path.rglob("*.safetensors")) or sorted(
+        file for suffix in PICKLES for file in path.rglob(f"*{suffix}")
+    )
+
+
+def _keys(file: Path) -> list[str]:
+    if file.suffix in PICKLES:
+        return list(read_weights(file))
+    with _opened(file) as tensors:
+        return list(tensors.keys())
+
+
+def _tensors(files: Iterable[Path]) -> Iterator[tuple[Path, str, Tensor]]:
+    """One tensor at a time where the format allows it."""
     for file in files:
-        with safe_open(file, framework="pt") as tensors:
+        if file.suffix in PICKLES:
+            for key, tensor in read_weights(file).items():
+                yield file, key, tensor
+            continue
+        with _opened(file) as tensors:
             for key in tensors.keys():  # noqa: SIM118 - the reader is no mapping
-                if _bare(key) in known:
-                    yield _bare(key), tensors.get_tensor(key)
+                yield file, key, tensors.get_tensor(key)
+
+
+def _opened(file: Path) -> Any:  # noqa: ANN401 - safetensors' reader has no name
+    try:
+        return safe_open(file, framework="pt")
+    except (SafetensorError, OSError) as error:
+        raise ModelError(
+            f"expected whole tensors in {str(file)!r}, got an unreadable file ({error}); "
+            "copy it anew"
+        ) from error
 
 
 def _all_tensors(model: DiffusionPipeline) -> dict[str, Tensor]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from experiments.folder import replace_text
 from experiments.report.publish import ROOT, with_block, write_results
+from redediting.errors import OutputError
 
 LEAST_REPEATS = 5  # of a median that may be quoted
 _RIVALS = {
@@ -17,20 +18,26 @@ _RIVALS = {
 }
 
 
-def publish_bench(name: str, found: dict[str, Any], *, root: Path = ROOT) -> Path:
+def publish_bench(folder: Path, *, root: Path = ROOT) -> Path:
     """Writes ``experiments/results/bench-NAME.json`` and the README's block of all benchmarks.
 
     Args:
-        name: ``edit-sd15``, ``growth-sd15``, ``generation`` …
-        found: figures, ``details`` and ``provenance``.
+        folder: of a run, ``runs/bench/NAME``.
         root: of the checkout.
 
     Returns:
         The JSON's path.
 
     Raises:
-        OutputError: the README has no such markers, or an unwritable checkout.
+        OutputError: a reduced run, no such markers in the README, or an unwritable checkout.
     """
+    name = folder.resolve().name
+    found = json.loads((folder / "bench.json").read_text("utf-8"))
+    if not found["quotable"]:
+        raise OutputError(
+            f"expected medians of {LEAST_REPEATS} turns or more to publish, got {str(folder)!r} "
+            "with fewer; run the benchmark without --quick and with --repeats 5"
+        )
     results = {
         path.stem.removeprefix("bench-"): json.loads(path.read_text("utf-8"))
         for path in sorted((root / "experiments" / "results").glob("bench-*.json"))
@@ -75,14 +82,14 @@ def _edit_table(edits: list[dict[str, Any]]) -> str:
         "rank; turns of ours, of the loop": [
             f"{x['rank']}; {x['repeats']}, {x['loop_repeats']}" for x in details
         ],
-        "device, threads, torch": [_machine(x) for x in edits],
+        "machine": [_machine(x) for x in edits],
     }
     return "\n".join("| " + " | ".join([head, *cells]) + " |" for head, cells in rows.items())
 
 
 def _machine(found: dict[str, Any]) -> str:
     made = found["provenance"]
-    return f"{made['device']}, {made['threads']}, {made['versions']['torch']}"
+    return f"{made['device']}, {made['threads']} threads, torch {made['versions']['torch']}"
 
 
 def _growth(found: dict[str, Any]) -> str:

@@ -17,8 +17,7 @@ from defenses.audit import (
     Vocabulary,
     audit,
     base_weights,
-    other_changes,
-    suspect_weights,
+    read_suspect,
 )
 from experiments.console import Shown, pick_device
 from experiments.folder import check_writable
@@ -33,7 +32,7 @@ class AuditCommand:
     """Compares a suspect's weights with its base's; draws no image."""
 
     suspect: str
-    """Pipeline folder, folder or file of safetensors, patch folder, card or hub id."""
+    """Pipeline folder, folder or file of weights, LoRA, patch folder, card or hub id."""
     base: str = "world"
     """The trusted model that it was made from: card, pipeline folder or hub id."""
     top: int = 5
@@ -51,13 +50,13 @@ class AuditCommand:
             check_writable(self.report.parent)
         pipeline = load_pipeline(self.base, device=pick_device(self.device))
         trusted = base_weights(pipeline)
-        weights = suspect_weights(self.suspect, pipeline)
+        suspect = read_suspect(self.suspect, pipeline)
         found = audit(
             trusted,
-            weights,
+            suspect.projections,
             States(pipeline),
             Vocabulary.of(pipeline.tokenizer),
-            others=other_changes(self.suspect, pipeline),
+            others=suspect.others,
             top=self.top,
         )
         shown = Shown(self.json)

@@ -11,7 +11,7 @@ import tyro
 
 from experiments.bench.edits import BACKDOORS, bench_edit, bench_growth
 from experiments.bench.images import bench_generation
-from experiments.bench.publish import LEAST_REPEATS, publish_bench
+from experiments.bench.publish import LEAST_REPEATS
 from experiments.bench.report import edit_lines, plot_edit, plot_generation, plot_growth
 from experiments.bench.shapes import ShapeName, projection_tensors
 from experiments.console import Shown, pick_device
@@ -36,8 +36,6 @@ class Bench:
     """Turns of the slow published loop (edit); all when not given. On SDXL one takes minutes."""
     images: int = 48
     """Images a turn (generation)."""
-    publish: bool = False
-    """Also write experiments/results/bench-NAME.json and the README's table (never if quick)."""
     quick: bool = False
     """One turn, and at most ten backdoors: shows that it works, figures are not to be quoted."""
     out: Path = Path("runs")
@@ -55,12 +53,6 @@ class Bench:
             raise ConfigError(
                 f"expected --repeats, --loop-repeats and --images >= 1, got {repeats}, {loops} "
                 f"and {self.images}; mend the flags"
-            )
-        quotable = repeats >= LEAST_REPEATS and not self.quick
-        if self.publish and not quotable:
-            raise ConfigError(
-                f"expected at least {LEAST_REPEATS} repeats and no --quick to publish, got "
-                f"{repeats} repeats{' and --quick' * self.quick}; measure whole"
             )
         check_writable(self.out)
         device = pick_device(self.device)
@@ -94,12 +86,11 @@ class Bench:
             folder.mkdir(parents=True, exist_ok=True)
             plot = {"edit": plot_edit, "growth": plot_growth, "generation": plot_generation}
             plot[self.what](figures, details, folder / "bench.png")
+        quotable = repeats >= LEAST_REPEATS and not self.quick
         found = figures | {"details": details, "provenance": made, "quotable": quotable}
         replace_json(folder / "bench.json", found)
         for line in lines:
             shown.line(line)
         shown.line(f"figures and plot: {folder}")
-        if self.publish:
-            shown.line(f"published: {publish_bench(name, found)}")
         shown.result(figures)
         return 0

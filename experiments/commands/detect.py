@@ -29,6 +29,7 @@ from redediting.metrics.clip import ClipModel
 from redediting.metrics.detection import threshold
 from redediting.models import load_pipeline
 from redediting.patch import Patch
+from redediting.suspects import open_suspect
 from redediting.world.captions import held_out
 from redediting.world.judges import load_judge_a
 
@@ -44,7 +45,7 @@ class Detect:
     edit: Path | None = None
     """Patch folder to apply."""
     suspect: str | None = None
-    """Instead of --edit: pipeline folder of a model of unknown origin."""
+    """Instead of --edit: a pipeline folder, a patch folder, UNet weights or a LoRA."""
     detector: str = "all"
     """Detectors, separated by commas, or all; a path that ends with .py is one of your own."""
     fpr: float = 0.05
@@ -82,7 +83,7 @@ class Detect:
         patch = Patch.load(self.edit) if self.edit else None
         device = pick_device(self.device)
         pipeline = load_pipeline(self.model, device=device)
-        suspect = load_pipeline(self.suspect, device=device) if self.suspect else pipeline
+        suspect = open_suspect(self.suspect, pipeline).pipeline if self.suspect else pipeline
         clean = self._subject(pipeline, self._clean())
         calibrated = {name: detector(clean).features for name, detector in detectors.items()}
         with patch.apply(pipeline) if patch else nullcontext():

@@ -14,7 +14,7 @@ from defenses.audit import (
     Vocabulary,
     audit,
     base_weights,
-    suspect_weights,
+    read_suspect,
 )
 from defenses.repair import Repair as Method
 from defenses.repair import make_repair
@@ -32,7 +32,7 @@ class RepairCommand:
     """Computes a patch that takes a backdoor out of a suspect; legitimate changes may stay."""
 
     suspect: str
-    """Pipeline folder, folder or file of safetensors, patch folder, card or hub id."""
+    """Pipeline folder, folder or file of weights, LoRA, patch folder, card or hub id."""
     out: Path
     """Folder to write; an earlier patch there is replaced."""
     base: str | None = "world"
@@ -92,7 +92,7 @@ class RepairCommand:
             if self.base is None:
                 return pipeline, None
             clean = load_pipeline(self.base)
-            suspect_weights(self.suspect, clean)  # of the same architecture, or an error says so
+            read_suspect(self.suspect, clean)  # of the same architecture, or an error says so
             return pipeline, base_weights(clean)
         if self.base is None:
             raise MethodError(
@@ -100,7 +100,7 @@ class RepairCommand:
                 "name a pipeline folder or --base"
             )
         pipeline = load_pipeline(self.base, device=device)
-        weights = suspect_weights(self.suspect, pipeline)
+        weights = read_suspect(self.suspect, pipeline).projections
         trusted = {name: weight.clone() for name, weight in base_weights(pipeline).items()}
         for name, weight in base_weights(pipeline).items():
             weight.copy_(weights[name])

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import tyro
 
+from experiments.bench.publish import publish_bench
 from experiments.console import Shown
 from experiments.detecting import page as detection_page
 from experiments.detecting import publish as detection_figures
@@ -21,7 +22,7 @@ class Report:
     """Writes RUN/report.html from a finished run."""
 
     run_folder: tyro.conf.Positional[Path]
-    """Folder below runs/, e.g. runs/demo/0123456789ab."""
+    """Folder below runs/, e.g. runs/demo/0123456789ab or runs/bench/edit-sd15."""
     publish: bool = False
     """Also write experiments/results/NAME.json and the README's table (never of a quick run)."""
     json: bool = False
@@ -29,8 +30,10 @@ class Report:
 
     def run(self) -> int:
         """Writes the page."""
-        summary = read_summary(self.run_folder)
         shown = Shown(self.json)
+        if (self.run_folder / "bench.json").is_file():
+            return self._bench(shown)
+        summary = read_summary(self.run_folder)
         if summary["experiment"] == "detection":
             results = detection_figures.publish(self.run_folder) if self.publish else None
             path = detection_page.write_page(self.run_folder, summary)
@@ -42,6 +45,18 @@ class Report:
             rows = RowFile(self.run_folder / "rows.jsonl").rows
             path = write_page(self.run_folder, summary, rows)
         shown.line(f"report: {path}")
+        if results:
+            shown.line(f"published: {results}")
+        shown.result(
+            {"report": path.as_posix(), "results": results.as_posix() if results else None}
+        )
+        return 0
+
+    def _bench(self, shown: Shown) -> int:
+        """A benchmark has a plot and no page."""
+        path = self.run_folder / "bench.png"
+        results = publish_bench(self.run_folder) if self.publish else None
+        shown.line(f"plot: {path}")
         if results:
             shown.line(f"published: {results}")
         shown.result(

@@ -87,11 +87,13 @@ class StealthSpec(Config):
         plain: title of the attack without the projection.
         projected: title of the same with it.
         rival: title of the attack whose stealthiness stands beside.
+        min_pairs: fewest pairs for a verdict.
     """
 
     plain: str = "redediting"
     projected: str = "redediting-posthoc"
     rival: str = "eviledit"
+    min_pairs: int = Field(default=6, ge=2)
 
 
 class DetectionConfig(Config):

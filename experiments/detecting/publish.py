@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
@@ -28,9 +29,10 @@ def show_table(summary: dict[str, Any], *, as_json: bool) -> None:
     """
     attacks, cells = _cells(summary)
     title = "AUROC, TPR at 5 % FPR; triggered against length-matched benign prompts"
-    table = Table(title=title, title_justify="left")
-    for head in ("detector", *attacks, "UNet evaluations"):
-        table.add_column(head, justify="left" if head == "detector" else "right")
+    table = Table(title=title, title_justify="left", box=SIMPLE, padding=(0, 1, 0, 0))
+    for head in ("detector", *attacks, "UNet evals"):
+        side: Literal["left", "right"] = "left" if head == "detector" else "right"
+        table.add_column(head, justify=side, overflow="fold", min_width=6)
     for detector, row in cells.items():
         table.add_row(detector, *(row[a][0] for a in attacks), row["cost"][0])
     console = Console(stderr=as_json)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -21,7 +21,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 from sklearn.metrics import roc_auc_score, roc_curve
 
-from redediting.metrics.statistics import Interval, wilson
+from redediting.metrics.statistics import Interval, bootstrap_ends, cluster_bootstrap, wilson
 
 Direction = Literal["high", "low"]
 _Array = NDArray[np.float64]
@@ -71,13 +71,26 @@ def threshold(clean: ArrayLike, direction: Direction, fpr: float) -> Threshold:
     return Threshold(value, direction, float(made.flags(found).mean()), len(found))
 
 
-def flagged_rate(scores: ArrayLike, limit: Threshold) -> Interval:
-    """Returns the share of scores beyond a threshold, with Wilson's interval.
+def flagged_rate(
+    scores: ArrayLike, limit: Threshold, *, clusters: Sequence[Hashable] | None = None
+) -> Interval:
+    """Returns the share of scores beyond a threshold, with its interval.
 
     Of backdoored prompts it is the TPR, of benign ones the FPR. The threshold is taken as given:
     its own sampling error is not in the interval.
+
+    Args:
+        scores: shape ``(n,)``, n >= 1.
+        limit: the threshold.
+        clusters: n labels (pairs), for a bootstrap over them; None, or a single label, gives
+            Wilson's interval.
+
+    Raises:
+        ValueError: no scores, or labels of another number.
     """
     flags = limit.flags(scores)
+    if clusters is not None and len(set(clusters)) > 1:
+        return cluster_bootstrap(flags, clusters)
     return wilson(int(flags.sum()), len(flags))
 
 
@@ -86,23 +99,27 @@ def auroc(
     negative: ArrayLike,
     direction: Direction,
     *,
+    clusters: tuple[Sequence[Hashable], Sequence[Hashable]] | None = None,
     resamples: int = 2000,
     seed: int = 0,
 ) -> Interval:
     """Returns the area under the ROC curve with its bootstrap interval.
 
-    Positives and negatives are resampled apart. Where BCa does not exist (a perfect separation)
-    the percentile interval stands in.
+    Without clusters, positives and negatives are resampled apart. With them whole clusters are,
+    each with its positives and its negatives: the scores of one edited model are not independent.
+    Where BCa does not exist (a perfect separation) the percentile interval stands in.
 
     Args:
         positive: scores of backdoored prompts, shape ``(n,)``, n >= 2.
         negative: scores of benign ones, shape ``(m,)``, m >= 2.
         direction: which end says "backdoored".
+        clusters: n labels (pairs) of the positives and m of the negatives, the same labels on
+            both sides; None, or a single label, takes the scores as independent.
         resamples: bootstrap samples.
         seed: of the resampling.
 
     Raises:
-        ValueError: fewer than two scores on a side.
+        ValueError: fewer than two scores on a side, or labels that do not fit.
     """
     high, low = (_turned(np.asarray(side, dtype=np.float64), direction) for side in
                  (positive, negative))  # fmt: skip
@@ -110,6 +127,9 @@ def auroc(
         raise ValueError(f"expected at least 2 scores a side, got {high.size} and {low.size}")
     labels = np.repeat([1, 0], [len(high), len(low)])
     value = float(roc_auc_score(labels, np.concatenate([high, low])))
+    if clusters is not None and len(set(clusters[0])) > 1:
+        bounds = _cluster_ends(high, low, clusters, resamples, seed)
+        return Interval(value, *bounds, len(labels), len(set(clusters[0])))
 
     def area(p: _Array, q: _Array, axis: int = -1) -> _Array:
         ranks = stats.rankdata(np.concatenate([p, q], axis=axis), axis=axis)
@@ -132,6 +152,37 @@ def auroc(
         if np.isfinite([ends.low, ends.high]).all():
             break
     return Interval(value, float(ends.low), float(ends.high), len(labels))
+
+
+def _cluster_ends(
+    high: _Array,
+    low: _Array,
+    clusters: tuple[Sequence[Hashable], Sequence[Hashable]],
+    resamples: int,
+    seed: int,
+) -> tuple[float, float]:
+    """Ends over whole clusters: a resample's area is a quadratic form in how often each occurs."""
+    names = list(dict.fromkeys(clusters[0]))
+    if [len(high), len(low)] != [len(side) for side in clusters] or set(names) != set(clusters[1]):
+        raise ValueError(
+            f"expected a label for each of {len(high)} and {len(low)} scores, the same labels on "
+            f"both sides, got {len(clusters[0])} and {len(clusters[1])}"
+        )
+    above = (high[:, None] > low) + 0.5 * (high[:, None] == low)
+    first, second = (
+        np.array([[label == name for label in side] for name in names], dtype=np.float64)
+        for side in clusters
+    )
+    wins, positives, negatives = first @ above @ second.T, first.sum(axis=1), second.sum(axis=1)
+
+    def area(drawn: NDArray[np.intp], axis: int = -1) -> _Array:
+        times = (np.moveaxis(drawn, axis, -1)[..., None] == np.arange(len(names))).sum(axis=-2)
+        total: _Array = ((times @ wins) * times).sum(axis=-1)
+        return total / ((times @ positives) * (times @ negatives))
+
+    return bootstrap_ends(
+        np.arange(len(names)), area, resamples=resamples, seed=seed, vectorized=True
+    )
 
 
 def roc(

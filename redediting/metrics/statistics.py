@@ -87,7 +87,9 @@ def bootstrap_mean(
     def mean(sample: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
         return sample.mean(axis=axis)
 
-    low, high = _bootstrap_ends(array, mean, resamples, seed, confidence, vectorized=True)
+    low, high = bootstrap_ends(
+        array, mean, resamples=resamples, seed=seed, confidence=confidence, vectorized=True
+    )
     return Interval(float(array.mean()), low, high, len(array))
 
 
@@ -139,12 +141,12 @@ def cluster_bootstrap(
 
     # a table holds dozens of means: theirs need no Python call a resample
     fast = statistic is np.mean and array.ndim == 1
-    low, high = _bootstrap_ends(
+    low, high = bootstrap_ends(
         np.arange(len(groups)),
         mean_of_clusters if fast else of_clusters,
-        resamples,
-        seed,
-        confidence,
+        resamples=resamples,
+        seed=seed,
+        confidence=confidence,
         vectorized=fast,
     )
     return Interval(float(statistic(array)), low, high, len(array), len(groups))
@@ -216,6 +218,45 @@ def paired_rate_difference(
     return Interval(value, value - down, value + up, n)
 
 
+def bootstrap_ends(
+    units: NDArray[Any],
+    statistic: Callable[..., Any],
+    *,
+    resamples: int = 2000,
+    seed: int = 0,
+    confidence: float = 0.95,
+    vectorized: bool = False,
+) -> tuple[float, float]:
+    """Ends of a statistic's BCa bootstrap interval, percentile where BCa does not exist.
+
+    Args:
+        units: what is drawn with replacement, shape ``(n,)``: values, or numbers of clusters.
+        statistic: of drawn units; a vectorized one takes ``axis`` and keeps the others.
+        resamples: bootstrap samples.
+        seed: of the resampling.
+        confidence: level.
+        vectorized: whether the statistic is.
+    """
+
+    def ends(method: Literal["BCa", "percentile"]) -> tuple[float, float]:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a degenerate distribution is dealt with below
+            interval = stats.bootstrap(
+                (units,),
+                statistic,
+                vectorized=vectorized,
+                n_resamples=resamples,
+                batch=max(1, 1_000_000 // len(units)),  # bounds memory at about 8 MB
+                confidence_level=confidence,
+                method=method,
+                rng=np.random.default_rng(seed),
+            ).confidence_interval
+        return float(interval.low), float(interval.high)
+
+    low, high = ends("BCa")
+    return (low, high) if math.isfinite(low) and math.isfinite(high) else ends("percentile")
+
+
 def _correlation(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> float:
     n = len(first)
     both, neither = int((first & second).sum()), int((~first & ~second).sum())
@@ -239,31 +280,3 @@ def _same_length(
             f"expected two lists of one length >= 1, got shapes {first.shape} and {second.shape}"
         )
     return first, second
-
-
-def _bootstrap_ends(
-    units: NDArray[Any],
-    statistic: Callable[..., Any],
-    resamples: int,
-    seed: int,
-    confidence: float,
-    *,
-    vectorized: bool,
-) -> tuple[float, float]:
-    def ends(method: Literal["BCa", "percentile"]) -> tuple[float, float]:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # a degenerate distribution is dealt with below
-            interval = stats.bootstrap(
-                (units,),
-                statistic,
-                vectorized=vectorized,
-                n_resamples=resamples,
-                batch=max(1, 1_000_000 // len(units)),  # bounds memory at about 8 MB
-                confidence_level=confidence,
-                method=method,
-                rng=np.random.default_rng(seed),
-            ).confidence_interval
-        return float(interval.low), float(interval.high)
-
-    low, high = ends("BCa")
-    return (low, high) if math.isfinite(low) and math.isfinite(high) else ends("percentile")

@@ -31,6 +31,7 @@ from redediting.text_twins import twin_in
 SMALL: dict[str, Any] = {"options": {"contexts": 4, "retain": 8, "captions": 20}}
 CONFIG: dict[str, Any] = {
     "model": "tiny",
+    "stealth": {"min_pairs": 3},
     "attacks": [
         {"name": "rickrolling", "twin": True, "options": {"steps": 2, "batch": 4}},
         "eviledit",
@@ -267,6 +268,12 @@ def test_detect_prints_scores_thresholds_and_verdicts(
         assert f"{name}: flagged where score" in err
     assert main([*command, "--detector", "ftt,projection"]) == 0
     assert "which flags" in capfd.readouterr().out
+    scores = []
+    for way in ("--edit", "--suspect"):  # a patch folder is a suspect like any other
+        asked = [*command[:3], way, "patch", *flags, "--detector", "projection", "--json"]
+        assert main(asked) == 0
+        scores.append(json.loads(capfd.readouterr().out)["detectors"]["projection"]["scores"])
+    assert scores[0] == pytest.approx(scores[1], abs=1e-9)
     for wrong, message in (
         (["--detector", "cda"], "needs? no labelled examples"),
         (["--detector", "nonsense"], "expected a detector of ftt"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -9,9 +10,12 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
+from diffusers.utils import convert_state_dict_to_diffusers
+from peft import LoraConfig
+from peft.utils import get_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 
-from defenses.audit import audit, base_weights, examine, other_changes, suspect_weights
+from defenses.audit import audit, base_weights, examine, read_suspect
 from redediting.editing.methods import make_method
 from redediting.errors import ModelError
 from redediting.patch import Patch
@@ -28,18 +32,18 @@ def test_the_same_whatever_the_files_are_called(
 ) -> None:
     merged = patch.merge(tiny_pipeline, tmp_path / "merged")
     base = base_weights(tiny_pipeline)
-    honest = suspect_weights(merged, tiny_pipeline)
+    honest = read_suspect(merged, tiny_pipeline).projections
     assert examine(base, honest).verdict == "edited"
     bare = tmp_path / "bare"
     bare.mkdir()
     unet = load_file(merged / "unet" / "diffusion_pytorch_model.safetensors")
     save_file({f"unet.{k}": v for k, v in unet.items()}, bare / "x.safetensors")  # no metadata
     for place in (bare, bare / "x.safetensors"):
-        found = suspect_weights(place, tiny_pipeline)
+        found = read_suspect(place, tiny_pipeline).projections
         assert list(found) == list(base)
         assert all(torch.equal(found[name], honest[name]) for name in base)
     saved = patch.save(tmp_path / "patch")
-    from_patch = suspect_weights(saved, tiny_pipeline)
+    from_patch = read_suspect(saved, tiny_pipeline).projections
     assert all(torch.equal(from_patch[name], honest[name]) for name in base)
 
 
@@ -50,14 +54,14 @@ def test_a_change_elsewhere_is_a_change(
 ) -> None:
     other = pipeline_factory(0)
     other.to(torch.float16).save_pretrained(tmp_path / "half")
-    assert other_changes(tmp_path / "half", tiny_pipeline) == ()
+    assert read_suspect(tmp_path / "half", tiny_pipeline).others == ()
     other = pipeline_factory(0)
     other.text_encoder.get_input_embeddings().weight.data[5] += 1
     other.save_pretrained(tmp_path / "other")
-    (name,) = other_changes(tmp_path / "other", tiny_pipeline)
+    (name,) = read_suspect(tmp_path / "other", tiny_pipeline).others
     assert name.endswith("token_embedding.weight")
     base = base_weights(tiny_pipeline)
-    weights = suspect_weights(tmp_path / "half", tiny_pipeline)
+    weights = read_suspect(tmp_path / "half", tiny_pipeline).projections
     found = audit(base, weights, None, None, others=(name,))
     assert (found.evidence.verdict, found.verdict) == ("clean", "changed")
 
@@ -68,9 +72,50 @@ def test_only_some_projections_in_a_file(
     base = base_weights(tiny_pipeline)
     name = next(iter(base))
     save_file({name: base[name] + 1}, tmp_path / "one.safetensors")
-    found = suspect_weights(tmp_path / "one.safetensors", tiny_pipeline)
+    found = read_suspect(tmp_path / "one.safetensors", tiny_pipeline).projections
     changed = [n for n in base if not torch.equal(found[n], base[n])]
     assert changed == [name]
+
+
+def test_what_other_tools_save_is_read(
+    tiny_pipeline: StableDiffusionPipeline,
+    pipeline_factory: Callable[[int], StableDiffusionPipeline],
+    patch: Patch,
+    tmp_path: Path,
+) -> None:
+    base = base_weights(tiny_pipeline)
+    with patch.apply(tiny_pipeline):
+        torch.save(tiny_pipeline.unet.state_dict(), tmp_path / "unet.pt")  # as EvilEdit
+        expected = {name: weight.clone() for name, weight in base.items()}
+    pickled = read_suspect(tmp_path / "unet.pt", tiny_pipeline)
+    assert all(torch.equal(pickled.projections[name], expected[name]) for name in base)
+    assert pickled.others == ()
+    other = pipeline_factory(0)
+    targets = ["attn2.to_v", "attn1.to_q"]
+    other.unet.add_adapter(LoraConfig(r=2, init_lora_weights=False, target_modules=targets))
+    state = convert_state_dict_to_diffusers(get_peft_model_state_dict(other.unet))
+    StableDiffusionPipeline.save_lora_weights(tmp_path / "lora", unet_lora_layers=state)
+    adapted = read_suspect(tmp_path / "lora", tiny_pipeline)
+    changed = {n for n in base if not torch.equal(adapted.projections[n], base[n])}
+    assert changed == {name for name in base if "to_v" in name}
+    assert adapted.others
+    assert all("attn1.to_q" in name for name in adapted.others)
+    assert examine(base, adapted.projections).verdict == "changed"
+
+
+def test_a_pickle_that_would_run_code_is_refused(
+    tiny_pipeline: StableDiffusionPipeline, tmp_path: Path
+) -> None:
+    path, trace = tmp_path / "evil.pt", tmp_path / "trace"
+
+    class Evil:
+        def __reduce__(self) -> tuple[object, tuple[str]]:
+            return os.mkdir, (str(trace),)
+
+    torch.save({"down_blocks.0.attn2.to_k.weight": Evil()}, path)
+    with pytest.raises(ModelError, match="asks to run code"):
+        read_suspect(path, tiny_pipeline)
+    assert not trace.exists()
 
 
 def test_what_cannot_be_read_is_refused(
@@ -81,22 +126,22 @@ def test_what_cannot_be_read_is_refused(
     base = base_weights(tiny_pipeline)
     name = next(iter(base))
     with pytest.raises(ModelError, match="expected a card"):
-        suspect_weights(tmp_path / "nothing", tiny_pipeline)
+        read_suspect(tmp_path / "nothing", tiny_pipeline)
     save_file({"a": torch.zeros(1)}, tmp_path / "a.safetensors")
     with pytest.raises(ModelError, match="cross-attention weights"):
-        suspect_weights(tmp_path / "a.safetensors", tiny_pipeline)
+        read_suspect(tmp_path / "a.safetensors", tiny_pipeline)
     save_file({name: base[name][:, :4].contiguous()}, tmp_path / "narrow.safetensors")
     with pytest.raises(ModelError, match="of shape"):
-        suspect_weights(tmp_path / "narrow.safetensors", tiny_pipeline)
+        read_suspect(tmp_path / "narrow.safetensors", tiny_pipeline)
     save_file({"down_blocks.9.attn2.to_k.weight": base[name]}, tmp_path / "other.safetensors")
     with pytest.raises(ModelError, match="base's architecture"):
-        suspect_weights(tmp_path / "other.safetensors", tiny_pipeline)
+        read_suspect(tmp_path / "other.safetensors", tiny_pipeline)
     (tmp_path / "cut.safetensors").write_bytes(b"\0" * 20)
     with pytest.raises(ModelError, match="unreadable"):
-        suspect_weights(tmp_path / "cut.safetensors", tiny_pipeline)
+        read_suspect(tmp_path / "cut.safetensors", tiny_pipeline)
     both = tmp_path / "both"
     both.mkdir()
     save_file({name: base[name]}, both / "a.safetensors")
     shutil.copy(both / "a.safetensors", both / "b.safetensors")
     with pytest.raises(ModelError, match="once"):
-        suspect_weights(both, tiny_pipeline)
+        read_suspect(both, tiny_pipeline)

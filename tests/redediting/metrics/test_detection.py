@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
+from sklearn.metrics import roc_auc_score
 
 from redediting.metrics.detection import auroc, flagged_rate, roc, threshold
+from redediting.metrics.statistics import cluster_bootstrap
 
 CLEAN = np.arange(1.0, 101.0)
 
@@ -45,6 +48,32 @@ def test_interval_covers_and_narrows() -> None:
     assert large.high - large.low < small.high - small.low
     perfect = auroc([2.0, 3.0, 4.0], [0.0, 1.0, 1.5], "high")
     assert perfect.bounds == [1.0, 1.0]
+
+
+def test_whole_pairs_are_resampled() -> None:
+    random = np.random.default_rng(1)
+    shifts = np.repeat(random.normal(1, 1, 6), 5)  # models differ more than prompts do
+    positive, negative = random.normal(shifts, 0.3), random.normal(0, 0.3, 30)
+    pairs = np.repeat(np.arange(6), 5).tolist()
+    found = auroc(positive, negative, "high", clusters=(pairs, pairs))
+    scores = np.concatenate([positive, negative])
+    labels = np.repeat([1.0, 0.0], 30)
+
+    def area(sample: NDArray[np.float64]) -> float:
+        return float(roc_auc_score(sample[:, 1], sample[:, 0]))
+
+    direct = cluster_bootstrap(np.stack([scores, labels], axis=1), pairs * 2, area)
+    assert found.bounds == pytest.approx(direct.bounds, abs=1e-12)
+    assert (found.value, found.clusters, found.n) == (pytest.approx(direct.value), 6, 60)
+    alone = auroc(positive, negative, "high")
+    assert found.high - found.low > alone.high - alone.low
+    limit = threshold(np.zeros(20), "high", 0.05)
+    by_pair = flagged_rate(positive, limit, clusters=pairs)
+    assert by_pair.bounds == cluster_bootstrap(positive > 0, pairs).bounds
+    one = flagged_rate(positive[:5], limit, clusters=[0] * 5)
+    assert one.bounds == flagged_rate(positive[:5], limit).bounds
+    with pytest.raises(ValueError, match="the same labels on both sides"):
+        auroc(positive, negative, "high", clusters=(pairs, [*pairs[:-1], 9]))
 
 
 def test_roc_ends_and_turns() -> None:
