@@ -75,7 +75,7 @@ def forensics(
     """
     started = time.perf_counter()
     base = fingerprint_pipeline(pipeline)
-    name = digest(config.model_dump_json(), base, code_digest())
+    name = digest(config.model_dump_json(), base, code_digest("redediting", "defenses"))
     folder = out / "audit" / name
     folder.mkdir(parents=True, exist_ok=True)
     resolved = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)

@@ -52,10 +52,11 @@ def claims(
     families = families or {title: [title] for title in values}
     swept = {title for name, own in families.items() for title in own if title != name}
     left_out = {*controls, CONTROL, spec.ours, spec.posthoc, spec.inside, *variants, *swept}
-    baseline, chosen = _baseline(values, [m for m in values if m not in left_out], spec)
+    others = [method for method in values if method not in left_out]
+    baseline, chosen = _baseline(values, others, spec)
     rivals = {name: own for name, own in families.items() if name not in left_out - {spec.ours}}
     return {
-        "asr": _asr(values, spec, baseline, chosen),
+        "asr": _asr(values, spec, baseline, chosen, others),
         "stealth": _open("needs detectors beside drift; measured by the detection experiment"),
         "isolation": isolation(
             rows,
@@ -104,29 +105,45 @@ def _asr(
     spec: ClaimSpec,
     baseline: str | None,
     chosen: str,
+    others: Sequence[str],
 ) -> Claim:
+    """The verdict against one baseline, and the difference to each (``against``)."""
     if spec.ours not in values or baseline is None:
         return _open(f"needs {spec.ours!r} and a baseline", baseline)
-    ours, theirs = values[spec.ours], values[baseline]
-    keys = [key for key in ours if key in theirs]
-    gains = [ours[key] - theirs[key] for key in keys]
-    pairs = [str(key[:2]) for key in keys if isinstance(key, tuple)]
+    gains = {name: _gains(values, spec.ours, name) for name in (baseline, *others)}
+    found, pairs = gains[baseline]
     if len(set(pairs)) < 2:
-        found = float(np.mean(gains)) if gains else None
-        return _open("needs more pairs", baseline) | {"difference": found}
-    interval = cluster_bootstrap(gains, pairs)
+        difference = float(np.mean(found)) if found else None
+        return _open("needs more pairs", baseline) | {"difference": difference}
+    against = {
+        name: cluster_bootstrap(own, labels)
+        for name, (own, labels) in gains.items()
+        if len(set(labels)) > 1
+    }
+    interval = against[baseline]
+    nearest = min(against, key=lambda name: against[name].value)
+    if nearest != baseline:
+        least = against[nearest]
+        chosen += f"; least difference {least.value:+.3f}{_span(least, '+.3f')}, to {nearest}"
     enough = len(set(pairs)) >= spec.min_pairs
-    verdict = (
-        asr_verdict(interval, float(np.mean(list(theirs.values())))) if enough else "not measured"
-    )
-    note = chosen if enough else f"needs at least {spec.min_pairs} pairs; {chosen}"
+    theirs = float(np.mean(list(values[baseline].values())))
     return {
-        "verdict": verdict,
+        "verdict": asr_verdict(interval, theirs) if enough else "not measured",
         "difference": interval.value,
         "ci": interval.bounds,
         "baseline": baseline,
-        "note": note,
+        "against": {name: {"difference": x.value, "ci": x.bounds} for name, x in against.items()},
+        "note": chosen if enough else f"needs at least {spec.min_pairs} pairs; {chosen}",
     }
+
+
+def _gains(
+    values: Mapping[str, Mapping[object, float]], ours: str, other: str
+) -> tuple[list[float], list[str]]:
+    """Differences on the units that both have, and their pairs."""
+    keys = [key for key in values[ours] if key in values[other]]
+    gains = [values[ours][key] - values[other][key] for key in keys]
+    return gains, [str(key[:2]) for key in keys if isinstance(key, tuple)]
 
 
 def _naturalness(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from dataclasses import replace
 
 import pytest
@@ -212,6 +213,9 @@ def test_a_baseline_chosen_before_is_kept() -> None:
     found = claims(claim_rows(0.9, 0.3, 6), ["clean"], ClaimSpec(ours="us", baseline="weak"))
     assert found["asr"]["baseline"] == "weak"
     assert found["asr"]["difference"] == pytest.approx(0.8)
+    assert set(found["asr"]["against"]) == {"weak", "b"}
+    assert found["asr"]["against"]["b"]["difference"] == pytest.approx(0.6)
+    assert re.search(r"least difference \+0\.600 .*, to b$", found["asr"]["note"])
 
 
 def test_too_few_pairs_or_no_baseline_are_not_measured() -> None:
