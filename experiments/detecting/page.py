@@ -76,13 +76,19 @@ def write_page(folder: Path, summary: dict[str, Any]) -> Path:
             f"expected a finished detection run in {str(folder)!r}, got no {error.filename}; "
             "run the experiment again, it measures only what is missing"
         ) from error
+    pooled = [row for row in summary["rows"] if row["kind"] == ALL]
+    glance: dict[str, dict[str, Any]] = {}
+    for row in pooled:
+        glance.setdefault(row["detector"], {})[row["attack"]] = row
     text = render(
         "detection.html.j2",
         summary=summary,
+        attacks=list(dict.fromkeys(row["attack"] for row in pooled)),
+        glance=glance,
         provenance=provenance,
         config=config,
         pictures=pictures,
-        pooled=[row for row in summary["rows"] if row["kind"] == ALL],
+        pooled=pooled,
         kinds=[row for row in summary["rows"] if row["kind"] != ALL],
     )
     replace_text(folder / "report.html", text)

@@ -158,7 +158,7 @@ def drifts(unit: Found, found: Sequence[Found]) -> list[float]:
     """1 - cosine (judge A) of benign pictures to the clean model's of the same prompts."""
     clean = next(f for f in found if f.unit.attack == CONTROL and f.unit.wish == unit.unit.wish)
     ours, theirs = (torch.from_numpy(f.arrays["image/benign"]) for f in (unit, clean))
-    found_drift: list[float] = drift(ours, theirs).tolist()
+    found_drift: list[float] = drift(ours, theirs).clamp(min=0).tolist()  # -1e-16 of fp32
     return found_drift
 
 
