@@ -88,8 +88,8 @@ def forensics(
     audit_suspects(lab, config.test, "test", progress=progress)
     if config.persistence:
         persistence(lab, config.persistence, pairs, progress=progress)
-        n = config.persistence.pairs
-        repairs(lab, pairs[:n], config.persistence.images, progress=progress)
+    if config.repairs:
+        repairs(lab, config.repairs, pairs, progress=progress)
     if config.adaptive:
         adaptive(lab, config.adaptive, pairs, progress=progress)
     summary = {

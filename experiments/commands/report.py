@@ -29,34 +29,27 @@ class Report:
     """Print one JSON object as the last line."""
 
     def run(self) -> int:
-        """Writes the page."""
-        shown = Shown(self.json)
-        if (self.run_folder / "bench.json").is_file():
-            return self._bench(shown)
-        summary = read_summary(self.run_folder)
+        """Writes the page; a benchmark has a plot and no page."""
+        folder = self.run_folder
+        if (folder / "bench.json").is_file():
+            path = folder / "bench.png"
+            results = publish_bench(folder) if self.publish else None
+            return self._say("plot", path, results)
+        summary = read_summary(folder)
         if summary["experiment"] == "detection":
-            results = detection_figures.publish(self.run_folder) if self.publish else None
-            path = detection_page.write_page(self.run_folder, summary)
+            results = detection_figures.publish(folder) if self.publish else None
+            path = detection_page.write_page(folder, summary)
         elif summary["experiment"] == "audit":
-            results = publish_forensics(self.run_folder) if self.publish else None
-            path = redraw_forensics(self.run_folder)
+            results = publish_forensics(folder) if self.publish else None
+            path = redraw_forensics(folder)
         else:
-            results = publish(self.run_folder) if self.publish else None
-            rows = RowFile(self.run_folder / "rows.jsonl").rows
-            path = write_page(self.run_folder, summary, rows)
-        shown.line(f"report: {path}")
-        if results:
-            shown.line(f"published: {results}")
-        shown.result(
-            {"report": path.as_posix(), "results": results.as_posix() if results else None}
-        )
-        return 0
+            results = publish(folder) if self.publish else None
+            path = write_page(folder, summary, RowFile(folder / "rows.jsonl").rows)
+        return self._say("report", path, results)
 
-    def _bench(self, shown: Shown) -> int:
-        """A benchmark has a plot and no page."""
-        path = self.run_folder / "bench.png"
-        results = publish_bench(self.run_folder) if self.publish else None
-        shown.line(f"plot: {path}")
+    def _say(self, what: str, path: Path, results: Path | None) -> int:
+        shown = Shown(self.json)
+        shown.line(f"{what}: {path}")
         if results:
             shown.line(f"published: {results}")
         shown.result(

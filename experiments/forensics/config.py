@@ -71,7 +71,7 @@ class Persistence(Config):
 
     Attributes:
         methods: titles of attacks.
-        pairs: of the test suite, the first ones.
+        pairs: of the test suite, spread over its kinds of trigger.
         recipes: trainings on clean scenes, by name.
         snapshots: steps at which success is measured.
         images: triggered prompts, head-noun prompts and benign captions each.
@@ -89,7 +89,7 @@ class Adaptive(Config):
 
     Attributes:
         method: title of the attack.
-        pairs: of the test suite, the first ones.
+        pairs: of the test suite, spread over its kinds of trigger.
         jitter: size of a multiplier of its own for each layer, relative to the edit's.
         noise: dense noise on every matrix, relative to the change.
         spread: numbers of groups of layers, each solved on other contexts.
@@ -104,6 +104,20 @@ class Adaptive(Config):
     images: int = Field(default=16, ge=1)
 
 
+class Repairs(Config):
+    """Which repairs take a backdoor out and leave the user's own training in.
+
+    Attributes:
+        finetune: the legitimate training on top of an edit that repairs must keep.
+        pairs: of the test suite, spread over its kinds of trigger, for each attack.
+        images: as for persistence.
+    """
+
+    finetune: Training = Training(steps=60, lr=3e-4, scope="all")
+    pairs: int = Field(default=3, ge=1)
+    images: int = Field(default=16, ge=1)
+
+
 class AuditConfig(Config):
     """All of the forensics.
 
@@ -115,7 +129,7 @@ class AuditConfig(Config):
         test: suspects that results are about.
         persistence: see the class; None leaves it out.
         adaptive: likewise.
-        repair_finetune: the legitimate training on top of an edit that repairs must keep.
+        repairs: likewise.
         scenes: clean scenes of all trainings.
         sampler: how images are drawn; None takes the model card's.
         quick: whether this is a reduced run, whose figures may not be published.
@@ -131,7 +145,7 @@ class AuditConfig(Config):
     test: Suite = Suite(pairs=DrawnPairs(per_kind=3))
     persistence: Persistence | None = Persistence()
     adaptive: Adaptive | None = Adaptive()
-    repair_finetune: Training = Training(steps=60, lr=3e-4, scope="all")
+    repairs: Repairs | None = Repairs()
     scenes: int = Field(default=256, ge=2)
     sampler: Sampler | None = None
     quick: bool = False
@@ -153,8 +167,12 @@ class AuditConfig(Config):
                     update={**small, "loras": 0, "finetunes": 0, "images": 0}
                 ),
                 "test": self.test.model_copy(update={**small, "pairs": pairs, "images": 2}),
-                "repair_finetune": self.repair_finetune.model_copy(update={"steps": 3}),
             }
+            if self.repairs:
+                tuning = self.repairs.finetune.model_copy(update={"steps": 3})
+                update["repairs"] = self.repairs.model_copy(
+                    update={"finetune": tuning, "pairs": 1, "images": 2}
+                )
             if self.persistence:
                 recipes = {
                     name: recipe.model_copy(update={"steps": 2, "batch": 4})

@@ -15,10 +15,10 @@ from defenses.audit import Audit, audit, audit_base_free, examine
 from defenses.repair import make_repair
 from defenses.repair.training import train, trained_projections
 from experiments.config import MethodSpec
-from experiments.forensics.config import Adaptive, Persistence, Suite
+from experiments.forensics.config import Adaptive, Persistence, Repairs, Suite
 from experiments.forensics.lab import Lab, Weights
 from experiments.forensics.ledger import Row
-from experiments.forensics.suspects import Suspect, suspects
+from experiments.forensics.suspects import Suspect, spread, suspects
 from redediting.editing.layers import edited_weight
 from redediting.rebinding import Rebinding
 
@@ -93,7 +93,7 @@ def persistence(
     Isolation shows twice: does training wear the edit off, does projection remove it.
     """
     lab.remember(spec.images)
-    work = [(title, wish) for title in spec.methods for wish in pairs[: spec.pairs]]
+    work = [(title, wish) for title in spec.methods for wish in spread(pairs, spec.pairs)]
     for title, wish in tqdm(work, "persistence", disable=not progress):
         method = lab.method(title)
         weights = None
@@ -151,7 +151,7 @@ def adaptive(lab: Lab, spec: Adaptive, pairs: Sequence[Rebinding], *, progress: 
     trials += [("jitter", size) for size in spec.jitter]
     trials += [("noise", size) for size in spec.noise]
     trials += [("spread", float(groups)) for groups in spec.spread]
-    work = [(kind, size, wish) for kind, size in trials for wish in pairs[: spec.pairs]]
+    work = [(kind, size, wish) for kind, size in trials for wish in spread(pairs, spec.pairs)]
     method = lab.method(spec.method)
     for kind, size, wish in tqdm(work, "adaptive attacker", disable=not progress):
         key = f"adaptive/{kind}/{size:g}/{wish}"
@@ -201,27 +201,28 @@ def hidden(lab: Lab, method: MethodSpec, wish: Rebinding, kind: str, size: float
     return found
 
 
-def repairs(lab: Lab, pairs: Sequence[Rebinding], images: int, *, progress: bool) -> None:
+def repairs(lab: Lab, spec: Repairs, pairs: Sequence[Rebinding], *, progress: bool) -> None:
     """Every repair on an edit with a legitimate fine-tune on top of it."""
-    lab.remember(images)
+    lab.remember(spec.images)
     titles = [m.title for m in lab.config.methods if m.title in ("eviledit", "redediting")]
-    work = [(title, wish) for title in titles for wish in pairs]
+    work = [(title, wish) for title in titles for wish in spread(pairs, spec.pairs)]
     for title, wish in tqdm(work, "repairs", disable=not progress):
         prefix = f"repair/{title}/{wish}"
         if f"{prefix}/done" not in lab.ledger:
-            _repair_one(lab, prefix, title, wish, images)
+            _repair_one(lab, spec, prefix, title, wish)
             lab.ledger.append({"id": f"{prefix}/done", "stage": "mark"})
 
 
-def _repair_one(lab: Lab, prefix: str, title: str, wish: Rebinding, images: int) -> None:
+def _repair_one(lab: Lab, spec: Repairs, prefix: str, title: str, wish: Rebinding) -> None:
     row: Row
+    images = spec.images
     common = {"stage": "repair", "method": title, "pair": str(wish), "n": images}
     own = lab.pipeline.unet
     edited = lab.edited(lab.method(title), [wish])
     if f"{prefix}/clean" not in lab.ledger:
         row = {"id": f"{prefix}/clean", "repair": "clean model"}
         lab.ledger.append(row | common | lab.success(wish, images))
-    tuning = train(lab.pipeline, lab.scenes, lab.config.repair_finetune)
+    tuning = train(lab.pipeline, lab.scenes, spec.finetune)
     clean_tuned = [model for _, model in tuning][-1]  # what the honest user would have had
     honest = trained_projections(clean_tuned)
     try:
@@ -233,9 +234,7 @@ def _repair_one(lab: Lab, prefix: str, title: str, wish: Rebinding, images: int)
     finally:
         lab.pipeline.unet = own
     with lab.in_force(edited):
-        tuned = [
-            model for _, model in train(lab.pipeline, lab.scenes, lab.config.repair_finetune)
-        ][-1]
+        tuned = [model for _, model in train(lab.pipeline, lab.scenes, spec.finetune)][-1]
     weights = trained_projections(tuned)
     gained = {name: weights[name].double() - edited[name].double() for name in weights}
     try:

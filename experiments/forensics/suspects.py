@@ -6,7 +6,7 @@ training gives several suspects at once, its snapshots.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import TypeVar
@@ -61,6 +61,11 @@ def suspects(suite: Suite, methods: tuple[MethodSpec, ...], stage: str) -> Itera
     yield from _trained(suite, stage)
 
 
+def spread(pairs: Sequence[Rebinding], n: int) -> tuple[Rebinding, ...]:
+    """At most n pairs at equal distances in their order, which is by kind of trigger."""
+    return tuple(pairs[:: max(1, len(pairs) // n)][:n])
+
+
 def _edits(suite: Suite, methods: tuple[MethodSpec, ...], stage: str) -> Iterator[Batch]:
     pairs = suite.pairs.rebindings()
     firsts = {pair.kind: pair for pair in reversed(pairs)}
@@ -76,7 +81,7 @@ def _edits(suite: Suite, methods: tuple[MethodSpec, ...], stage: str) -> Iterato
     for spec in methods[: suite.several_methods]:
         for n in suite.several:
             if n <= len(pairs):
-                many = tuple(pairs[:: len(pairs) // n][:n])
+                many = spread(pairs, n)
                 name = f"{stage}/edit/{spec.title}/{n} backdoors"
                 yield [Suspect(name, "edited", f"{spec.title} x{n}", many)], _edit(spec, many, ())
 
