@@ -72,10 +72,24 @@ def publish(folder: Path, *, root: Path = ROOT) -> Path:
         f"AUROC (95 % interval) and TPR at 5 % FPR; {n} triggered and as many length-matched "
         f"benign prompts an attack, {summary['n_pairs']} pairs, thresholds from "
         f"{summary['n_calibration']} clean prompts on the clean model.\n\n"
-        f"Claim stealth: {claim['verdict']} ({claim['note']})."
+        f"Claim stealth: {claim['verdict']}. {_stealth(claim)}"
     )
     block = f"{markdown(summary)}\n\n{caption}"
     return place(folder, "detection", public(summary), block, root=root)
+
+
+def _stealth(claim: dict[str, Any]) -> str:
+    if claim["difference"] is None:
+        return f"{claim['note'].capitalize()}."
+    own = claim["secondary"]
+    reduced = f"{claim['difference']:+.1%} ({interval(claim['ci'], '{:+.1%}')})"
+    success = f"{claim['asr_difference']:+.1%} ({interval(claim['asr_difference_ci'], '{:+.1%}')})"
+    unseen = ", ".join(f"{k} {v:.1%}" for k, v in own.items() if k != "relative_gain" and v)
+    return (
+        f"The projection's reduction of drift: {reduced}, asked for 24 %; its ASR less the plain "
+        f"edit's: {success}, a loss of 2 points allowed. 1 - mean TPR at 5 % FPR over detectors: "
+        f"{unseen}. {claim['note'].capitalize()}."
+    )
 
 
 def _cells(summary: dict[str, Any]) -> tuple[list[str], dict[str, dict[str, tuple[str, str]]]]:
