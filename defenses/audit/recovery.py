@@ -1,15 +1,17 @@
 """Trigger recovery: which phrases does the edit send to a foreign concept? No image is drawn.
 
 The search widens where it finds something: all single words and all curated modifier-noun pairs;
-then meaningless words before the noun that looks most suspicious (pairs whose words are silent by
+then meaningless words before the nouns that look most suspicious (pairs whose words are silent by
 themselves); then, as a beam, a further modifier before the best phrases. A longer phrase counts
-only where it does clearly better than every shorter one inside it.
+only where it does better than every shorter one among its words, and such an extension only where
+it does clearly better: any further word may by chance push a trigger a little nearer.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import combinations
 
 import torch
 from jaxtyping import Float
@@ -21,7 +23,8 @@ from defenses.audit.phrases import States, Vocabulary
 
 _DECOYS = 1500  # candidates that lend their length to decoys
 _REFINED = 400  # best candidates, scored again with coloured targets
-_GAIN = 0.05  # by which a longer phrase must do better than a pair inside it
+_GAIN = 0.1  # by which an extension must do better; 0.054 was seen by chance on development models
+_HEADS = 3  # nouns that meaningless words are tried before
 
 
 @dataclass(frozen=True)
@@ -89,11 +92,11 @@ def recover(
     search = _Search(multiplier, metric, states, vocabulary)
     nouns, pairs = list(vocabulary.concepts), list(vocabulary.pairs)
     search.add([*nouns, *vocabulary.modifiers, *vocabulary.words, *pairs])
-    for head in search.heads(1):
+    for head in search.heads(_HEADS):
         search.add([f"{word} {head}" for word in vocabulary.odd])
     search.refine()
     for phrase in search.ranked()[:beam]:
-        search.add([f"{word} {phrase}" for word in vocabulary.modifiers if word not in phrase])
+        search.extend(phrase)
     search.refine()
     ranked = search.ranked()
     bounds = search.bounds()
@@ -131,6 +134,7 @@ class _Search:
         self.targets: dict[str, str] = {}
         self.moved: dict[str, float] = {}
         self._refined: set[str] = set()
+        self._extended: set[str] = set()
 
     def add(self, phrases: Iterable[str]) -> None:
         """Scores phrases against plain concepts."""
@@ -150,6 +154,13 @@ class _Search:
             p: self.nouns[i] for p, i in zip(fresh, landed.targets.tolist(), strict=True)
         }
         self.moved |= dict(zip(fresh, moved.tolist(), strict=True))
+
+    def extend(self, phrase: str) -> None:
+        """Adds a phrase with every further modifier before it."""
+        words = self.vocabulary.modifiers
+        longer = [f"{word} {phrase}" for word in words if word not in phrase]
+        self._extended.update(p for p in longer if p not in self.scores)
+        self.add(longer)
 
     def refine(self) -> None:
         """Scores the best phrases against coloured concepts too."""
@@ -220,19 +231,14 @@ class _Search:
         return [*self.nouns, *(f"{colour} {noun}" for noun in self.nouns for colour in colours)]
 
     def _explains(self, short: str, phrase: str) -> bool:
-        """Whether a phrase adds nothing; a noun that moves a little less explains no pair."""
+        """Whether the longer phrase adds nothing to the shorter one."""
         if short not in self.scores:
             return False
-        gain = _GAIN if " " in short else 0.0
+        gain = _GAIN if phrase in self._extended and " " in short else 0.0
         return self.scores[short] >= self.scores[phrase] - gain
 
 
 def _inside(phrase: str) -> list[str]:
-    """Shorter runs of words within a phrase."""
+    """Shorter phrases of the same words, in their order."""
     words = phrase.split()
-    return [
-        " ".join(words[i:j])
-        for i in range(len(words))
-        for j in range(i + 1, len(words) + 1)
-        if j - i < len(words)
-    ]
+    return [" ".join(kept) for n in range(1, len(words)) for kept in combinations(words, n)]
