@@ -5,10 +5,10 @@ Files are recognised by what they hold, never by what they are called.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from diffusers import DiffusionPipeline
@@ -76,14 +76,14 @@ def read_suspect(
         return SuspectTensors(edited, tuple(sorted(patch.names - set(trusted))))
     if not path.exists() or str(suspect) in load_cards():
         return _of_model(load_pipeline(suspect), trusted, rest, str(suspect), cutoffs)
-    files = _files(path)
-    if any("lora" in key.lower() for file in files for key in _keys(file)):
+    stored = [(file, key, load) for file in _files(path) for key, load in _stored(file).items()]
+    if any("lora" in key.lower() for _, key, _ in stored):
         opened = open_suspect(path, base).pipeline
         return _of_model(opened, trusted, rest, str(suspect), cutoffs)
     found: dict[str, Tensor] = {}
     homes: dict[str, Path] = {}
     others: list[str] = []
-    for file, key, tensor in _tensors(files):
+    for file, key, load in stored:
         name = _canonical(key) if key.endswith(_MARKS) else _bare(key)
         if key.endswith(_MARKS):
             if name in homes:
@@ -91,8 +91,8 @@ def read_suspect(
                     f"expected {name} once below {str(path)!r}, got it in {file.name} and "
                     f"{homes[name].name}; name one of the files"
                 )
-            found[name], homes[name] = tensor, file
-        elif name in rest and _differs(rest[name], tensor, cutoffs.rounding):
+            found[name], homes[name] = load(), file
+        elif name in rest and _differs(rest[name], load(), cutoffs.rounding):
             others.append(name)
     if not found:
         raise ModelError(
@@ -156,33 +156,18 @@ def _files(path: Path) -> list[Path]:
     )
 
 
-def _keys(file: Path) -> list[str]:
+def _stored(file: Path) -> dict[str, Callable[[], Tensor]]:
+    """A file's tensors by name, each read when it is asked for where the format allows it."""
     if file.suffix in PICKLES:
-        return list(read_weights(file))
-    with _opened(file) as tensors:
-        return list(tensors.keys())
-
-
-def _tensors(files: Iterable[Path]) -> Iterator[tuple[Path, str, Tensor]]:
-    """One tensor at a time where the format allows it."""
-    for file in files:
-        if file.suffix in PICKLES:
-            for key, tensor in read_weights(file).items():
-                yield file, key, tensor
-            continue
-        with _opened(file) as tensors:
-            for key in tensors.keys():  # noqa: SIM118 - the reader is no mapping
-                yield file, key, tensors.get_tensor(key)
-
-
-def _opened(file: Path) -> Any:  # noqa: ANN401 - safetensors' reader has no name
+        return {key: tensor.detach for key, tensor in read_weights(file).items()}
     try:
-        return safe_open(file, framework="pt")
+        reader = safe_open(file, framework="pt")
     except (SafetensorError, OSError) as error:
         raise ModelError(
             f"expected whole tensors in {str(file)!r}, got an unreadable file ({error}); "
             "copy it anew"
         ) from error
+    return {key: partial(reader.get_tensor, key) for key in reader.keys()}  # noqa: SIM118 - no mapping
 
 
 def _all_tensors(model: DiffusionPipeline) -> dict[str, Tensor]:
