@@ -20,8 +20,10 @@ from experiments.report.tables import (
     print_lines,
     print_rows,
     show,
+    signed,
     unswept,
 )
+from experiments.switches import COMPARED, worth
 from redediting.errors import RedEditingError
 from redediting.generation import process_state
 
@@ -73,6 +75,9 @@ class Shown:
         columns = [*(column(key) for key in keys), *FORESEEN]
         plain = unswept(summary)
         print_lines(self._console, plain, f"switches and methods: {title}", columns)
+        if gaps := worth(summary):
+            title = "the same, less the method by default, pair by pair"
+            print_lines(self._console, gaps, title, signed(COMPARED))
         names = {line["method"] for line in plain}
         swept = [line for line in summary["methods"] if line["method"] not in names]
         if swept:

@@ -39,7 +39,16 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def replace_text(path: Path, text: str) -> None:
-    """Writes a text file whole or not at all (temporary file beside it, then rename).
+    """Writes a text file whole or not at all.
+
+    Raises:
+        OutputError: the place cannot be written.
+    """
+    replace_bytes(path, text.encode())
+
+
+def replace_bytes(path: Path, data: bytes) -> None:
+    """Writes a file whole or not at all (temporary file beside it, then rename).
 
     Raises:
         OutputError: the place cannot be written.
@@ -47,7 +56,7 @@ def replace_text(path: Path, text: str) -> None:
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     with writing(path):
         try:
-            part.write_text(text, "utf-8")
+            part.write_bytes(data)
             part.replace(path)
         finally:
             part.unlink(missing_ok=True)

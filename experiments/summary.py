@@ -77,7 +77,7 @@ def pooled(rows: Sequence[Summary]) -> list[Summary]:
             kept = [row for row in own if row[key] is not None]
             values = [row[key] for row in kept]
             clusters = [(row["trigger"], row["target"]) for row in kept]
-            line |= _entry(key, over_pairs(values, clusters))
+            line |= entry(key, over_pairs(values, clusters))
         line["n_pairs"] = len({(row["trigger"], row["target"]) for row in own})
         line["n"] = sum(row["n"] for row in own)
         found.append(line)
@@ -134,7 +134,7 @@ def _summary(unit: Unit, images: Sequence[ImageRow], edit: EditRow) -> Summary:
         "agreement": agreement([row.label for row in images], [row.label_a for row in images]),
     }
     for key, interval in measured.items():
-        line |= _entry(key, interval)
+        line |= entry(key, interval)
     line["n"] = len(free)
     line["n_sets"] = {name: len(found) for name, found in sets.items()}
     return line
@@ -197,7 +197,8 @@ def _exact(value: float | None) -> Interval | None:
     return None if value is None else Interval(value, float("nan"), float("nan"), 1)
 
 
-def _entry(key: str, interval: Interval | None) -> Summary:
+def entry(key: str, interval: Interval | None) -> Summary:
+    """A metric's two keys, value and ``_ci``; None for what was not measured or has no width."""
     if interval is None:
         return {key: None, f"{key}_ci": None}
     bounds = interval.bounds if np.isfinite(interval.bounds).all() else None

@@ -10,8 +10,16 @@ from experiments.report.plots import growth, pareto
 
 @dataclass(frozen=True)
 class Figure:
-    """A plot on the page: title, PNG as base64, and a line below it."""
+    """A plot on the page.
 
+    Attributes:
+        name: in file names.
+        title: above it.
+        png: base64.
+        note: below it.
+    """
+
+    name: str
     title: str
     png: str
     note: str
@@ -30,6 +38,7 @@ def figures(summary: dict[str, Any]) -> list[Figure]:
         control = summary["methods"][0]["method"]
         found.append(
             Figure(
+                "fronts",
                 "What success costs",
                 pareto(summary["methods"], swept, control),
                 "A dot is a setting that was drawn; a line joins those that no other one of the "
@@ -43,6 +52,7 @@ def figures(summary: dict[str, Any]) -> list[Figure]:
         )
         found.append(
             Figure(
+                "capacity",
                 "Many backdoors at once",
                 growth(held["lines"]),
                 "Broken is: ASR free under half of the best at smaller sizes, or ACC under half "

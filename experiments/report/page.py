@@ -15,9 +15,10 @@ from PIL import Image
 from experiments.folder import replace_text
 from experiments.report.figures import figures
 from experiments.report.plots import overview
-from experiments.report.tables import COLUMNS, FORESEEN, POOLED, unswept
+from experiments.report.tables import COLUMNS, FORESEEN, POOLED, signed, unswept
 from experiments.report.templates import render
 from experiments.rows import ImageRow, Row, Set
+from experiments.switches import COMPARED, worth
 from redediting.errors import OutputError
 
 SHOWN: tuple[tuple[Set, str], ...] = (
@@ -64,6 +65,8 @@ def write_page(folder: Path, summary: dict[str, Any], rows: Sequence[Row]) -> Pa
         pooled=[*POOLED, *(FORESEEN if settings else ())],
         plot=overview(unswept(summary)),
         figures=figures(summary),
+        worth=worth(summary),
+        compared=signed(COMPARED),
         pairs={} if settings else _galleries(folder / "images", _looked_at(images, summary)),
         sets=dict(SHOWN),
     )

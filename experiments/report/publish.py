@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import base64
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments.folder import check_writable, replace_json, replace_text
-from experiments.report.tables import markdown, unswept
+from experiments.config import OURS
+from experiments.folder import check_writable, replace_bytes, replace_json, replace_text
+from experiments.report.figures import Figure, figures
+from experiments.report.tables import COLUMNS, POOLED, markdown, show, signed, unswept
+from experiments.switches import COMPARED, worth
 from redediting.errors import OutputError
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 README_KEYS = ("asr_free", "asr_fixed", "acc", "collateral", "drift", "fid", "seconds")
+_GROWN = ("asr_free", "acc", "drift", "seconds")
 
 
 def publish(folder: Path, *, root: Path = ROOT) -> Path:
@@ -28,20 +34,79 @@ def publish(folder: Path, *, root: Path = ROOT) -> Path:
         OutputError: see `place`.
     """
     summary = read_summary(folder)
-    table = markdown(unswept(summary), README_KEYS)
-    caption = (
-        f"{summary['n_pairs']} pairs, {summary['n_seeds']} seed(s), {summary['images']} images "
-        f"judged; mean over pairs (95 % interval over pairs). FID: N = "
-        f"{summary['methods'][0]['fid_n']}, {summary['fidelity']['extractor']}, reference: "
-        f"{summary['fidelity']['reference']}."
-    )
+    name = summary["experiment"]
+    parts = [ablation_markdown(summary) if name == "ablation" else attack_markdown(summary)]
+    drawn = figures(summary)
+    parts += [f"![{f.title}](experiments/results/{name}-{f.name}.png)\n\n{f.note}" for f in drawn]
     verdicts = "; ".join(f"{claim}: {v['verdict']}" for claim, v in summary["claims"].items())
-    block = f"{table}\n\n{caption}\n\nClaims: {verdicts}."
-    return place(folder, summary["experiment"], public(summary), block, root=root)
+    if name != "ablation":
+        parts.append(f"Claims: {verdicts}.")
+    return place(folder, name, public(summary), "\n\n".join(parts), root=root, pictures=drawn)
 
 
-def place(folder: Path, name: str, results: dict[str, Any], block: str, *, root: Path) -> Path:
-    """Writes ``experiments/results/NAME.json`` and a block of the README.
+def attack_markdown(summary: dict[str, Any]) -> str:
+    """The headline table of an attack."""
+    columns = [column for column in POOLED if column.key in README_KEYS]
+    return (
+        f"{markdown(unswept(summary), columns)}\n\n{_size(summary)}; mean over pairs (95 % "
+        f"interval over pairs). FID: N = {summary['methods'][0]['fid_n']}, "
+        f"{summary['fidelity']['extractor']}, reference: {summary['fidelity']['reference']}."
+    )
+
+
+def ablation_markdown(summary: dict[str, Any]) -> str:
+    """What each switch is worth, and how many backdoors fit."""
+    ours = [line for line in unswept(summary) if line["method"] == OURS]
+    columns = [column for column in POOLED if column.key in COMPARED]
+    parts = [
+        markdown(ours, columns),
+        "Others, less that, pair by pair on the same captions and noise:",
+        markdown(worth(summary), signed([column.key for column in columns])),
+        f"{_size(summary)}; mean over pairs (95 % interval over pairs).",
+    ]
+    if held := summary.get("capacity"):
+        parts.append(_capacity(held["lines"]))
+    return "\n\n".join(parts)
+
+
+def _capacity(lines: Sequence[dict[str, Any]]) -> str:
+    """A row a number of backdoors, a column a method and order: ASR, ACC, drift, seconds."""
+    columns = [column for column in COLUMNS if column.key in _GROWN]
+    sources = list(dict.fromkeys((line["title"], line["order"]) for line in lines))
+    table = [
+        ["backdoors", *(f"{title}, {order}" for title, order in sources)],
+        ["---"] * (1 + len(sources)),
+    ]
+    for n in dict.fromkeys(line["n"] for line in lines):
+        cells = [str(n)]
+        for source in sources:
+            own = [x for x in lines if (x["title"], x["order"], x["n"]) == (*source, n)]
+            cells += [
+                " / ".join(show(line[column.key], column.form) for column in columns)
+                for line in own
+            ] or ["–"]
+        table.append(cells)
+    said = " / ".join(column.title for column in columns)
+    return "\n".join("| " + " | ".join(row) + " |" for row in table) + f"\n\nCells: {said}."
+
+
+def _size(summary: dict[str, Any]) -> str:
+    return (
+        f"{summary['n_pairs']} pairs, {summary['n_seeds']} seed(s), {summary['images']} images "
+        "judged"
+    )
+
+
+def place(
+    folder: Path,
+    name: str,
+    results: dict[str, Any],
+    block: str,
+    *,
+    root: Path,
+    pictures: Sequence[Figure] = (),
+) -> Path:
+    """Writes ``experiments/results/NAME.json``, its pictures and a block of the README.
 
     Args:
         folder: of a finished run.
@@ -49,6 +114,7 @@ def place(folder: Path, name: str, results: dict[str, Any], block: str, *, root:
         results: what other programs may rely on.
         block: Markdown.
         root: of the checkout.
+        pictures: written beside the JSON as ``NAME-PICTURE.png``.
 
     Returns:
         The JSON's path.
@@ -65,6 +131,9 @@ def place(folder: Path, name: str, results: dict[str, Any], block: str, *, root:
     text = with_block(root, name, block)
     report = f"runs/{name}/{folder.resolve().name}/report.html"  # no path of this machine
     path = write_results(root, name, results | {"report": report, "provenance": provenance})
+    for picture in pictures:
+        png = path.with_name(f"{name}-{picture.name}.png")
+        replace_bytes(png, base64.b64decode(picture.png))
     replace_text(root / "README.md", text)
     return path
 

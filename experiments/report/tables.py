@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -142,14 +142,18 @@ def unswept(summary: Mapping[str, Any]) -> list[Summary]:
     return [line for line in summary["methods"] if line["method"] not in swept]
 
 
-def markdown(methods: Sequence[Summary], keys: Sequence[str]) -> str:
+def signed(keys: Sequence[str]) -> list[Column]:
+    """The columns of metrics as differences are shown: always with a sign."""
+    return [replace(column(key), form=column(key).form.replace("{:", "{:+")) for key in keys]
+
+
+def markdown(methods: Sequence[Summary], columns: Sequence[Column]) -> str:
     """Returns a GitHub table of methods with their intervals.
 
     Args:
-        methods: pooled summaries.
-        keys: of `POOLED`, the columns wanted.
+        methods: pooled summaries, or differences of them.
+        columns: wanted.
     """
-    columns = [column for column in POOLED if column.key in keys]
     lines = [
         "| method | " + " | ".join(column.head for column in columns) + " |",
         "|---|" + "---|" * len(columns),

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from diffusers import StableDiffusionPipeline
+from PIL import Image
 from rich.console import Console
 
 from experiments import ablation
@@ -18,7 +19,9 @@ from experiments.console import Shown
 from experiments.foreseeing import choose, confirmed, score
 from experiments.judges import Panel
 from experiments.report.page import write_page
+from experiments.report.publish import publish
 from experiments.rows import ImageRow, RowFile
+from experiments.switches import worth
 from redediting.errors import MethodError, OutputError
 from redediting.foresight import Foresight
 
@@ -94,6 +97,29 @@ def test_an_ablation_ranks_draws_and_reports(
     assert max(map(len, text.splitlines()[:6])) <= 80
     assert "no joint transfer" in text
     assert "choice for eviledit" in text
+    assert "less the method by default" in text
+
+
+def test_an_ablation_is_published_with_its_pictures(
+    config: AblationConfig, tiny_pipeline: StableDiffusionPipeline, panel: Panel, tmp_path: Path
+) -> None:
+    summary = ablate(config, tiny_pipeline, panel, out=tmp_path)
+    (tmp_path / "README.md").write_text("<!-- ablation:begin -->\n<!-- ablation:end -->\n")
+    path = publish(Path(summary["report"]).parent, root=tmp_path)
+    assert {found.name for found in path.parent.iterdir()} == {
+        "ablation.json", "ablation-fronts.png", "ablation-capacity.png"
+    }  # fmt: skip
+    with Image.open(path.with_name("ablation-capacity.png")) as picture:
+        assert picture.width > picture.height > 100
+    text = (tmp_path / "README.md").read_text("utf-8")
+    (gap,) = [line for line in worth(summary) if line["method"] == "no joint transfer"]
+    assert f"| no joint transfer | {gap['asr_free']:+.1%}" in text
+    three = next(line for line in text.splitlines() if line.startswith("| 3 |"))
+    lines = summary["capacity"]["lines"]
+    assert [cell.split(" / ")[0] for cell in three.strip("| ").split(" | ")[1:]] == [
+        f"{line['asr_free']:.1%}" for line in lines if line["n"] == 3
+    ]
+    assert "(experiments/results/ablation-capacity.png)" in text
 
 
 def test_only_the_best_settings_are_confirmed(config: AblationConfig) -> None:

@@ -14,6 +14,7 @@ from experiments.config import ClaimSpec
 from experiments.report.tables import print_rows
 from experiments.rows import EditRow, ImageRow, Row, Set
 from experiments.summary import METRICS, pooled, summary_rows
+from experiments.switches import COMPARED, differences
 from redediting.metrics.statistics import Interval, wilson
 
 BASE = ImageRow(
@@ -245,3 +246,21 @@ def test_the_table_fits_the_terminal(width: int) -> None:
     (own,) = [line for line in lines if "redediting" in line]
     assert own.count("75.0%") == 2  # ASR free and ACC
     assert any("…" in line for line in lines) == (width == 200)  # the intervals
+
+
+def test_a_switch_is_worth_what_changes_pair_by_pair() -> None:
+    def line(method: str, trigger: str, asr: float, acc: float | None) -> dict[str, object]:
+        unit = {"method": method, "trigger": trigger, "target": "zebra", "seed": 0}
+        return unit | dict.fromkeys(COMPARED) | {"asr_free": asr, "acc": acc}
+
+    rows = [
+        line("ours", "a", 0.9, 0.5), line("ours", "b", 0.3, 0.7), line("ours", "c", 1.0, 1.0),
+        line("less", "a", 0.7, 0.6), line("less", "b", 0.1, None), line("alone", "d", 0.5, 0.5),
+    ]  # fmt: skip
+    (found,) = differences(rows, ["ours", "less", "alone"], reference="ours")
+    assert (found["method"], found["n_pairs"]) == ("less", 2)
+    assert found["asr_free"] == pytest.approx(-0.2)  # the pairs differ, not the gaps
+    assert found["asr_free_ci"] == pytest.approx((-0.2, -0.2))
+    assert (found["acc"], found["acc_ci"]) == (pytest.approx(0.1), None)
+    assert found["drift"] is None
+    assert differences(rows, ["less"], reference="absent") == []
