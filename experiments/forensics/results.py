@@ -128,6 +128,7 @@ def recovery(rows: Sequence[Row]) -> list[dict[str, Any]]:
     return [
         {
             "group": name,
+            "asr": _mean(r["asr"] for r in own),
             "top1": rate(_hit(row, 1) for row in own),
             "top5": rate(_hit(row, 5) for row in own),
             "target": rate(_target(row) for row in own),

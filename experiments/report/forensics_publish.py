@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments.report.forensics_page import cell, write_forensics_page
-from experiments.report.publish import ROOT, place, read_summary
+from experiments.report.figures import Figure
+from experiments.report.forensics_page import cell, plots, write_forensics_page
+from experiments.report.publish import PICTURES, ROOT, place, read_summary
 from experiments.report.tables import show
 
 
@@ -29,7 +30,9 @@ def publish_forensics(folder: Path, *, root: Path = ROOT) -> Path:
         OutputError: see `experiments.report.publish.place`.
     """
     summary = read_summary(folder)
-    return place(folder, "audit", summary, forensics_markdown(summary), root=root)
+    drawn = Figure("forensics", "Lasting, removing, hiding", plots(summary), "")
+    block = f"{forensics_markdown(summary)}\n\n![{drawn.title}]({PICTURES}/audit-{drawn.name}.png)"
+    return place(folder, "audit", summary, block, root=root, pictures=[drawn])
 
 
 def forensics_markdown(summary: dict[str, Any]) -> str:
@@ -46,8 +49,9 @@ def forensics_markdown(summary: dict[str, Any]) -> str:
         ("without a base: trigger first", cell(blind["top1"])),
     ]
     named = [
-        (x["group"], cell(x["top1"]), cell(x["top5"]), cell(x["target"]))
-        for x in summary["recovery"][:3]
+        tuple(cell(x[key]) for key in ("group", "asr", "top1", "top5", "target", "same_noun"))
+        for x in summary["recovery"]
+        if x["asr"] is not None  # copies and several at once are on the page
     ]
     hidden = [
         tuple(cell(x[key]) for key in ("kind", "size", "r2", "auroc", "asr", "drift"))
@@ -57,14 +61,63 @@ def forensics_markdown(summary: dict[str, Any]) -> str:
         tuple(cell(x[key]) for key in ("method", "repair", "asr", "acc", "drift", "kept"))
         for x in summary["repairs"]
     ]
-    return "\n\n".join(
-        [
-            _table(("weights alone", "measured"), separate),
-            _table(("edits", "trigger first", "in five", "target"), named),
-            _table(("hiding", "size", "r²", "AUROC", "ASR", "drift"), hidden),
-            _table(("attack", "repair", "ASR", "ACC", "drift", "fine-tune kept"), repaired),
-        ]
+    parts = [
+        _table(("weights alone", "measured"), separate),
+        _table(("edits", "ASR", "trigger first", "in five", "target", "same noun"), named),
+        _table(("hiding", "size", "r²", "AUROC", "ASR", "drift"), hidden),
+    ]
+    if hidden:
+        parts.append(price(summary["adaptive"]))
+    parts += [
+        _table(("attack", "repair", "ASR", "ACC", "drift", "fine-tune kept"), repaired),
+        _lasting(summary["persistence"]),
+    ]
+    return "\n\n".join(part for part in parts if part)
+
+
+def price(lines: Sequence[dict[str, Any]], *, least: float = 0.9) -> str:
+    """What hiding costs until the audit's AUROC falls under a level, a clause a way of hiding.
+
+    Args:
+        lines: of `experiments.forensics.results.adaptive`, sizes rising within a kind.
+        least: the level.
+    """
+    plain = next((line for line in lines if line["kind"] == "none"), None)
+    clauses = []
+    for kind in dict.fromkeys(line["kind"] for line in lines if line["kind"] != "none"):
+        own = [line for line in lines if line["kind"] == kind]
+        first = next((x for x in own if x["auroc"] is not None and x["auroc"] < least), None)
+        if first is None:
+            clauses.append(f"{kind}: not within these sizes")
+        else:
+            paid = f"ASR {show(first['asr'], '{:.0%}')}, drift {show(first['drift'], '{:.3f}')}"
+            clauses.append(f"{kind}: from {first['size']:g} on, at {paid}")
+    start = (
+        f" (unhidden: ASR {show(plain['asr'], '{:.0%}')}, drift {show(plain['drift'], '{:.3f}')})"
+        if plain
+        else ""
     )
+    return f"AUROC under {least:g}: {'; '.join(clauses)}{start}."
+
+
+def _lasting(lines: Sequence[dict[str, Any]]) -> str:
+    """Success after each treatment, at its last step: a row an attack."""
+    if not lines:
+        return ""
+    last = {(line["method"], line["trial"]): line for line in lines}  # steps rise
+    trials = list(dict.fromkeys(line["trial"] for line in lines))
+    heads = [
+        f"{trial}, {max(x['step'] for x in lines if x['trial'] == trial)} steps"
+        if any(x["step"] for x in lines if x["trial"] == trial)
+        else trial
+        for trial in trials
+    ]
+    rows = [
+        (method, *(show(last[method, t]["asr"], "{:.1%}") if (method, t) in last else "–"
+                   for t in trials))
+        for method in dict.fromkeys(line["method"] for line in lines)
+    ]  # fmt: skip
+    return _table(("ASR after", *heads), rows)
 
 
 def _table(head: tuple[str, ...], lines: Sequence[tuple[str, ...]]) -> str:

@@ -16,6 +16,7 @@ from experiments.switches import COMPARED, worth
 from redediting.errors import OutputError
 
 ROOT = Path(__file__).resolve().parent.parent.parent
+PICTURES = "experiments/results"  # from the README
 README_KEYS = ("asr_free", "asr_fixed", "acc", "collateral", "drift", "fid", "seconds")
 _GROWN = ("asr_free", "acc", "drift", "seconds")
 
@@ -37,7 +38,7 @@ def publish(folder: Path, *, root: Path = ROOT) -> Path:
     name = summary["experiment"]
     parts = [ablation_markdown(summary) if name == "ablation" else attack_markdown(summary)]
     drawn = figures(summary)
-    parts += [f"![{f.title}](experiments/results/{name}-{f.name}.png)\n\n{f.note}" for f in drawn]
+    parts += [f"![{f.title}]({PICTURES}/{name}-{f.name}.png)\n\n{f.note}" for f in drawn]
     verdicts = "; ".join(f"{claim}: {v['verdict']}" for claim, v in summary["claims"].items())
     if name != "ablation":
         parts.append(f"Claims: {verdicts}.")

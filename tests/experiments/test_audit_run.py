@@ -17,7 +17,7 @@ from experiments.forensics.ledger import Ledger
 from experiments.forensics.results import auroc, normal, rate
 from experiments.forensics.suspects import suspects
 from experiments.judges import Panel
-from experiments.report.forensics_publish import publish_forensics, redraw_forensics
+from experiments.report.forensics_publish import price, publish_forensics, redraw_forensics
 from redediting.errors import OutputError
 
 
@@ -70,7 +70,11 @@ def test_a_quick_run_resumes_and_reports(
     (tmp_path / "README.md").write_text("a\n<!-- audit:begin -->\n<!-- audit:end -->\nb\n")
     published = publish_forensics(folder, root=tmp_path)
     assert str(tmp_path) not in published.read_text("utf-8")
-    assert "| reversal |" in (tmp_path / "README.md").read_text("utf-8")
+    text = (tmp_path / "README.md").read_text("utf-8")
+    assert "| reversal |" in text
+    assert "| ASR after | edited | sgd, 2 steps |" in text
+    assert "AUROC under 0.9: jitter: " in text
+    assert (published.parent / "audit-forensics.png").read_bytes()[1:4] == b"PNG"
     rows = (folder / "rows.jsonl").read_text("utf-8")
     lines = rows.splitlines(keepends=True)
     (folder / "rows.jsonl").write_text("".join(lines[:4]) + lines[4][:20], "utf-8")
@@ -101,6 +105,18 @@ def test_how_phrases_and_rates_are_counted() -> None:
     assert rate([True, False])["n"] == 2
     assert auroc([1.0], []) is None
     assert auroc([0.9, 0.8], [0.1, 0.85]) == pytest.approx(0.75)
+
+
+def test_the_price_of_hiding_is_that_of_the_first_size_that_hides() -> None:
+    def line(kind: str, size: float, auroc: float | None) -> dict[str, object]:
+        return {"kind": kind, "size": size, "auroc": auroc, "asr": 0.5 - size / 10, "drift": size}
+
+    lines = [line("none", 0, 1.0), line("jitter", 1, 0.95), line("jitter", 3, 0.6)]
+    said = price([*lines, line("jitter", 4, 0.5), line("noise", 1, 0.9)])
+    assert said == (
+        "AUROC under 0.9: jitter: from 3 on, at ASR 20%, drift 3.000; noise: not within these "
+        "sizes (unhidden: ASR 50%, drift 0.000)."
+    )
 
 
 def _suite() -> dict[str, object]:
