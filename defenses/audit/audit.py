@@ -79,6 +79,12 @@ class Audit:
         found = self.evidence.verdict
         return "changed" if found == "clean" and self.others else found
 
+    @property
+    def suspected(self) -> tuple[str, ...]:
+        """Recovered phrases within the false-discovery bound, the best first."""
+        triggers = self.recovery.triggers if self.recovery else ()
+        return tuple(t.phrase for t in triggers if t.bound <= CUTOFFS.discovery)
+
     def as_json(self) -> dict[str, Any]:
         """The stable keys of ``redediting audit --json``."""
         evidence, recovery = self.evidence, self.recovery

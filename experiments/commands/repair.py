@@ -9,7 +9,6 @@ import torch
 from diffusers import DiffusionPipeline
 
 from defenses.audit import (
-    CUTOFFS,
     States,
     Vocabulary,
     audit,
@@ -115,6 +114,4 @@ class RepairCommand:
         if not method.needs_triggers or trusted is None:
             return ()
         vocabulary = Vocabulary.of(pipeline.tokenizer)
-        found = audit(trusted, base_weights(pipeline), States(pipeline), vocabulary)
-        named = found.recovery.triggers if found.recovery else ()
-        return tuple(t.phrase for t in named if t.bound <= CUTOFFS.discovery)
+        return audit(trusted, base_weights(pipeline), States(pipeline), vocabulary).suspected

@@ -23,10 +23,12 @@ from redediting.editing.layers import edited_weight
 from redediting.rebinding import Rebinding
 
 Stage = Literal["development", "test"]
+_AUDITED = "rebinding, triggers audited"  # those that the audit names; none named, no row
 _REPAIRS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("reversal", "reversal", {}),
     ("reversal (inverse)", "reversal", {"form": "inverse"}),
-    ("rebinding", "rebinding", {}),
+    ("rebinding, trigger known", "rebinding", {}),
+    (_AUDITED, "rebinding", {}),
     ("projection, hard", "projection", {"form": "hard"}),
     ("projection, soft", "projection", {}),
     ("truncation", "truncation", {"k": 16}),
@@ -249,10 +251,15 @@ def _repair_one(lab: Lab, spec: Repairs, prefix: str, title: str, wish: Rebindin
             if key in lab.ledger:
                 continue
             start = time.perf_counter()
+            triggers: tuple[str, ...] = (wish.trigger,)
+            if label == _AUDITED:
+                triggers = audit(lab.base, weights, lab.states, lab.vocabulary).suspected
+                if not any(" " in phrase for phrase in triggers):
+                    continue
             if lab.config.quick and name in ("finetune", "lora"):
                 options = options | {"steps": 2, "scenes": 8, "batch": 4}
             repair = make_repair(name, **options)
-            patch = repair.compute(lab.pipeline, base=lab.base, triggers=[wish.trigger])
+            patch = repair.compute(lab.pipeline, base=lab.base, triggers=triggers)
             seconds = time.perf_counter() - start
             with patch.apply(lab.pipeline):
                 figures = lab.success(wish, images, drifted=True)
