@@ -364,11 +364,13 @@ class AblationConfig(AttackConfig):
     Attributes:
         confirm: of the swept settings of each method the best so many, as foreseen on text states
             (`redediting.foresight`), are drawn and judged; None draws all.
+        confirm_by_axis: so many of each set of options that are swept together, not of a method.
         capacity: backdoors at once; None leaves the question out.
     """
 
     experiment: Literal["ablation", "development"] = "ablation"
     confirm: int | None = Field(default=None, ge=1)
+    confirm_by_axis: bool = False
     capacity: Capacity | None = None
 
     def resolved(self, *, quick: bool = False) -> Self:
@@ -380,7 +382,7 @@ class AblationConfig(AttackConfig):
         found = super().resolved(quick=quick)
         if not quick:
             return found
-        update: dict[str, Any] = {"confirm": 1}
+        update: dict[str, Any] = {"confirm": 1, "confirm_by_axis": False}
         if isinstance(found.pairs, DrawnPairs):
             update["pairs"] = found.pairs.model_copy(update={"kinds": found.pairs.kinds[:2]})
         return found.model_copy(update=update)

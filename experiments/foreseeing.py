@@ -76,11 +76,23 @@ def confirmed(config: AblationConfig, found: Mapping[str, Foresight]) -> Ablatio
     if config.confirm is None:
         return config
     kept: set[str] = set()
+    options = {spec.title: spec.options for spec in config.methods}
     for title, (_, *settings) in config.families.items():
-        known = {name: found[name] for name in settings if name in found}
-        kept |= {title, *ranked(known)[: config.confirm]}
+        kept.add(title)
+        axes: dict[frozenset[str], dict[str, Foresight]] = {}
+        for name in settings:
+            if name in found:
+                axis = _swept(options[title], options[name]) if config.confirm_by_axis else None
+                axes.setdefault(axis or frozenset(), {})[name] = found[name]
+        for known in axes.values():
+            kept.update(ranked(known)[: config.confirm])
     methods = [spec for spec in config.methods if spec.name == CONTROL or spec.title in kept]
     return config.model_copy(update={"methods": tuple(methods)})
+
+
+def _swept(plain: Mapping[str, Any], options: Mapping[str, Any]) -> frozenset[str]:
+    """Names of the options in which a setting differs from its method."""
+    return frozenset(key for key in options if key not in plain or plain[key] != options[key])
 
 
 def score(line: Summary) -> float:

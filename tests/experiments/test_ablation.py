@@ -136,6 +136,24 @@ def test_only_the_best_settings_are_confirmed(config: AblationConfig) -> None:
     ]  # fmt: skip
 
 
+def test_settings_may_be_confirmed_axis_by_axis(config: AblationConfig) -> None:
+    sweep = ({"ridge": [0.01, 1]}, {"gain": [0.2, 0.4]}, {"gain": [0.3], "ridge": [2]})
+    spec = config.methods[1].model_copy(update={"sweep": sweep})
+    by_axis = {"methods": (config.methods[0], spec), "confirm_by_axis": True}
+    found = AblationConfig.model_validate(config.model_dump() | by_axis).resolved()
+    promises = {
+        title: Foresight(0.9, 0.1, 0.1 * i)
+        for i, title in enumerate(found.families["redediting"][1:])
+    }
+    assert [m.title for m in confirmed(found, promises).methods] == [
+        "clean", "redediting", "redediting ridge=0.01", "redediting gain=0.2",
+        "redediting gain=0.3 ridge=2",
+    ]  # fmt: skip
+    assert (
+        len(confirmed(found.model_copy(update={"confirm_by_axis": False}), promises).methods) == 3
+    )
+
+
 def test_the_choice_weighs_asr_and_acc_and_keeps_to_development_pairs(
     config: AblationConfig,
 ) -> None:
