@@ -16,6 +16,7 @@ from rich.console import Console
 from experiments.report.tables import (
     FORESEEN,
     HEADLINE,
+    WIDE,
     column,
     print_lines,
     print_rows,
@@ -72,7 +73,9 @@ class Shown:
             f"{summary['images']} images judged on {summary['model']}"
         )
         keys = ("asr_free", "asr_fixed", "acc", "collateral", "drift", "psr")
-        columns = [*(column(key) for key in keys), *FORESEEN]
+        wide = self._console.width >= WIDE
+        columns = [column(key) for key in keys if wide or key not in ("asr_fixed", "psr")]
+        columns += FORESEEN
         plain = unswept(summary)
         print_lines(self._console, plain, f"switches and methods: {title}", columns)
         if gaps := worth(summary):

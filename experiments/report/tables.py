@@ -110,6 +110,7 @@ POOLED = (
 HEADLINE = ("asr_free", "asr_fixed", "acc", "collateral", "drift", "seconds")
 NARROW = HEADLINE[:-1]
 WIDE = 130  # characters that a table with intervals needs
+_LEAST_TITLE = 16  # characters of a method's title in a line; longer ones are folded
 
 
 FORESEEN = (
@@ -219,7 +220,7 @@ def print_lines(
         column for column in columns if any(line.get(column.key) is not None for line in lines)
     ]
     table = _table(title, wide=wide)
-    table.add_column("method")
+    table.add_column("method", min_width=_LEAST_TITLE, overflow="fold")
     for column in kept:
         table.add_column(column.head if wide else column.narrow, justify="right")
     for line in lines:
