@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import io
+import re
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
@@ -49,7 +51,8 @@ def overview(methods: Sequence[Summary]) -> str:
 def pareto(lines: Sequence[Summary], families: Mapping[str, Sequence[str]], control: str) -> str:
     """Returns a PNG, base64: ASR against drift and against collateral, a front a method.
 
-    Every setting is a dot; the line joins those that no other setting of the method beats.
+    Every setting is a dot, its shape says which options were swept; the line joins those that no
+    other setting of the method beats. Where one method alone is swept, values stand beside them.
 
     Args:
         lines: pooled summaries.
@@ -57,6 +60,8 @@ def pareto(lines: Sequence[Summary], families: Mapping[str, Sequence[str]], cont
         control: title of the clean model, a point of every front.
     """
     known = {line["method"]: line for line in lines}
+    axes = dict.fromkeys(_axis(t, name) for name, own in families.items() for t in own)
+    marks = dict(zip(axes, cycle("os^Dvp"), strict=False))
     figure = Figure(figsize=(11, 4.6), layout="constrained")
     panels = figure.subplots(1, len(COSTS), squeeze=False)[0]
     for panel, cost in zip(panels, COSTS, strict=True):
@@ -69,15 +74,30 @@ def pareto(lines: Sequence[Summary], families: Mapping[str, Sequence[str]], cont
             colour = f"C{i % 10}"
             gains, costs = zip(*front(points), strict=True)
             panel.plot(costs, gains, color=colour, linewidth=1.2)
-            panel.scatter(*zip(*[(c, g) for g, c in points[1:]], strict=True), color=colour, s=16)
+            for title in titles:
+                if title not in known or known[title][cost] is None:
+                    continue
+                place = known[title][cost], known[title]["asr_free"]
+                panel.plot(*place, marks[_axis(title, name)], color=colour, markersize=4)
+                if len(families) == 1 and title != name:
+                    value = title.rpartition("=")[2]
+                    panel.annotate(value, place, (4, 3), textcoords="offset points", fontsize=6)
             panel.plot([], [], "o-", color=colour, label=name)
+        for axis, mark in marks.items() if len(marks) > 2 else ():
+            if axis:
+                panel.plot([], [], mark, color="0.5", label=axis)
         panel.set_xlabel(cost)
         panel.set_ylabel("ASR free")
         panel.set_ylim(-0.03, 1.03)
         panel.grid(linewidth=0.4)
         panel.spines[["top", "right"]].set_visible(False)
-    panels[0].legend(fontsize=8)
+    panels[0].legend(fontsize=8, loc="lower right")
     return _png(figure)
+
+
+def _axis(title: str, name: str) -> str:
+    """Names of the options that a setting's title gives values to; empty for the method itself."""
+    return ", ".join(re.findall(r"(\w+)=", title.removeprefix(name)))
 
 
 def growth(lines: Sequence[Summary]) -> str:
