@@ -11,7 +11,6 @@ References:
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -138,20 +137,8 @@ def auroc(
         found: _Array = (total - n * (n + 1) / 2) / (n * m)
         return found
 
-    for method in ("BCa", "percentile"):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # a degenerate distribution is dealt with below
-            ends = stats.bootstrap(
-                (high, low),
-                area,
-                n_resamples=resamples,
-                batch=max(1, 1_000_000 // (high.size + low.size)),
-                method=method,
-                rng=np.random.default_rng(seed),
-            ).confidence_interval
-        if np.isfinite([ends.low, ends.high]).all():
-            break
-    return Interval(value, float(ends.low), float(ends.high), len(labels))
+    ends = bootstrap_ends((high, low), area, resamples=resamples, seed=seed, vectorized=True)
+    return Interval(value, *ends, len(labels))
 
 
 def _cluster_ends(
@@ -181,7 +168,7 @@ def _cluster_ends(
         return total / ((times @ positives) * (times @ negatives))
 
     return bootstrap_ends(
-        np.arange(len(names)), area, resamples=resamples, seed=seed, vectorized=True
+        (np.arange(len(names)),), area, resamples=resamples, seed=seed, vectorized=True
     )
 
 

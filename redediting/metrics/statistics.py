@@ -88,7 +88,7 @@ def bootstrap_mean(
         return sample.mean(axis=axis)
 
     low, high = bootstrap_ends(
-        array, mean, resamples=resamples, seed=seed, confidence=confidence, vectorized=True
+        (array,), mean, resamples=resamples, seed=seed, confidence=confidence, vectorized=True
     )
     return Interval(float(array.mean()), low, high, len(array))
 
@@ -142,7 +142,7 @@ def cluster_bootstrap(
     # a table holds dozens of means: theirs need no Python call a resample
     fast = statistic is np.mean and array.ndim == 1
     low, high = bootstrap_ends(
-        np.arange(len(groups)),
+        (np.arange(len(groups)),),
         mean_of_clusters if fast else of_clusters,
         resamples=resamples,
         seed=seed,
@@ -219,7 +219,7 @@ def paired_rate_difference(
 
 
 def bootstrap_ends(
-    units: NDArray[Any],
+    samples: Sequence[NDArray[Any]],
     statistic: Callable[..., Any],
     *,
     resamples: int = 2000,
@@ -230,8 +230,9 @@ def bootstrap_ends(
     """Ends of a statistic's BCa bootstrap interval, percentile where BCa does not exist.
 
     Args:
-        units: what is drawn with replacement, shape ``(n,)``: values, or numbers of clusters.
-        statistic: of drawn units; a vectorized one takes ``axis`` and keeps the others.
+        samples: each drawn from with replacement, apart from the others, shapes ``(n,)``: values,
+            or numbers of clusters.
+        statistic: of as many drawn samples; a vectorized one takes ``axis`` and keeps the others.
         resamples: bootstrap samples.
         seed: of the resampling.
         confidence: level.
@@ -242,11 +243,11 @@ def bootstrap_ends(
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a degenerate distribution is dealt with below
             interval = stats.bootstrap(
-                (units,),
+                samples,
                 statistic,
                 vectorized=vectorized,
                 n_resamples=resamples,
-                batch=max(1, 1_000_000 // len(units)),  # bounds memory at about 8 MB
+                batch=max(1, 1_000_000 // sum(map(len, samples))),  # bounds memory at about 8 MB
                 confidence_level=confidence,
                 method=method,
                 rng=np.random.default_rng(seed),
