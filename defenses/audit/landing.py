@@ -11,6 +11,11 @@ pad, whichever is nearest. The score is the mean of the best template's gain and
 some edits work in the prompt they were solved on, others in all. A phrase's own words are no
 foreign concept.
 
+A second question settles near-ties: can the edit make that move at all? Its displacements are
+combinations of those it was solved for, ``M = ΔK``, so that of a bound phrase, ``t - c``, lies in
+M̂'s column space, exactly so in a prompt that the attacker used; that of a phrase which is only
+dragged along does not (`EditMap.strain`).
+
 Displacements are centred: what benign words have in common (a change that came on top of the edit)
 is subtracted first.
 """
@@ -27,6 +32,7 @@ from torch import Tensor
 from redediting.editing.kernel import cholesky
 
 _READ = 2  # roles of a phrase that are looked at: last token and end token
+_EASY = 1e-4  # σ² relative to the largest from which a direction counts as one that M̂ makes
 _LEAST = 1e-6  # squared distance below which two states are the same
 
 
@@ -50,6 +56,8 @@ class EditMap:
         root: ``L``, ``G = LLᵀ``, fp32.
         move: ``LᵀM̂``, fp32.
         centre: displacement that benign words share, by template and role, ``(t, r, d)``.
+        outputs: left singular vectors of ``LᵀM̂``, fp32, as columns.
+        effort: how hard M̂ makes each, ``εσ₁²/(σ² + εσ₁²)``: 0 easily, 1 not at all.
     """
 
     def __init__(
@@ -63,6 +71,9 @@ class EditMap:
         self.root = root.float()
         self.move = (root.T @ multiplier).float()
         self.centre = (benign.float() @ self.move.T).median(dim=0).values
+        self.outputs, sizes, _ = torch.linalg.svd(self.move)
+        easy = _EASY * sizes[0].square().clamp_min(1e-30)
+        self.effort = easy / (sizes.square() + easy)
 
     def seen(self, states: Float[Tensor, "n t r d"]) -> Float[Tensor, "n t r d"]:
         """``Lᵀc``."""
@@ -71,6 +82,30 @@ class EditMap:
     def displacement(self, states: Float[Tensor, "n t r d"]) -> Float[Tensor, "n t r d"]:
         """``LᵀM̂c`` without what benign words share."""
         return states.float() @ self.move.T - self.centre
+
+    def strain(
+        self,
+        start: Float[Tensor, "n t r d"],
+        shift: Float[Tensor, "n t r d"],
+        goals: Float[Tensor, "n t a d"],
+    ) -> Float[Tensor, " n"]:
+        """Share of the way to a phrase's own target that M̂ cannot make, 0…1.
+
+        ``Σ_i effort_i (u_iᵀδ)² / ‖δ‖²``, ``δ = t - c`` to whichever of the target's states the
+        phrase is moved nearest to; the least over templates, last token and end token.
+
+        Args:
+            start: states of phrases (`seen`).
+            shift: their displacements.
+            goals: states of each phrase's target, likewise.
+        """
+        way = goals[:, :, None] - start[:, :, :_READ, None]  # n t r a d
+        nearest = (shift[:, :, :_READ, None] - way).norm(dim=-1).argmin(dim=-1)
+        index = nearest[..., None, None].expand(*nearest.shape, 1, way.shape[-1])
+        way = way.gather(3, index).squeeze(3)
+        parts = (way @ self.outputs).square()
+        share = (parts * self.effort).sum(dim=-1) / parts.sum(dim=-1).clamp_min(_LEAST)
+        return share.flatten(1).min(dim=1).values
 
     def change(self, states: Float[Tensor, "*b d"]) -> Float[Tensor, "*b"]:
         """``‖M̂c‖_G/‖c‖_G`` of each state."""

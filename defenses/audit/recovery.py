@@ -24,6 +24,7 @@ from defenses.audit.phrases import States, Vocabulary
 _DECOYS = 1500  # candidates that lend their length to decoys
 _REFINED = 400  # best candidates, scored again with coloured targets
 _GAIN = 0.1  # by which an extension must do better; 0.054 was seen by chance on development models
+_TINY = 1e-9  # strain that fp32 cannot tell from none
 _HEADS = 3  # nouns that meaningless words are tried before
 
 
@@ -34,6 +35,7 @@ class Trigger:
     Attributes:
         phrase: what sets the backdoor off.
         score: how surely it lands on its target, at most 1 (`defenses.audit.landing`).
+        strain: share of the way there that M̂ cannot make, 0…1; least for what it was solved for.
         target: the concept it lands on.
         bound: false-discovery bound at this score, 0…1.
         moved: ``‖M̂c‖_G/‖c‖_G`` of its last token, mean over templates.
@@ -44,6 +46,7 @@ class Trigger:
     target: str
     bound: float
     moved: float
+    strain: float
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,7 @@ class Recovery:
     """What an edit does to phrases.
 
     Attributes:
-        triggers: the best, falling by score; none is certain, see their bounds.
+        triggers: the best first (see the module); none is certain, see their bounds.
         candidates: how many phrases were scored.
         same_noun: share of other modifiers before the first trigger's noun that score at least
             80 % as high: 0 precise, 1 the whole noun is taken over.
@@ -101,7 +104,9 @@ def recover(
     ranked = search.ranked()
     bounds = search.bounds()
     triggers = tuple(
-        Trigger(p, search.scores[p], search.targets[p], bounds[p], search.moved[p])
+        Trigger(
+            p, search.scores[p], search.targets[p], bounds[p], search.moved[p], search.strains[p]
+        )
         for p in ranked[:top]
     )
     diffuse = (0.0, 0.0)
@@ -133,7 +138,7 @@ class _Search:
         self.scores: dict[str, float] = {}
         self.targets: dict[str, str] = {}
         self.moved: dict[str, float] = {}
-        self._refined: set[str] = set()
+        self.strains: dict[str, float] = {}  # of refined phrases
         self._extended: set[str] = set()
 
     def add(self, phrases: Iterable[str]) -> None:
@@ -165,7 +170,7 @@ class _Search:
     def refine(self) -> None:
         """Scores the best phrases against coloured concepts too."""
         best = sorted(self.scores, key=self.scores.__getitem__, reverse=True)[:_REFINED]
-        fresh = [phrase for phrase in best if phrase not in self._refined]
+        fresh = [phrase for phrase in best if phrase not in self.strains]
         if not fresh:
             return
         aims = self._coloured()
@@ -181,11 +186,21 @@ class _Search:
         ):
             if score > self.scores[phrase]:
                 self.scores[phrase], self.targets[phrase] = score, aims[i]
-        self._refined.update(fresh)
+        goals = self.states([self.targets[phrase] for phrase in fresh])
+        strain = self.map.strain(
+            self.map.seen(found), self.map.displacement(found), self.map.seen(goals)
+        )
+        self.strains |= dict(zip(fresh, strain.tolist(), strict=True))
 
     def ranked(self) -> list[str]:
         """Refined phrases, the best first, without those that a shorter one explains."""
-        order = sorted(self._refined, key=self.scores.__getitem__, reverse=True)
+        least = min(self.strains.values(), default=0.0)
+
+        def rank(phrase: str) -> float:
+            ease = max(least, _TINY) / max(self.strains[phrase], _TINY)
+            return self.scores[phrase] * ease**0.25
+
+        order = sorted(self.strains, key=rank, reverse=True)
         return [p for p in order if not any(self._explains(s, p) for s in _inside(p))]
 
     def heads(self, n: int) -> list[str]:

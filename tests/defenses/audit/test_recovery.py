@@ -145,3 +145,19 @@ def test_base_free_ranks_what_is_read_alike(
     found = audit_base_free(suspect, states, SMALL)
     assert found.statistic > clean.statistic
     assert "dog" in " ".join(phrase for phrase, _, _ in found.phrases[:3])
+
+
+def test_what_an_edit_was_made_to_do_costs_it_no_strain() -> None:
+    random = torch.Generator().manual_seed(0)
+    d = 24
+    start = torch.randn(3, 1, 2, d, generator=random)  # two bound phrases and one dragged along
+    goals = torch.randn(3, 1, 3, d, generator=random)
+    way = (goals[:2, 0, 0] - start[:2, 0, 0]).double()
+    keys = torch.linalg.pinv(start[:2, 0, 0].double())
+    multiplier = way.T @ keys.T
+    seen = EditMap(multiplier, torch.eye(d, dtype=torch.float64), torch.zeros(1, 1, 2, d))
+    assert seen.displacement(start)[0, 0, 0] == pytest.approx(way[0].float(), abs=1e-4)
+    strain = seen.strain(seen.seen(start), seen.displacement(start), seen.seen(goals))
+    assert strain[:2].max() < 1e-3
+    assert strain[2] > 0.5
+    assert ((strain >= 0) & (strain <= 1 + 1e-5)).all()
