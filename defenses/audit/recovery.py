@@ -175,9 +175,10 @@ class _Search:
             return
         aims = self._coloured()
         found = self.states(fresh)
+        start, shift = self.map.seen(found), self.map.displacement(found)
         landed = landings(
-            self.map.seen(found),
-            self.map.displacement(found),
+            start,
+            shift,
             self.map.seen(self.states(aims)),
             own_words(fresh, aims),
         )
@@ -187,9 +188,7 @@ class _Search:
             if score > self.scores[phrase]:
                 self.scores[phrase], self.targets[phrase] = score, aims[i]
         goals = self.states([self.targets[phrase] for phrase in fresh])
-        strain = self.map.strain(
-            self.map.seen(found), self.map.displacement(found), self.map.seen(goals)
-        )
+        strain = self.map.strain(start, shift, self.map.seen(goals))
         self.strains |= dict(zip(fresh, strain.tolist(), strict=True))
 
     def ranked(self) -> list[str]:

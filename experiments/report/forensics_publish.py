@@ -10,7 +10,7 @@ from typing import Any
 from experiments.report.figures import Figure
 from experiments.report.forensics_page import cell, plots, write_forensics_page
 from experiments.report.publish import PICTURES, ROOT, place, read_summary
-from experiments.report.tables import show
+from experiments.report.tables import grid, show
 
 
 def redraw_forensics(folder: Path) -> Path:
@@ -62,14 +62,14 @@ def forensics_markdown(summary: dict[str, Any]) -> str:
         for x in summary["repairs"]
     ]
     parts = [
-        _table(("weights alone", "measured"), separate),
-        _table(("edits", "ASR", "trigger first", "in five", "target", "same noun"), named),
-        _table(("hiding", "size", "r²", "AUROC", "ASR", "drift"), hidden),
+        grid(("weights alone", "measured"), separate),
+        grid(("edits", "ASR", "trigger first", "in five", "target", "same noun"), named),
+        grid(("hiding", "size", "r²", "AUROC", "ASR", "drift"), hidden),
     ]
     if hidden:
         parts.append(price(summary["adaptive"]))
     parts += [
-        _table(("attack", "repair", "ASR", "ACC", "drift", "fine-tune kept"), repaired),
+        grid(("attack", "repair", "ASR", "ACC", "drift", "fine-tune kept"), repaired),
         _lasting(summary["persistence"]),
     ]
     return "\n\n".join(part for part in parts if part)
@@ -117,12 +117,7 @@ def _lasting(lines: Sequence[dict[str, Any]]) -> str:
                    for t in trials))
         for method in dict.fromkeys(line["method"] for line in lines)
     ]  # fmt: skip
-    return _table(("ASR after", *heads), rows)
-
-
-def _table(head: tuple[str, ...], lines: Sequence[tuple[str, ...]]) -> str:
-    rows = [head, ("---",) * len(head), *lines]
-    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+    return grid(("ASR after", *heads), rows)
 
 
 def _provenance(folder: Path) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Any
 from experiments.config import OURS
 from experiments.folder import check_writable, replace_bytes, replace_json, replace_text
 from experiments.report.figures import Figure, figures
-from experiments.report.tables import COLUMNS, POOLED, markdown, show, signed, unswept
+from experiments.report.tables import COLUMNS, POOLED, grid, markdown, show, signed, unswept
 from experiments.switches import COMPARED, worth
 from redediting.errors import OutputError
 
@@ -39,8 +39,8 @@ def publish(folder: Path, *, root: Path = ROOT) -> Path:
     parts = [ablation_markdown(summary) if name == "ablation" else attack_markdown(summary)]
     drawn = figures(summary)
     parts += [f"![{f.title}]({PICTURES}/{name}-{f.name}.png)\n\n{f.note}" for f in drawn]
-    verdicts = "; ".join(f"{claim}: {v['verdict']}" for claim, v in summary["claims"].items())
     if name != "ablation":
+        verdicts = "; ".join(f"{claim}: {v['verdict']}" for claim, v in summary["claims"].items())
         parts.append(f"Claims: {verdicts}.")
     return place(folder, name, public(summary), "\n\n".join(parts), root=root, pictures=drawn)
 
@@ -74,10 +74,7 @@ def _capacity(lines: Sequence[dict[str, Any]]) -> str:
     """A row a number of backdoors, a column a method and order: ASR, ACC, drift, seconds."""
     columns = [column for column in COLUMNS if column.key in _GROWN]
     sources = list(dict.fromkeys((line["title"], line["order"]) for line in lines))
-    table = [
-        ["backdoors", *(f"{title}, {order}" for title, order in sources)],
-        ["---"] * (1 + len(sources)),
-    ]
+    table = []
     for n in dict.fromkeys(line["n"] for line in lines):
         cells = [str(n)]
         for source in sources:
@@ -87,8 +84,9 @@ def _capacity(lines: Sequence[dict[str, Any]]) -> str:
                 for line in own
             ] or ["–"]
         table.append(cells)
+    head = ["backdoors", *(f"{title}, {order}" for title, order in sources)]
     said = " / ".join(column.title for column in columns)
-    return "\n".join("| " + " | ".join(row) + " |" for row in table) + f"\n\nCells: {said}."
+    return f"{grid(head, table)}\n\nCells: {said}."
 
 
 def _size(summary: dict[str, Any]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -167,6 +167,12 @@ def markdown(methods: Sequence[Summary], columns: Sequence[Column]) -> str:
             cells.append(f"{text} ({span})" if span else text)
         lines.append(f"| {method['method']} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def grid(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    """Returns a GitHub table of cells as they are."""
+    rows = [head, ["---"] * len(head), *lines]
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
 
 def print_rows(console: Console, rows: Sequence[Summary], title: str) -> None:
