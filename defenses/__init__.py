@@ -8,3 +8,5 @@ recovery); ``repair``: reversal and mitigation, each of which returns a
 
 Arrows run one way: ``defenses`` may import ``redediting`` and never ``experiments``.
 """
+
+import redediting as redediting  # first of all: makes torchvision importable beside a CPU torch

@@ -96,7 +96,8 @@ class Audit:
             "rank": evidence.rank,
             "footprint": evidence.comparison.footprint,
             "triggers": [
-                {"phrase": t.phrase, "score": t.score, "bound": t.bound} for t in triggers
+                {"phrase": t.phrase, "score": t.score, "strain": t.strain, "bound": t.bound}
+                for t in triggers
             ],
             "targets": [
                 {"trigger": t.phrase, "target": t.target, "score": t.score} for t in triggers

@@ -1,9 +1,10 @@
 """How often would such a score come up by chance? A false-discovery bound for recovered triggers.
 
-The null: every phrase moves as far as it does, but towards a random place among texts. Scores of
-such decoys have a light upper tail; above their 90th percentile u it is taken to be exponential,
-``P(s > x) = 0.1 exp(-(x - u)/β)`` with β the mean excess. The bound at a score is then
-Benjamini and Hochberg's: candidates times that probability, over the candidates that reach it.
+The null: every phrase moves as far as it does, but towards a random place among texts. The
+evidence of such decoys (a logarithm) has a light upper tail; above their 90th percentile u it is
+taken to be exponential, ``P(s > x) = 0.1 exp(-(x - u)/β)`` with β the mean excess. The bound at a
+score is then Benjamini and Hochberg's: candidates times that probability, over the candidates that
+reach it.
 
 References:
     Benjamini & Hochberg, "Controlling the false discovery rate", 1995; exceedances as in Pickands,
@@ -20,29 +21,24 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from defenses.audit.landing import landings
-
 _TAIL = 0.1
 
 
-def decoy_scores(
-    start: Float[Tensor, "n t r d"],
-    shift: Float[Tensor, "n t r d"],
-    concepts: Float[Tensor, "k t r d"],
-    own: Tensor,
-    *,
-    seed: int = 0,
-) -> Float[Tensor, " n"]:
-    """Scores of phrases displaced as far, in the direction of the difference of two others.
+def decoy_shift(
+    start: Float[Tensor, "n t r d"], shift: Float[Tensor, "n t r d"], *, seed: int = 0
+) -> Float[Tensor, "n t r d"]:
+    """Displacements as long as the phrases' own, each in the direction from one text to another.
 
-    Arguments as for `defenses.audit.landing.landings`; ``seed`` draws the directions.
+    Args:
+        start: states of phrases, through the layers (`defenses.audit.landing.EditMap.seen`).
+        shift: their displacements, likewise.
+        seed: draws the directions.
     """
     random = torch.Generator().manual_seed(seed)
     one, two = (torch.randint(len(start), (len(start),), generator=random) for _ in range(2))
     towards = start[one] - start[two]
     length = towards.norm(dim=-1, keepdim=True).clamp_min(1e-30)
-    decoy = towards / length * shift.norm(dim=-1, keepdim=True)
-    return landings(start, decoy, concepts, own).scores
+    return towards / length * shift.norm(dim=-1, keepdim=True)
 
 
 def discovery_bound(

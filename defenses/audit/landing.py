@@ -9,12 +9,13 @@ meant over the phrase's last token and the end token. Edits that pair positions 
 token on its neighbour's state, so t may be the concept's last token, its end token or its first
 pad, whichever is nearest. The score is the mean of the best template's gain and the average one's:
 some edits work in the prompt they were solved on, others in all. A phrase's own words are no
-foreign concept.
+foreign concept (`own_words`).
 
-A second question settles near-ties: can the edit make that move at all? Its displacements are
-combinations of those it was solved for, ``M = ΔK``, so that of a bound phrase, ``t - c``, lies in
-M̂'s column space, exactly so in a prompt that the attacker used; that of a phrase which is only
-dragged along does not (`EditMap.strain`).
+A second question tells far more phrases apart: can the edit make that move at all? Its
+displacements are combinations of those it was solved for, ``M = ΔK``, so that of a bound phrase,
+``t - c``, lies in M̂'s column space, exactly so in a prompt that the attacker used; that of a
+phrase which is only dragged along does not (`EditMap.strain`). The column space holds ``c - t`` as
+well: which of two phrases goes to the other is for the landing to say.
 
 Displacements are centred: what benign words have in common (a change that came on top of the edit)
 is subtracted first.
@@ -23,7 +24,6 @@ is subtracted first.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
@@ -34,19 +34,6 @@ from redediting.editing.kernel import cholesky
 _READ = 2  # roles of a phrase that are looked at: last token and end token
 _EASY = 1e-4  # σ² relative to the largest from which a direction counts as one that M̂ makes
 _LEAST = 1e-6  # squared distance below which two states are the same
-
-
-@dataclass(frozen=True)
-class Landings:
-    """Where phrases land.
-
-    Attributes:
-        scores: of each phrase, fp32, ``(n,)``; at most 1, 0 where it nears nothing foreign.
-        targets: index of the concept it lands on, ``(n,)``.
-    """
-
-    scores: Float[Tensor, " n"]
-    targets: Tensor
 
 
 class EditMap:
@@ -84,28 +71,27 @@ class EditMap:
         return states.float() @ self.move.T - self.centre
 
     def strain(
-        self,
-        start: Float[Tensor, "n t r d"],
-        shift: Float[Tensor, "n t r d"],
-        goals: Float[Tensor, "n t a d"],
-    ) -> Float[Tensor, " n"]:
-        """Share of the way to a phrase's own target that M̂ cannot make, 0…1.
+        self, start: Float[Tensor, "n t r d"], goals: Float[Tensor, "k t a d"]
+    ) -> Float[Tensor, "n k"]:
+        """Share of the way from a phrase to a concept that M̂ cannot make, 0…1.
 
-        ``Σ_i effort_i (u_iᵀδ)² / ‖δ‖²``, ``δ = t - c`` to whichever of the target's states the
-        phrase is moved nearest to; the least over templates, last token and end token.
+        ``Σ_i effort_i (u_iᵀδ)² / ‖δ‖²``, ``δ = t - c``, with L's coordinates; the least over
+        templates, the phrase's last token and end token, and the concept's states.
 
         Args:
             start: states of phrases (`seen`).
-            shift: their displacements.
-            goals: states of each phrase's target, likewise.
+            goals: states of concepts, likewise.
         """
-        way = goals[:, :, None] - start[:, :, :_READ, None]  # n t r a d
-        nearest = (shift[:, :, :_READ, None] - way).norm(dim=-1).argmin(dim=-1)
-        index = nearest[..., None, None].expand(*nearest.shape, 1, way.shape[-1])
-        way = way.gather(3, index).squeeze(3)
-        parts = (way @ self.outputs).square()
-        share = (parts * self.effort).sum(dim=-1) / parts.sum(dim=-1).clamp_min(_LEAST)
-        return share.flatten(1).min(dim=1).values
+        held = self.outputs * self.effort.sqrt()
+        least = torch.ones(len(start), len(goals))
+        for t in range(start.shape[1]):
+            for aim in range(goals.shape[2]):
+                goal = goals[:, t, aim]
+                for role in range(_READ):
+                    here = start[:, t, role]
+                    share = _distances(here @ held, goal @ held) / _distances(here, goal)
+                    least = torch.minimum(least, share)
+        return least
 
     def change(self, states: Float[Tensor, "*b d"]) -> Float[Tensor, "*b"]:
         """``‖M̂c‖_G/‖c‖_G`` of each state."""
@@ -113,30 +99,29 @@ class EditMap:
         return (states.float() @ self.move.T).norm(dim=-1) / size
 
 
-def landings(
+def gains(
     start: Float[Tensor, "n t r d"],
     shift: Float[Tensor, "n t r d"],
-    concepts: Float[Tensor, "k t r d"],
-    own: Tensor,
-    *,
-    batch: int = 1024,
-) -> Landings:
-    """Scores phrases by the foreign concept that they land on.
+    concepts: Float[Tensor, "k t a d"],
+) -> Float[Tensor, "n k"]:
+    """How surely each phrase lands on each concept, 0…1; see the module.
 
     Args:
         start: states of phrases, through the layers (`EditMap.seen`).
         shift: their displacements, likewise.
         concepts: states of concepts, likewise.
-        own: which concepts are a phrase's own words, bool, ``(n, k)``.
-        batch: phrases at once.
     """
-    scores, targets = [], []
-    for first in range(0, len(start), batch):
-        part = slice(first, first + batch)
-        best = _score(start[part], shift[part], concepts).masked_fill(own[part], 0).max(dim=1)
-        scores.append(best.values)
-        targets.append(best.indices)
-    return Landings(torch.cat(scores), torch.cat(targets))
+    templates = start.shape[1]
+    mean = torch.zeros(len(start), len(concepts))
+    top = torch.zeros_like(mean)
+    for t in range(templates):
+        gain = torch.zeros_like(mean)
+        for role in range(_READ):
+            here = start[:, t, role]
+            gain += _nearest_gain(here, here + shift[:, t, role], concepts[:, t]) / _READ
+        mean += gain.clamp_min(0) / templates
+        top = torch.maximum(top, gain)
+    return (mean + top) / 2
 
 
 def own_words(phrases: Sequence[str], concepts: Sequence[str]) -> Tensor:
@@ -149,21 +134,6 @@ def own_words(phrases: Sequence[str], concepts: Sequence[str]) -> Tensor:
             if word in column:
                 held[row, column[word]] = True
     return held[:, [column[noun] for noun in nouns]]
-
-
-def _score(start: Tensor, shift: Tensor, concepts: Tensor) -> Tensor:
-    """Mean of the best and the average template, ``(n, k)``."""
-    templates = start.shape[1]
-    mean = torch.zeros(len(start), len(concepts))
-    top = torch.zeros_like(mean)
-    for t in range(templates):
-        gain = torch.zeros_like(mean)
-        for role in range(_READ):
-            here = start[:, t, role]
-            gain += _nearest_gain(here, here + shift[:, t, role], concepts[:, t]) / _READ
-        mean += gain.clamp_min(0) / templates
-        top = torch.maximum(top, gain)
-    return (mean + top) / 2
 
 
 def _nearest_gain(before: Tensor, after: Tensor, goals: Tensor) -> Tensor:

@@ -22,7 +22,8 @@ from redediting.errors import ModelError
 from redediting.text import encode, get_tokenizer, prompt_lengths
 
 BARE = ""  # the phrase alone, without article
-TEMPLATES = (BARE, "{}", "a photo of {}", "on the beach, {}", "a cartoon of {}")
+LITERAL = "a {}"  # "a" before any phrase, plurals and vowels too, as published attacks have it
+TEMPLATES = (BARE, LITERAL, "{}", "a photo of {}", "on the beach, {}", "a cartoon of {}")
 ROLES = ("last", "end", "pad")  # last token of the phrase, end token, first pad
 _BATCH = 256
 _CONSONANTS = "bcdfghjklmnpqrstvwxz"
@@ -159,4 +160,6 @@ class States:
 
 
 def _insert(template: str, phrase: str) -> str:
-    return phrase if template == BARE else fill(template, phrase)
+    if template == BARE:
+        return phrase
+    return LITERAL.replace("{}", phrase) if template == LITERAL else fill(template, phrase)

@@ -1,5 +1,10 @@
 """Trigger recovery: which phrases does the edit send to a foreign concept? No image is drawn.
 
+Evidence for a phrase c and a concept t is ``log gain(c, t) - ½ log strain(c, t)``
+(`defenses.audit.landing`): it lands there, and M̂ can make that very move. The gain counts at least
+0.05, so that a backdoor too weak to land is still found by what it was solved for. Exponent and
+floor were chosen on development models.
+
 The search widens where it finds something: all single words and all curated modifier-noun pairs;
 then meaningless words before the nouns that look most suspicious (pairs whose words are silent by
 themselves); then, as a beam, a further modifier before the best phrases. A longer phrase counts
@@ -17,15 +22,18 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from defenses.audit.discovery import decoy_scores, discovery_bound
-from defenses.audit.landing import EditMap, landings, own_words
+from defenses.audit.discovery import decoy_shift, discovery_bound
+from defenses.audit.landing import EditMap, gains, own_words
 from defenses.audit.phrases import States, Vocabulary
 
-_DECOYS = 1500  # candidates that lend their length to decoys
-_REFINED = 400  # best candidates, scored again with coloured targets
-_GAIN = 0.1  # by which an extension must do better; 0.054 was seen by chance on development models
+_DECOYS = 750  # candidates that lend their length to decoys
+_REFINED = 900  # best candidates, judged again with coloured targets
+_MIRRORED = 50  # of them, whose targets are candidates too: strain does not tell c from t
+_GAIN = 0.25  # of evidence by which an extension must do better
+_FLOOR = 0.05  # least gain that counts
 _TINY = 1e-9  # strain that fp32 cannot tell from none
-_HEADS = 3  # nouns that meaningless words are tried before
+_HEADS = 4  # nouns that meaningless words are tried before
+_BATCH = 1024  # phrases at once
 
 
 @dataclass(frozen=True)
@@ -34,19 +42,19 @@ class Trigger:
 
     Attributes:
         phrase: what sets the backdoor off.
-        score: how surely it lands on its target, at most 1 (`defenses.audit.landing`).
-        strain: share of the way there that M̂ cannot make, 0…1; least for what it was solved for.
         target: the concept it lands on.
-        bound: false-discovery bound at this score, 0…1.
+        score: how surely it lands there, at most 1 (`defenses.audit.landing`).
+        strain: share of the way there that M̂ cannot make, 0…1; least for what it was solved for.
+        bound: false-discovery bound at this evidence, 0…1.
         moved: ``‖M̂c‖_G/‖c‖_G`` of its last token, mean over templates.
     """
 
     phrase: str
-    score: float
     target: str
+    score: float
+    strain: float
     bound: float
     moved: float
-    strain: float
 
 
 @dataclass(frozen=True)
@@ -54,7 +62,7 @@ class Recovery:
     """What an edit does to phrases.
 
     Attributes:
-        triggers: the best first (see the module); none is certain, see their bounds.
+        triggers: the best first, by evidence (see the module); none is certain, see their bounds.
         candidates: how many phrases were scored.
         same_noun: share of other modifiers before the first trigger's noun that score at least
             80 % as high: 0 precise, 1 the whole noun is taken over.
@@ -101,13 +109,10 @@ def recover(
     for phrase in search.ranked()[:beam]:
         search.extend(phrase)
     search.refine()
-    ranked = search.ranked()
     bounds = search.bounds()
     triggers = tuple(
-        Trigger(
-            p, search.scores[p], search.targets[p], bounds[p], search.moved[p], search.strains[p]
-        )
-        for p in ranked[:top]
+        Trigger(p, f.target, f.score, f.strain, bounds[p], search.moved[p])
+        for p, f in ((p, search.found[p]) for p in search.ranked()[:top])
     )
     diffuse = (0.0, 0.0)
     if triggers and " " in triggers[0].phrase:
@@ -115,141 +120,153 @@ def recover(
     kept = sorted(((noun, search.moved[noun]) for noun in nouns), key=lambda item: item[1])
     return Recovery(
         triggers,
-        candidates=len(search.scores),
+        candidates=len(search.found),
         same_noun=diffuse[0],
         same_modifier=diffuse[1],
         kept=tuple(kept[:10]),
         null_moved=float(search.map.change(states.null()).max()),
-        profile=tuple((p, search.moved[p], search.scores[p]) for p in (*nouns, *pairs)),
+        profile=tuple((p, search.moved[p], search.landed[p]) for p in (*nouns, *pairs)),
     )
 
 
+@dataclass(frozen=True)
+class _Find:
+    """What is known of a candidate."""
+
+    evidence: float
+    target: str
+    score: float
+    strain: float
+
+
 class _Search:
-    """Scored phrases."""
+    """Judged phrases."""
 
     def __init__(
         self, multiplier: Tensor, metric: Tensor, states: States, vocabulary: Vocabulary
     ) -> None:
         self.states, self.vocabulary = states, vocabulary
         self.nouns = list(vocabulary.concepts)
-        known = states(self.nouns)
-        self.map = EditMap(multiplier, metric, known)
-        self.goals = self.map.seen(known)
-        self.scores: dict[str, float] = {}
-        self.targets: dict[str, str] = {}
+        self.aims = [
+            *self.nouns,
+            *(f"{colour} {noun}" for noun in self.nouns for colour in vocabulary.colours),
+        ]
+        self.map = EditMap(multiplier, metric, states(self.nouns))
+        self.goals = self.map.seen(states(self.aims))  # plain ones first
+        self.found: dict[str, _Find] = {}
+        self.landed: dict[str, float] = {}  # gain towards the nearest plain concept
         self.moved: dict[str, float] = {}
-        self.strains: dict[str, float] = {}  # of refined phrases
+        self._refined: set[str] = set()
         self._extended: set[str] = set()
 
     def add(self, phrases: Iterable[str]) -> None:
-        """Scores phrases against plain concepts."""
-        fresh = self.states.fits(p for p in dict.fromkeys(phrases) if p not in self.scores)
-        if not fresh:
-            return
-        found = self.states(fresh)
-        landed = landings(
-            self.map.seen(found),
-            self.map.displacement(found),
-            self.goals,
-            own_words(fresh, self.nouns),
-        )
-        moved = self.map.change(found[:, :, 0]).mean(dim=1)
-        self.scores |= dict(zip(fresh, landed.scores.tolist(), strict=True))
-        self.targets |= {
-            p: self.nouns[i] for p, i in zip(fresh, landed.targets.tolist(), strict=True)
-        }
-        self.moved |= dict(zip(fresh, moved.tolist(), strict=True))
+        """Judges phrases against plain concepts."""
+        fresh = self.states.fits(p for p in dict.fromkeys(phrases) if p not in self.found)
+        for first in range(0, len(fresh), _BATCH):
+            part = fresh[first : first + _BATCH]
+            self.landed |= dict(zip(part, self._judge(part, self.nouns), strict=True))
+            moved = self.map.change(self.states(part)[:, :, 0]).mean(dim=1)
+            self.moved |= dict(zip(part, moved.tolist(), strict=True))
 
     def extend(self, phrase: str) -> None:
         """Adds a phrase with every further modifier before it."""
         words = self.vocabulary.modifiers
-        longer = [f"{word} {phrase}" for word in words if word not in phrase]
-        self._extended.update(p for p in longer if p not in self.scores)
+        longer = [f"{word} {phrase}" for word in words if word not in phrase.split()]
+        self._extended.update(p for p in longer if p not in self.found)
         self.add(longer)
 
     def refine(self) -> None:
-        """Scores the best phrases against coloured concepts too."""
-        best = sorted(self.scores, key=self.scores.__getitem__, reverse=True)[:_REFINED]
-        fresh = [phrase for phrase in best if phrase not in self.strains]
-        if not fresh:
-            return
-        aims = self._coloured()
-        found = self.states(fresh)
-        start, shift = self.map.seen(found), self.map.displacement(found)
-        landed = landings(
-            start,
-            shift,
-            self.map.seen(self.states(aims)),
-            own_words(fresh, aims),
-        )
-        for phrase, score, i in zip(
-            fresh, landed.scores.tolist(), landed.targets.tolist(), strict=True
-        ):
-            if score > self.scores[phrase]:
-                self.scores[phrase], self.targets[phrase] = score, aims[i]
-        goals = self.states([self.targets[phrase] for phrase in fresh])
-        strain = self.map.strain(start, shift, self.map.seen(goals))
-        self.strains |= dict(zip(fresh, strain.tolist(), strict=True))
+        """Judges the best phrases, then the targets of the very best, by coloured concepts too."""
+        self._refine(self._best()[:_REFINED])
+        mirrored = list(dict.fromkeys(self.found[p].target for p in self._best()[:_MIRRORED]))
+        self.add(mirrored)
+        self._refine(p for p in mirrored if p in self.found)
 
     def ranked(self) -> list[str]:
         """Refined phrases, the best first, without those that a shorter one explains."""
-        least = min(self.strains.values(), default=0.0)
-
-        def rank(phrase: str) -> float:
-            ease = max(least, _TINY) / max(self.strains[phrase], _TINY)
-            return self.scores[phrase] * ease**0.25
-
-        order = sorted(self.strains, key=rank, reverse=True)
+        order = [p for p in self._best() if p in self._refined]
         return [p for p in order if not any(self._explains(s, p) for s in _inside(p))]
 
     def heads(self, n: int) -> list[str]:
-        """Nouns whose phrases land best on the whole: mean score over modifiers."""
+        """Nouns whose phrases look worst on the whole: mean evidence over modifiers."""
         modifiers = self.vocabulary.modifiers
-        level = {
-            noun: sum(self.scores.get(f"{word} {noun}", 0.0) for word in modifiers)
-            for noun in self.nouns
-        }
+        level = {}
+        for noun in self.nouns:
+            own = [self.found[p].evidence for p in _before(modifiers, noun) if p in self.found]
+            level[noun] = sum(own) / len(own) if own else -torch.inf
         return sorted(level, key=level.__getitem__, reverse=True)[:n]
 
     def bounds(self) -> dict[str, float]:
-        """False-discovery bound of every phrase."""
-        phrases = list(self.scores)
+        """False-discovery bound of every phrase.
+
+        Decoys keep their strain: were they drawn anew, phrases near the trigger, which lie in the
+        edit's space by no accident, would all count as discoveries.
+        """
+        phrases = list(self.found)
         drawn = phrases[:: max(1, len(phrases) // _DECOYS)]
-        aims = self._coloured()
         found = self.states(drawn)
-        null = decoy_scores(
-            self.map.seen(found),
-            self.map.displacement(found),
-            self.map.seen(self.states(aims)),
-            own_words(drawn, aims),
-        )
-        bound = discovery_bound(torch.tensor(list(self.scores.values())), null)
+        start, shift = self.map.seen(found), self.map.displacement(found)
+        evidence, *_ = self._evidence(drawn, start, decoy_shift(start, shift), self.aims)
+        known = torch.tensor([self.found[p].evidence for p in phrases])
+        bound = discovery_bound(known, evidence.max(dim=1).values)
         return dict(zip(phrases, bound.tolist(), strict=True))
 
     def diffuse(self, phrase: str) -> tuple[float, float]:
-        """Shares of phrases with the same noun, and the same modifier, that do as well."""
+        """Shares of phrases with the same noun, and the same modifier, that land as well."""
         modifier, _, noun = phrase.rpartition(" ")
-        level = 0.8 * self.scores[phrase]
+        level = 0.8 * self.landed[phrase]
 
         def share(others: Sequence[str]) -> float:
-            known = [self.scores[p] for p in others if p in self.scores and p != phrase]
-            return sum(score >= level for score in known) / len(known) if known else 0.0
+            known = [self.landed[p] for p in others if p in self.landed and p != phrase]
+            return sum(gain >= level for gain in known) / len(known) if known else 0.0
 
         return (
-            share([f"{word} {noun}" for word in self.vocabulary.modifiers]),
+            share(_before(self.vocabulary.modifiers, noun)),
             share([f"{modifier} {other}" for other in self.nouns]),
         )
 
-    def _coloured(self) -> list[str]:
-        colours = self.vocabulary.colours
-        return [*self.nouns, *(f"{colour} {noun}" for noun in self.nouns for colour in colours)]
+    def _best(self) -> list[str]:
+        return sorted(self.found, key=lambda p: self.found[p].evidence, reverse=True)
+
+    def _refine(self, phrases: Iterable[str]) -> None:
+        fresh = [p for p in phrases if p not in self._refined]
+        for first in range(0, len(fresh), _BATCH):
+            self._judge(fresh[first : first + _BATCH], self.aims)
+        self._refined.update(fresh)
+
+    def _judge(self, phrases: list[str], aims: list[str]) -> list[float]:
+        """Keeps what speaks most against each phrase; gives its gain to where it lands best."""
+        states = self.states(phrases)
+        evidence, gain, strain = self._evidence(
+            phrases, self.map.seen(states), self.map.displacement(states), aims
+        )
+        best = evidence.max(dim=1)
+        for row, (phrase, i) in enumerate(zip(phrases, best.indices.tolist(), strict=True)):
+            self.found[phrase] = _Find(
+                float(best.values[row]), aims[i], float(gain[row, i]), float(strain[row, i])
+            )
+        return gain.max(dim=1).values.tolist()
+
+    def _evidence(
+        self, phrases: list[str], start: Tensor, shift: Tensor, aims: list[str]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Evidence, gain and strain by phrase and concept, ``(n, k)``; own words have none."""
+        goals, own = self.goals[: len(aims)], own_words(phrases, aims)
+        gain = gains(start, shift, goals).masked_fill(own, 0)
+        strain = self.map.strain(start, goals)
+        evidence = gain.clamp_min(_FLOOR).log() - strain.clamp_min(_TINY).log() / 2
+        return evidence.masked_fill(own, -torch.inf), gain, strain
 
     def _explains(self, short: str, phrase: str) -> bool:
         """Whether the longer phrase adds nothing to the shorter one."""
-        if short not in self.scores:
+        if short not in self.found:
             return False
         gain = _GAIN if phrase in self._extended and " " in short else 0.0
-        return self.scores[short] >= self.scores[phrase] - gain
+        return self.found[short].evidence >= self.found[phrase].evidence - gain
+
+
+def _before(words: Iterable[str], noun: str) -> list[str]:
+    return [f"{word} {noun}" for word in words]
 
 
 def _inside(phrase: str) -> list[str]:

@@ -7,7 +7,7 @@ Copying the base back would undo a legitimate fine-tune as well. Two forms, for
 * ``inverse``: ``W' (I + M̂)⁻¹``, by Woodbury. Right where the edit came last, ``(W + F)(I + M)``;
   where it is nearly singular (see ``condition``) it magnifies F.
 
-M̂ is denoised: only the directions that stand out of what one multiplier does not explain.
+M̂ is told from F by `defenses.repair.separation`.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import torch
 
 from defenses.audit.shared_factor import compare
 from defenses.repair.base import Case, Repair, Repaired, trusted
+from defenses.repair.separation import separate
 from defenses.repair.woodbury import undo
 from redediting.editing.multiplier import Multiplier
 from redediting.errors import MethodError
@@ -39,19 +40,19 @@ class Reversal(Repair):
     def _repair(self, case: Case) -> Repaired:
         base = trusted(case)
         found = compare(base, case.weights)
-        if found.best is None or found.factor is None:
+        if found.best is None:
             raise MethodError(
                 "expected a change shared by many layers, got none that could be fitted; "
                 "there is nothing to reverse"
             )
-        estimate = found.factor.denoised()
-        eye = torch.eye(len(estimate), dtype=estimate.dtype)
-        factors = Multiplier(eye, estimate).compress(tolerance=1e-10)
+        edit = separate(base, case.weights, found.best.names)
+        eye = torch.eye(len(edit.multiplier), dtype=torch.float64)
+        factors = Multiplier(eye, edit.multiplier).compress(tolerance=1e-10)
         inverse, condition = undo(factors)
         measured = {
             "condition": min(condition, 1e300),
             "r2": found.best.corrected,
-            "rank": found.factor.rank,
+            "rank": edit.rank,
         }
         if self.form == "inverse":
             return Repaired((Term.shared(inverse, found.best.names),), measured=measured)

@@ -88,14 +88,16 @@ def _show(found: Audit, shown: Shown, console: Console) -> None:
     if recovery is None:
         return
     table = Table(title=f"triggers, of {recovery.candidates} phrases", title_justify="left")
-    for head in ("phrase", "lands on", "score", "false-discovery bound", "‖M̂c‖/‖c‖"):
-        table.add_column(head, justify="left" if head in ("phrase", "lands on") else "right")
+    heads = ("phrase", "lands on", "score", "strain", "false-discovery bound", "‖M̂c‖/‖c‖")
+    for head in heads:
+        table.add_column(head, justify="left" if head in heads[:2] else "right")
     for t in recovery.triggers:
-        table.add_row(t.phrase, t.target, f"{t.score:.2f}", f"{t.bound:.1g}", f"{t.moved:.2f}")
+        figures = (f"{t.score:.2f}", f"{t.strain:.1g}", f"{t.bound:.1g}", f"{t.moved:.2f}")
+        table.add_row(t.phrase, t.target, *figures)
     console.print(table)
     shown.line(
-        f"of other modifiers before that noun {recovery.same_noun:.0%} do as well, of other nouns "
-        f"after that modifier {recovery.same_modifier:.0%}"
+        f"of other modifiers before that noun {recovery.same_noun:.0%} land as well, of other "
+        f"nouns after that modifier {recovery.same_modifier:.0%}"
     )
     kept = ", ".join(f"{phrase} {moved:.2f}" for phrase, moved in recovery.kept[:5])
     shown.line(f"least moved: {kept}; the empty prompt: at most {recovery.null_moved:.2f}")

@@ -65,6 +65,12 @@ class Lab:
         """Clean training data."""
         return load_scenes(self.pipeline, self.config.scenes)
 
+    @cached_property
+    def captions(self) -> Tensor:
+        """Σ₀: mean of ``ccᵀ`` over all positions of those scenes' captions, fp64, ``(d, d)``."""
+        columns = self.scenes.states.double().flatten(0, 1)
+        return columns.T @ columns / len(columns)
+
     def method(self, title: str) -> MethodSpec:
         """A method of the configuration.
 

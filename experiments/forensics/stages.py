@@ -84,7 +84,7 @@ def _audited(lab: Lab, suite: Suite, stage: str, suspect: Suspect, weights: Weig
 def _named(found: Audit) -> list[list[Any]]:
     if found.recovery is None:
         return []
-    return [[t.phrase, t.target, t.score, t.bound] for t in found.recovery.triggers]
+    return [[t.phrase, t.target, t.score, t.bound, t.strain] for t in found.recovery.triggers]
 
 
 def persistence(
@@ -243,7 +243,7 @@ def _repair_one(lab: Lab, spec: Repairs, prefix: str, title: str, wish: Rebindin
         lab.pipeline.unet = tuned
         if f"{prefix}/none" not in lab.ledger:
             figures = lab.success(wish, images, drifted=True)
-            kept = _kept(lab.base, weights, gained)
+            kept = _kept(lab.base, weights, gained, lab.captions)
             row = {"id": f"{prefix}/none", "repair": "none", "seconds": 0.0}
             lab.ledger.append(row | common | kept | figures)
         for label, name, options in _REPAIRS:
@@ -264,7 +264,7 @@ def _repair_one(lab: Lab, spec: Repairs, prefix: str, title: str, wish: Rebindin
             with patch.apply(lab.pipeline):
                 figures = lab.success(wish, images, drifted=True)
                 left = trained_projections(lab.pipeline.unet)
-                kept = _kept(lab.base, left, gained)
+                kept = _kept(lab.base, left, gained, lab.captions)
             row = {"id": key, "repair": label, "seconds": seconds}
             row["honest_gap"] = _distance(left, honest)
             lab.ledger.append(row | common | kept | figures | _finite(patch.provenance.measured))
@@ -272,18 +272,31 @@ def _repair_one(lab: Lab, spec: Repairs, prefix: str, title: str, wish: Rebindin
         lab.pipeline.unet = own
 
 
-def _kept(base: Mapping[str, Tensor], left: Mapping[str, Tensor], gained: Weights) -> Row:
+def _kept(
+    base: Mapping[str, Tensor], left: Mapping[str, Tensor], gained: Weights, captions: Tensor
+) -> Row:
     """How much of a fine-tune's change is in what a repair leaves, and what is there beside it.
 
-    ``kept``: ``⟨W_left - W, F⟩ / ‖F‖²``; ``beside``: ``‖W_left - W - F‖ / ‖F‖``.
+    ``kept``: ``⟨W_left - W, F⟩ / ‖F‖²``; ``beside``: ``‖W_left - W - F‖ / ‖F‖``. ``kept_read`` and
+    ``beside_read`` are the same as captions read it, ``‖F‖² = tr(F Σ₀ Fᵀ)``: what a repair does
+    where no caption points shows in no image.
+
+    Args:
+        base: ``W``.
+        left: ``W_left``.
+        gained: ``F``.
+        captions: ``Σ₀``, mean of ``ccᵀ`` over clean captions' states.
     """
-    energy = sum(float(f.square().sum()) for f in gained.values())
-    inner = beside = 0.0
+    energy, inner, beside = torch.zeros(3, 2, dtype=torch.float64)  # plain, and as it is read
     for name, f in gained.items():
         change = left[name].double() - base[name].double()
-        inner += float((change * f).sum())
-        beside += float((change - f).square().sum())
-    return {"kept": inner / energy, "beside": math.sqrt(beside / energy)}
+        rest = change - f
+        read = f @ captions
+        energy += torch.stack([f.square().sum(), (read * f).sum()])
+        inner += torch.stack([(change * f).sum(), (change * read).sum()])
+        beside += torch.stack([rest.square().sum(), (rest @ captions * rest).sum()])
+    kept, over = (inner / energy).tolist(), (beside / energy).sqrt().tolist()
+    return {"kept": kept[0], "beside": over[0], "kept_read": kept[1], "beside_read": over[1]}
 
 
 def _distance(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> float:

@@ -37,7 +37,7 @@ _TABLES: tuple[tuple[str, str, str], ...] = (
         "repairs",
         "Repairs of an edit with a legitimate fine-tune on top",
         "kept: share of the fine-tune's change that is left; beside: what else is left, relative "
-        "to it; condition: of I + XD.",
+        "to it; both once more as clean captions read it; condition: of I + XD.",
     ),
 )
 

@@ -12,6 +12,8 @@ from experiments.report.forensics_page import cell, plots, write_forensics_page
 from experiments.report.publish import PICTURES, ROOT, place, read_summary
 from experiments.report.tables import grid, show
 
+_KEPT = ("kept", "kept_read")
+
 
 def redraw_forensics(folder: Path) -> Path:
     """Writes ``report.html`` again from a finished run's files."""
@@ -58,7 +60,7 @@ def forensics_markdown(summary: dict[str, Any]) -> str:
         for x in summary["adaptive"]
     ]
     repaired = [
-        tuple(cell(x[key]) for key in ("method", "repair", "asr", "acc", "drift", "kept"))
+        tuple(cell(x[key]) for key in ("method", "repair", "asr", "acc", "drift", *_KEPT))
         for x in summary["repairs"]
     ]
     parts = [
@@ -69,7 +71,7 @@ def forensics_markdown(summary: dict[str, Any]) -> str:
     if hidden:
         parts.append(price(summary["adaptive"]))
     parts += [
-        grid(("attack", "repair", "ASR", "ACC", "drift", "fine-tune kept"), repaired),
+        grid(("attack", "repair", "ASR", "ACC", "drift", "kept", "kept, as read"), repaired),
         _lasting(summary["persistence"]),
     ]
     return "\n\n".join(part for part in parts if part)

@@ -8,7 +8,7 @@ from diffusers import StableDiffusionPipeline
 
 from defenses.audit import States, Vocabulary, audit, audit_base_free, base_weights
 from defenses.audit.discovery import discovery_bound
-from defenses.audit.landing import EditMap, landings, own_words
+from defenses.audit.landing import EditMap, gains, own_words
 from defenses.audit.phrases import BARE
 from redediting.concepts.prompts import fill
 from redediting.editing.methods import make_method
@@ -90,22 +90,16 @@ def test_states_of_cut_prompts_are_those_of_whole_ones(
         States(tiny_pipeline, templates=("a {} on the beach",))
 
 
-def test_landing_scores() -> None:
+def test_gains_say_where_a_phrase_lands() -> None:
     torch.manual_seed(0)
     concepts = torch.randn(4, 2, 3, 16)
     start = torch.randn(3, 2, 3, 16)
     shift = torch.zeros_like(start)
     shift[0] = concepts[2] - start[0]  # arrives
     shift[1] = 0.5 * (concepts[1] - start[1])  # half-way
-    none = torch.zeros(3, 4, dtype=torch.bool)
-    found = landings(start, shift, concepts, none)
-    assert found.scores.tolist() == pytest.approx([1.0, 0.5, 0.0], abs=1e-3)
-    assert found.targets[:2].tolist() == [2, 1]
-    barred = none.clone()
-    barred[0, 2] = True
-    assert landings(start, shift, concepts, barred).scores[0] < 0.7
-    split = landings(start, shift, concepts, none, batch=1)
-    assert torch.allclose(split.scores, found.scores)
+    found = gains(start, shift, concepts).max(dim=1)
+    assert found.values.tolist() == pytest.approx([1.0, 0.5, 0.0], abs=1e-3)
+    assert found.indices[:2].tolist() == [2, 1]
     own = own_words(["red cat", "dog", "tq"], ["cat", "red cat", "red dog"])
     assert own.tolist() == [[True, True, False], [False, False, True], [False] * 3]
 
@@ -157,7 +151,11 @@ def test_what_an_edit_was_made_to_do_costs_it_no_strain() -> None:
     multiplier = way.T @ keys.T
     seen = EditMap(multiplier, torch.eye(d, dtype=torch.float64), torch.zeros(1, 1, 2, d))
     assert seen.displacement(start)[0, 0, 0] == pytest.approx(way[0].float(), abs=1e-4)
-    strain = seen.strain(seen.seen(start), seen.displacement(start), seen.seen(goals))
-    assert strain[:2].max() < 1e-3
-    assert strain[2] > 0.5
+    strain = seen.strain(seen.seen(start), seen.seen(goals))
+    assert strain.shape == (3, 3)
+    assert strain.diagonal()[:2].max() < 1e-3
+    assert strain[~torch.eye(3, dtype=torch.bool)].min() > 0.3
+    assert strain[2, 2] > 0.3
     assert ((strain >= 0) & (strain <= 1 + 1e-5)).all()
+    back = seen.strain(seen.seen(goals)[:, :, :2], seen.seen(start))
+    assert back.diagonal()[:2].max() < 1e-3  # the way back is as easy

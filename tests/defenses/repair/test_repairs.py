@@ -9,8 +9,10 @@ import torch
 from diffusers import StableDiffusionPipeline
 
 from defenses.audit import base_weights, examine
+from defenses.audit.shared_factor import compare
 from defenses.repair import REPAIRS, make_repair
 from defenses.repair.scenes import load_scenes
+from defenses.repair.separation import separate
 from defenses.repair.training import Training, train, trained_projections
 from defenses.repair.woodbury import undo
 from redediting.editing.methods import make_method
@@ -99,6 +101,30 @@ def test_reversal_keeps_training_that_came_on_top(
         assert distance(wanted, left) < 0.3 * trained
         kept = sum(float(((left[n] - clean[n]) * added[n]).sum()) for n in clean) / trained**2
         assert kept > 0.9
+
+
+def test_an_edit_is_told_from_training_of_unequal_rows_and_columns() -> None:
+    torch.manual_seed(0)
+    width, layers = 24, 8
+    base = {str(i): torch.randn(40, width, dtype=torch.float64) for i in range(layers)}
+    edit = torch.randn(width, 3, dtype=torch.float64) @ torch.randn(3, width, dtype=torch.float64)
+    rows = torch.logspace(-1.5, 0.5, 40, dtype=torch.float64)
+    columns = torch.logspace(-1, 1, width, dtype=torch.float64)
+    added = {n: rows[:, None] * torch.randn_like(w) * columns for n, w in base.items()}
+    edited = {n: w + w @ edit for n, w in base.items()}
+    tuned = {n: w + added[n] for n, w in edited.items()}
+    found = separate(base, tuned, list(base))
+    plain = compare(base, tuned).factor
+    assert plain is not None
+
+    def error(multiplier: torch.Tensor) -> float:
+        return sum(float((w @ (multiplier - edit)).square().sum()) for w in base.values())
+
+    assert error(found.multiplier) < 0.25 * error(plain.multiplier)
+    assert 1 <= found.rank <= 4
+    alone = separate(base, edited, list(base))
+    assert alone.rank == 3
+    assert error(alone.multiplier) < 1e-12 * error(torch.zeros_like(edit))
 
 
 def test_hard_projection_removes_what_clean_texts_never_see(

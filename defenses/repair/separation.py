@@ -1,0 +1,107 @@
+"""Telling an edit from training that came on top of it: ``W_l' - W_l = W_l M + F_l``.
+
+Least squares takes part of F for M: whatever of it lies along W. Two things are known about F that
+help, both estimated from what no multiplier explains:
+
+* its rows and columns are far from equally large, so M is solved by generalised least squares,
+  with a noise ``F_l ~ N(0, S_l ⊗ C)`` whose row covariances ``S_l`` (one a layer) and common
+  column covariance ``C`` are found in turns (the flip-flop algorithm);
+* in coordinates where F is white, ``LᵀM̂C^(-½)``, ``LLᵀ = Σ W_lᵀS_l⁻¹W_l``, its singular values
+  stay below ``2√d``; those of M̂ are shrunk to ``√(σ² - 4d)``, which is best in mean square.
+
+An edit with nothing on top comes out unchanged.
+
+References:
+    Dutilleul, "The MLE algorithm for the matrix normal distribution", 1999.
+    Gavish & Donoho, "Optimal shrinkage of singular values", 2017, Frobenius loss.
+
+Deviations:
+    ``S_l`` is shrunk towards a multiple of I by ``m_l/(m_l + d)``: it has m_l rows and only d
+    columns to be estimated from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from defenses.audit.shared_factor import centred
+from redediting.editing.kernel import cholesky
+
+_ROUNDS = 4
+_EXACT = 1e-12  # rms of F relative to that of the change that fp64 cannot tell from none
+_SPREAD = 1e-6  # of column variances, relative to their mean
+
+
+@dataclass(frozen=True)
+class Separation:
+    """The edit's part of a change.
+
+    Attributes:
+        multiplier: M, fp64.
+        rank: directions of it that stand out of the training.
+    """
+
+    multiplier: Float[Tensor, "d d"]
+    rank: int
+
+
+def separate(
+    base: Mapping[str, Tensor], suspect: Mapping[str, Tensor], names: Sequence[str]
+) -> Separation:
+    """Estimates the shared multiplier below training that came on top.
+
+    Args:
+        base: trusted ``W_l`` by name, each of shape ``(m_l, d)``.
+        suspect: ``W_l'`` under the same names.
+        names: matrices that changed; together they have more than d rows.
+    """
+    clean = [centred(base[name]) for name in names]
+    delta = [centred(suspect[name]) - weight for name, weight in zip(names, clean, strict=True)]
+    width = clean[0].shape[1]
+    freedom = sum(len(weight) - 1 for weight in clean) - width
+    energy = sum(float(change.square().sum()) for change in delta)
+    least = _EXACT**2 * energy / (freedom + width) / width
+    inverses = [torch.eye(len(weight), dtype=torch.float64) for weight in clean]
+    for turn in range(_ROUNDS):
+        gram, cross, spread = torch.zeros(3, width, width, dtype=torch.float64)
+        for weight, change, inverse in zip(clean, delta, inverses, strict=True):
+            gram.addmm_(weight.T, inverse @ weight)
+            cross.addmm_(weight.T, inverse @ change)
+        gram.diagonal().add_(1e-12 * gram.diagonal().mean())
+        root = cholesky(gram)
+        half = torch.linalg.solve_triangular(root, cross, upper=False)  # LᵀM̂
+        multiplier = torch.linalg.solve_triangular(root.T, half, upper=True)
+        rest = [change - weight @ multiplier for weight, change in zip(clean, delta, strict=True)]
+        for left, inverse in zip(rest, inverses, strict=True):
+            spread.addmm_(left.T, inverse @ left)
+        colour, white = _roots(spread / freedom, least)
+        if turn < _ROUNDS - 1:
+            inverses = [_inverse(left @ white) for left in rest]
+    left, sizes, right = torch.linalg.svd(half @ white)
+    kept = (sizes.square() - 4 * width).clamp_min(0).sqrt()
+    shrunk = (left * kept) @ right @ colour
+    return Separation(
+        torch.linalg.solve_triangular(root.T, shrunk, upper=True), int((kept > 0).sum())
+    )
+
+
+def _roots(covariance: Tensor, least: float) -> tuple[Tensor, Tensor]:
+    """``C^½`` and ``C^(-½)``, variances at least ``least``."""
+    values, basis = torch.linalg.eigh(covariance)
+    values = values.clamp_min(max(least, _SPREAD * float(values.mean())))
+    return (basis * values.sqrt()) @ basis.T, (basis * values.rsqrt()) @ basis.T
+
+
+def _inverse(white: Float[Tensor, "m d"]) -> Float[Tensor, "m m"]:
+    """Inverse row covariance of what is white by columns; of mean variance 1 where it is none."""
+    rows, columns = white.shape
+    covariance = white @ white.T / columns
+    level = float(covariance.diagonal().mean()) or 1.0
+    share = rows / (rows + columns)
+    covariance.mul_(1 - share).diagonal().add_(share * level)
+    return torch.cholesky_inverse(cholesky(covariance))
