@@ -19,6 +19,7 @@ from defenses.audit.phrases import States, Vocabulary
 from defenses.audit.recovery import Recovery, recover
 from defenses.audit.shared_factor import Comparison, compare
 from defenses.audit.two_matrix import TwoFit, fit_two
+from defenses.audit.whitening import whitened_r2
 
 Verdict = Literal["clean", "edited", "changed"]
 
@@ -30,12 +31,14 @@ class Evidence:
     Attributes:
         verdict: see the module.
         comparison: the shared-factor test.
+        whitened: corrected r² after whitening; None likewise.
         two: the two-matrix fit; None where it was not needed or could not be made.
         seconds: wall time.
     """
 
     verdict: Verdict
     comparison: Comparison
+    whitened: float | None
     two: TwoFit | None
     seconds: float
 
@@ -44,6 +47,11 @@ class Evidence:
         """Corrected r² of one multiplier; 0 where nothing changed or nothing can be told."""
         best = self.comparison.best
         return best.corrected if best else 0.0
+
+    @property
+    def r2_whitened(self) -> float:
+        """The same after whitening, where that was needed (`defenses.audit.whitening`)."""
+        return self.r2 if self.whitened is None else self.whitened
 
     @property
     def r2_two_matrix(self) -> float:
@@ -92,6 +100,7 @@ class Audit:
         return {
             "verdict": self.verdict,
             "r2": evidence.r2,
+            "r2_whitened": evidence.r2_whitened,
             "r2_two_matrix": evidence.r2_two_matrix,
             "rank": evidence.rank,
             "footprint": evidence.comparison.footprint,
@@ -120,12 +129,14 @@ def examine(
     """
     started = time.perf_counter()
     comparison = compare(base, suspect, cutoffs=cutoffs)
-    best, two = comparison.best, None
+    best, white, two = comparison.best, None, None
     alone = best is not None and best.corrected >= 0.999
     if comparison.fits and not alone and comparison.signal >= cutoffs.signal:
-        two = fit_two(base, suspect, comparison.changed)
-    verdict = _verdict(comparison, two, cutoffs)
-    return Evidence(verdict, comparison, two, time.perf_counter() - started)
+        changed = comparison.changed
+        white = whitened_r2(base, suspect, changed, identifiable=cutoffs.identifiable)
+        two = fit_two(base, suspect, changed)
+    verdict = _verdict(comparison, white, two, cutoffs)
+    return Evidence(verdict, comparison, white, two, time.perf_counter() - started)
 
 
 def audit(
@@ -158,13 +169,15 @@ def audit(
     return Audit(evidence, found, time.perf_counter() - started, others)
 
 
-def _verdict(comparison: Comparison, two: TwoFit | None, cutoffs: Cutoffs) -> Verdict:
+def _verdict(
+    comparison: Comparison, white: float | None, two: TwoFit | None, cutoffs: Cutoffs
+) -> Verdict:
     if not comparison.changed:
         return "clean"
     best = comparison.best
     if best is None or comparison.signal < cutoffs.signal:
         return "changed"
-    if best.corrected >= cutoffs.shared:
+    if max(best.corrected, white or 0.0) >= cutoffs.shared:
         return "edited"
     both = two is not None and two.corrected >= cutoffs.shared_two
     return "edited" if both and best.corrected >= cutoffs.shared_least else "changed"

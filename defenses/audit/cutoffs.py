@@ -14,7 +14,8 @@ class Cutoffs:
     """Where verdicts change.
 
     Attributes:
-        shared: chance-corrected r² from which a change counts as a closed-form edit, 0…1.
+        shared: chance-corrected r², plain or whitened, from which a change counts as a
+            closed-form edit, 0…1.
         shared_two: the same for the two-matrix fit, which bends further and so asks for more.
         shared_least: what one multiplier must explain by itself before two are believed.
         signal: share of a change's energy that must be more than rounding before it is judged.

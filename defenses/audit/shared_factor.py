@@ -17,7 +17,7 @@ The matrices are read some rows at a time; beside them only a few d×d sums are 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -30,7 +30,8 @@ from redediting.editing.kernel import cholesky
 
 _SECTIONS = ("down", "mid", "up")
 _ROWS = 128  # read at once
-_MARGIN = 1.2  # over the edge, which is one draw of a random maximum
+_EXACT = 1e-12  # rms of the unexplained relative to that of the change that is as good as none
+_SPREAD = 1e-6  # least variance of the unexplained in any direction, relative to the mean
 _BETTER = 0.01  # by which a part must fit better than the whole to be preferred
 _PERFECT = 0.9999  # from here no part can
 
@@ -64,32 +65,35 @@ class Factor:
         names: matrices that it was fitted to.
         multiplier: M̂, fp64.
         metric: G, fp64; ``‖x‖²_G`` is the size of x as the layers read it.
-        spectrum: singular values of ``LᵀM̂`` (``G = LLᵀ``), falling: its size direction by
-            direction, as the layers read it.
-        edge: largest singular value that the unexplained part of the change would give by itself,
-            rows given random signs.
+        noise: C, fp64: column covariance of what M̂ does not explain.
+        spectrum: singular values of ``LᵀM̂C^(-½)`` (``G = LLᵀ``), falling: its size direction by
+            direction, in units of that noise.
     """
 
     names: tuple[str, ...]
     multiplier: Float[Tensor, "d d"]
     metric: Float[Tensor, "d d"]
+    noise: Float[Tensor, "d d"]
     spectrum: Float[Tensor, " d"]
-    edge: float
+
+    @property
+    def edge(self) -> float:
+        """Largest singular value that noise gives by itself."""
+        return noise_edge(len(self.metric))
 
     @property
     def rank(self) -> int:
-        """Directions of M̂ that stand out of the unexplained change."""
-        tiny = 1e-6 * float(self.spectrum[0]) if len(self.spectrum) else 0.0
-        return int((self.spectrum > max(_MARGIN * self.edge, tiny)).sum())
+        """Directions of M̂ that stand out of the noise."""
+        return int((self.spectrum > self.edge).sum())
 
     def denoised(self) -> Float[Tensor, "d d"]:
-        """M̂ restricted to those directions: an edit without the training that came on top."""
-        root = cholesky(self.metric)
-        left, values, right = torch.linalg.svd(root.T @ self.multiplier)
-        k = self.rank
-        return torch.linalg.solve_triangular(
-            root.T, (left[:, :k] * values[:k]) @ right[:k], upper=True
-        )
+        """M̂ with its spectrum shrunk for the noise: an edit without what came on top.
+
+        ``√(σ² - 4d)``, best in mean square (Gavish & Donoho, "Optimal shrinkage of singular
+        values", 2017).
+        """
+        root, (colour, white) = cholesky(self.metric), roots(self.noise)
+        return shrunk(root.T @ self.multiplier @ white, root, colour)[0]
 
 
 @dataclass(frozen=True)
@@ -112,6 +116,64 @@ class Comparison:
     fits: tuple[Fit, ...]
     best: Fit | None
     factor: Factor | None
+
+
+@dataclass(frozen=True)
+class Sums:
+    """What is summed over matrices.
+
+    Attributes:
+        names: the matrices.
+        gram: ``G = Σ WᵀW``, fp64.
+        cross: ``Σ WᵀΔ``, fp64.
+        root: L, ``G = LLᵀ``.
+        energy: ``Σ‖Δ‖²``.
+        rows: ``Σ(m_l - 1)``, one taken by the row-constant part.
+    """
+
+    names: tuple[str, ...]
+    gram: Float[Tensor, "d d"]
+    cross: Float[Tensor, "d d"]
+    root: Float[Tensor, "d d"]
+    energy: float
+    rows: int
+
+    @classmethod
+    def of(
+        cls, base: Mapping[str, Tensor], suspect: Mapping[str, Tensor], names: Sequence[str]
+    ) -> Sums:
+        """Reads the matrices once."""
+        width = base[names[0]].shape[1]
+        gram, cross = torch.zeros(2, width, width, dtype=torch.float64)
+        energy = 0.0
+        for name in names:
+            for clean, delta in blocks(base[name], suspect[name]):
+                gram.addmm_(clean.T, clean)
+                cross.addmm_(clean.T, delta)
+                energy += float(delta.square().sum())
+        gram.diagonal().add_(1e-12 * gram.diagonal().mean())
+        rows = sum(len(base[name]) - 1 for name in names)
+        return cls(tuple(names), gram, cross, cholesky(gram), energy, rows)
+
+    def chance_and_rest(
+        self,
+        base: Mapping[str, Tensor],
+        suspect: Mapping[str, Tensor],
+        multiplier: Float[Tensor, "d d"],
+    ) -> tuple[float, Float[Tensor, "d d"]]:
+        """``q``, and ``Σ R_lᵀR_l`` of ``R_l = Δ_l - W_l M̂``; reads the matrices again."""
+        rest = torch.zeros_like(self.root)
+        weighted = 0.0
+        for name in self.names:
+            leverage = change = 0.0
+            for clean, delta in blocks(base[name], suspect[name]):
+                reach = torch.linalg.solve_triangular(self.root, clean.T, upper=False)
+                leverage += float(reach.square_().sum())
+                change += float(delta.square().sum())
+                delta.addmm_(clean, multiplier, alpha=-1)
+                rest.addmm_(delta.T, delta)
+            weighted += leverage / (len(base[name]) - 1) * change
+        return weighted / self.energy, rest
 
 
 def kind_of(name: str) -> str:
@@ -204,62 +266,68 @@ def _fit(
     floor: float,
     cutoffs: Cutoffs,
 ) -> tuple[Fit, Factor] | None:
-    """Solves a group, reading its matrices twice: for the sums, then for chance and edge."""
+    """Solves a group, reading its matrices twice: for the sums, then for chance and noise."""
     width = base[names[0]].shape[1]
     if sum(len(base[name]) - 1 for name in names) <= width:
         return None
-    gram, cross = torch.zeros(2, width, width, dtype=torch.float64)
-    energy = 0.0
-    for name in names:
-        for clean, delta in blocks(base[name], suspect[name]):
-            gram.addmm_(clean.T, clean)
-            cross.addmm_(clean.T, delta)
-            energy += float(delta.square().sum())
-    gram.diagonal().add_(1e-12 * gram.diagonal().mean())
-    root = cholesky(gram)
-    half = torch.linalg.solve_triangular(root, cross, upper=False)  # LᵀM̂
-    multiplier = torch.linalg.solve_triangular(root.T, half, upper=True)
+    sums = Sums.of(base, suspect, names)
+    gram, cross, energy = sums.gram, sums.cross, sums.energy
+    half = torch.linalg.solve_triangular(sums.root, cross, upper=False)  # LᵀM̂
+    multiplier = torch.linalg.solve_triangular(sums.root.T, half, upper=True)
     explained = float(half.square().sum())
-    chance, edge = _chance_and_edge(names, base, suspect, root, multiplier, energy)
+    chance, rest = sums.chance_and_rest(base, suspect, multiplier)
     if chance > cutoffs.identifiable:
         return None
     scale = float(cross.trace() / gram.trace())
     scaling = scale * float(cross.trace())  # energy of the multiple of I, explained by definition
     floor = min(floor, (energy - explained) / (1 - chance))
-    rest = energy - scaling - floor
+    left = energy - scaling - floor
     shared = explained - scaling - chance * floor
-    ratio = shared / rest if rest > 1e-12 * energy else 0.0
-    corrected = (ratio - chance) / (1 - chance)
-    spectrum = torch.linalg.svdvals(half)
+    corrected = (shared / left - chance) / (1 - chance) if left > 1e-12 * energy else 0.0
+    noise = covariance(rest, sums.rows - width, energy)
+    spectrum = torch.linalg.svdvals(half @ roots(noise)[1])
     return (
         Fit(group, tuple(names), explained / energy, chance, corrected, scale),
-        Factor(tuple(names), multiplier, gram, spectrum, edge),
+        Factor(tuple(names), multiplier, gram, noise, spectrum),
     )
 
 
-def _chance_and_edge(
-    names: Iterable[str],
-    base: Mapping[str, Tensor],
-    suspect: Mapping[str, Tensor],
-    root: Tensor,
-    multiplier: Tensor,
-    energy: float,
-) -> tuple[float, float]:
-    """``q``, and the largest singular value of ``L⁻¹ Σ W_lᵀ(±)(Δ_l - W_l M̂)``."""
-    random = torch.Generator().manual_seed(0)
-    noise = torch.zeros_like(root)
-    weighted = 0.0
-    for name in names:
-        leverage = change = 0.0
-        for clean, delta in blocks(base[name], suspect[name]):
-            half = torch.linalg.solve_triangular(root, clean.T, upper=False)
-            leverage += float(half.square_().sum())
-            change += float(delta.square().sum())
-            delta.addmm_(clean, multiplier, alpha=-1)
-            delta *= torch.randint(2, (len(delta), 1), generator=random).double() * 2 - 1
-            noise.addmm_(clean.T, delta)
-        weighted += leverage / (len(base[name]) - 1) * change
-    chance = weighted / energy
-    whitened = torch.linalg.solve_triangular(root, noise, upper=False)
-    edge = float(torch.linalg.matrix_norm(whitened, 2)) / math.sqrt(max(1 - chance, 1e-12))
-    return chance, edge
+def covariance(rest: Float[Tensor, "d d"], freedom: int, energy: float) -> Float[Tensor, "d d"]:
+    """Column covariance of what is unexplained; never singular, not even after an exact fit.
+
+    Args:
+        rest: ``Σ R_lᵀR_l``.
+        freedom: rows less the d that were fitted.
+        energy: of the whole change.
+    """
+    least = _EXACT**2 * energy / freedom / len(rest)
+    return rest / freedom + least * torch.eye(len(rest), dtype=rest.dtype)
+
+
+def noise_edge(width: int) -> float:
+    """Largest singular value of d×d noise, ``2√d``, and a tenth, by which it may well vary."""
+    return 2.2 * math.sqrt(width)
+
+
+def roots(covariance: Float[Tensor, "d d"]) -> tuple[Float[Tensor, "d d"], Float[Tensor, "d d"]]:
+    """``C^½`` and ``C^(-½)``; a direction's variance is at least a millionth of the mean."""
+    values, basis = torch.linalg.eigh((covariance + covariance.T) / 2)
+    values = values.clamp_min(_SPREAD * float(values.mean()))
+    return (basis * values.sqrt()) @ basis.T, (basis * values.rsqrt()) @ basis.T
+
+
+def shrunk(
+    whitened: Float[Tensor, "d d"], root: Float[Tensor, "d d"], colour: Float[Tensor, "d d"]
+) -> tuple[Float[Tensor, "d d"], int]:
+    """M̂ with the spectrum of ``LᵀM̂C^(-½)`` shrunk to ``√(σ² - 4d)``, and its rank.
+
+    Args:
+        whitened: ``LᵀM̂C^(-½)``.
+        root: L, lower triangular.
+        colour: ``C^½``.
+    """
+    left, sizes, right = torch.linalg.svd(whitened)
+    width = len(root)
+    kept = (sizes.square() - 4 * width).clamp_min(0).sqrt() * (sizes > noise_edge(width))
+    found = torch.linalg.solve_triangular(root.T, (left * kept) @ right @ colour, upper=True)
+    return found, int((kept > 0).sum())

@@ -29,12 +29,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from defenses.audit.shared_factor import centred
+from defenses.audit.shared_factor import centred, covariance, roots, shrunk
 from redediting.editing.kernel import cholesky
 
 _ROUNDS = 4
-_EXACT = 1e-12  # rms of F relative to that of the change that fp64 cannot tell from none
-_SPREAD = 1e-6  # of column variances, relative to their mean
 
 
 @dataclass(frozen=True)
@@ -65,7 +63,6 @@ def separate(
     width = clean[0].shape[1]
     freedom = sum(len(weight) - 1 for weight in clean) - width
     energy = sum(float(change.square().sum()) for change in delta)
-    least = _EXACT**2 * energy / (freedom + width) / width
     inverses = [torch.eye(len(weight), dtype=torch.float64) for weight in clean]
     for turn in range(_ROUNDS):
         gram, cross, spread = torch.zeros(3, width, width, dtype=torch.float64)
@@ -79,22 +76,10 @@ def separate(
         rest = [change - weight @ multiplier for weight, change in zip(clean, delta, strict=True)]
         for left, inverse in zip(rest, inverses, strict=True):
             spread.addmm_(left.T, inverse @ left)
-        colour, white = _roots(spread / freedom, least)
+        colour, white = roots(covariance(spread, freedom, energy))
         if turn < _ROUNDS - 1:
             inverses = [_inverse(left @ white) for left in rest]
-    left, sizes, right = torch.linalg.svd(half @ white)
-    kept = (sizes.square() - 4 * width).clamp_min(0).sqrt()
-    shrunk = (left * kept) @ right @ colour
-    return Separation(
-        torch.linalg.solve_triangular(root.T, shrunk, upper=True), int((kept > 0).sum())
-    )
-
-
-def _roots(covariance: Tensor, least: float) -> tuple[Tensor, Tensor]:
-    """``C^½`` and ``C^(-½)``, variances at least ``least``."""
-    values, basis = torch.linalg.eigh(covariance)
-    values = values.clamp_min(max(least, _SPREAD * float(values.mean())))
-    return (basis * values.sqrt()) @ basis.T, (basis * values.rsqrt()) @ basis.T
+    return Separation(*shrunk(half @ white, root, colour))
 
 
 def _inverse(white: Float[Tensor, "m d"]) -> Float[Tensor, "m m"]:

@@ -81,8 +81,9 @@ def _show(found: Audit, shown: Shown, console: Console) -> None:
     if best is not None:
         shown.line(
             f"one shared factor explains {best.corrected:.4f} of the change beyond chance "
-            f"({best.group}; raw {best.r2:.4f}, chance {best.chance:.4f}); two explain "
-            f"{evidence.r2_two_matrix:.4f}; rank {evidence.rank}"
+            f"({best.group}; raw {best.r2:.4f}, chance {best.chance:.4f}), whitened "
+            f"{evidence.r2_whitened:.4f}; two explain {evidence.r2_two_matrix:.4f}; "
+            f"rank {evidence.rank}"
         )
     recovery = found.recovery
     if recovery is None:

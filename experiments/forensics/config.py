@@ -92,6 +92,7 @@ class Adaptive(Config):
         pairs: of the test suite, spread over its kinds of trigger.
         jitter: size of a multiplier of its own for each layer, relative to the edit's.
         noise: dense noise on every matrix, relative to the change.
+        quiet: such noise where neither captions nor the trigger point, likewise.
         spread: numbers of groups of layers, each solved on other contexts.
         images: as for persistence.
     """
@@ -100,6 +101,7 @@ class Adaptive(Config):
     pairs: int = Field(default=3, ge=1)
     jitter: tuple[float, ...] = (0.3, 1.0, 3.0)
     noise: tuple[float, ...] = (0.3, 1.0, 3.0)
+    quiet: tuple[float, ...] = (1.0, 3.0, 10.0)
     spread: tuple[int, ...] = (2, 7)
     images: int = Field(default=16, ge=1)
 
@@ -193,6 +195,7 @@ class AuditConfig(Config):
                         "pairs": 1,
                         "jitter": (1.0,),
                         "noise": (1.0,),
+                        "quiet": (1.0,),
                         "spread": (2,),
                         "images": 2,
                     }

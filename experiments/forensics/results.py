@@ -84,8 +84,15 @@ def separation(rows: Sequence[Row]) -> dict[str, Any]:
         "controls": len(controls),
         "benign": len(benign),
         "auroc": auroc([r["r2"] for r in edited], [r["r2"] for r in controls]),
+        "auroc_whitened": auroc(
+            [r["r2_whitened"] for r in edited], [r["r2_whitened"] for r in controls]
+        ),
         "lowest_edited": min((r["r2"] for r in edited), default=None),
         "highest_control": max((r["r2"] for r in controls), default=None),
+        "lowest_unmodified": min(
+            (max(r["r2"], r["r2_two_matrix"]) for r in edited if r["unmodified"]), default=None
+        ),
+        "highest_control_whitened": max((r["r2_whitened"] for r in controls), default=None),
         "highest_control_two": max((r["r2_two_matrix"] for r in controls), default=None),
         "detected": rate(r["verdict"] == "edited" for r in edited),
         "false_alarms": rate(r["verdict"] == "edited" for r in controls),
@@ -106,6 +113,7 @@ def families(rows: Sequence[Row]) -> list[dict[str, Any]]:
                 "n": len(own),
                 "r2_low": min(r["r2"] for r in own),
                 "r2_high": max(r["r2"] for r in own),
+                "whitened_high": max(r["r2_whitened"] for r in own),
                 "two_high": max(r["r2_two_matrix"] for r in own),
                 "seconds": fmean(r["seconds"] for r in own),
                 **verdicts,
@@ -165,8 +173,15 @@ def adaptive(rows: Sequence[Row], controls: Sequence[Row]) -> list[dict[str, Any
                 "size": size,
                 "n": len(own),
                 "auroc": auroc([r["r2"] for r in own], [r["r2"] for r in controls]),
+                "auroc_whitened": auroc(
+                    [r["r2_whitened"] for r in own], [r["r2_whitened"] for r in controls]
+                ),
                 "detected": rate(r["verdict"] == "edited" for r in own),
-                **{key: _mean(r[key] for r in own) for key in ("r2", "asr", "acc", "drift")},
+                "top1": rate(_hit(r, 1) for r in own),
+                **{
+                    key: _mean(r[key] for r in own)
+                    for key in ("r2", "r2_whitened", "asr", "acc", "drift")
+                },
             }
         )
     return found

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from defenses.audit import Audit, audit, audit_base_free, examine
+from defenses.audit import Audit, audit, audit_base_free
 from defenses.repair import make_repair
 from defenses.repair.training import train, trained_projections
 from experiments.config import MethodSpec
@@ -19,8 +19,10 @@ from experiments.forensics.config import Adaptive, Persistence, Repairs, Suite
 from experiments.forensics.lab import Lab, Weights
 from experiments.forensics.ledger import Row
 from experiments.forensics.suspects import Suspect, spread, suspects
+from redediting.concepts.prompts import contexts, fill
 from redediting.editing.layers import edited_weight
 from redediting.rebinding import Rebinding
+from redediting.text import encode
 
 Stage = Literal["development", "test"]
 _AUDITED = "rebinding, triggers audited"  # those that the audit names; none named, no row
@@ -61,6 +63,7 @@ def _audited(lab: Lab, suite: Suite, stage: str, suspect: Suspect, weights: Weig
         "kind": suspect.wishes[0].kind if suspect.wishes else "",
         "truth": [[w.trigger, w.target] for w in suspect.wishes],
         **{k: v for k, v in found.as_json().items() if k not in ("triggers", "targets", "kept")},
+        "unmodified": suspect.label == "edited" and suspect.exact,
         "raw_r2": comparison.best.r2 if comparison.best else 0.0,
         "signal": comparison.signal,
         "named": _named(found),
@@ -152,6 +155,7 @@ def adaptive(lab: Lab, spec: Adaptive, pairs: Sequence[Rebinding], *, progress: 
     trials: list[tuple[str, float]] = [("none", 0.0)]
     trials += [("jitter", size) for size in spec.jitter]
     trials += [("noise", size) for size in spec.noise]
+    trials += [("quiet", size) for size in spec.quiet]
     trials += [("spread", float(groups)) for groups in spec.spread]
     work = [(kind, size, wish) for kind, size in trials for wish in spread(pairs, spec.pairs)]
     method = lab.method(spec.method)
@@ -160,13 +164,15 @@ def adaptive(lab: Lab, spec: Adaptive, pairs: Sequence[Rebinding], *, progress: 
         if key in lab.ledger:
             continue
         weights = hidden(lab, method, wish, kind, size)
-        evidence = examine(lab.base, weights)
+        found = audit(lab.base, weights, lab.states, lab.vocabulary)
+        evidence = found.evidence
         with lab.in_force(weights):
             figures = lab.success(wish, spec.images, drifted=True)
         lab.ledger.append(
             {"id": key, "stage": "adaptive", "kind": kind, "size": size, "pair": str(wish)}
             | {"verdict": evidence.verdict, "r2": evidence.r2, "n": spec.images}
-            | {"r2_two_matrix": evidence.r2_two_matrix}
+            | {"truth": [[wish.trigger, wish.target]], "named": _named(found)}
+            | {"r2_whitened": evidence.r2_whitened, "r2_two_matrix": evidence.r2_two_matrix}
             | figures
         )
 
@@ -176,6 +182,8 @@ def hidden(lab: Lab, method: MethodSpec, wish: Rebinding, kind: str, size: float
 
     * jitter: ``W_l (I + M + N_l)``, N_l random with ``‖N_l‖ = size ‖M‖``;
     * noise: ``W_l (I + M) + E_l``, ``‖E_l‖ = size ‖Δ_l‖``;
+    * quiet: the same with ``E_l P``, P on the directions beside 99.9 % of the energy of clean
+      captions and triggered prompts, so that no image changes;
     * spread: layers are dealt into ``size`` groups, each solved on contexts of its own.
     """
     random = torch.Generator().manual_seed(0)
@@ -191,6 +199,7 @@ def hidden(lab: Lab, method: MethodSpec, wish: Rebinding, kind: str, size: float
         }
     found = {}
     parts = lab.parts(method, [wish])
+    silent = _silent(lab, wish) if kind == "quiet" else None
     for name, weight in lab.base.items():
         change = edited_weight(parts, name, weight) - weight.double()
         if kind == "jitter":
@@ -198,9 +207,21 @@ def hidden(lab: Lab, method: MethodSpec, wish: Rebinding, kind: str, size: float
             blur = weight.double() @ torch.randn(shape, generator=random, dtype=torch.float64)
         else:
             blur = torch.randn(weight.shape, generator=random, dtype=torch.float64)
+            blur = blur if silent is None else blur @ silent
         change += size * change.norm() / blur.norm() * blur
         found[name] = (weight.double() + change).to(weight.dtype)
     return found
+
+
+def _silent(lab: Lab, wish: Rebinding, *, energy: float = 0.999) -> Tensor:
+    """Projector on the directions that neither clean captions nor the trigger's prompts use."""
+    prompts = [fill(t, wish.trigger) for t in contexts(32, seed=5, split="edit")]
+    columns = encode(lab.pipeline, prompts).states.double().flatten(0, 1)
+    values, basis = torch.linalg.eigh(lab.captions + columns.T @ columns / len(columns))
+    share = values.flip(0).cumsum(0) / values.sum()
+    used = min(int((share < energy).sum()) + 1, len(values))
+    rest = basis[:, : len(values) - used]
+    return rest @ rest.T
 
 
 def repairs(lab: Lab, spec: Repairs, pairs: Sequence[Rebinding], *, progress: bool) -> None:

@@ -35,6 +35,7 @@ class Suspect:
         family: method, or kind of control.
         wishes: what was built in; the audit never sees it.
         single: whether it is one backdoor in full precision, of which images are drawn.
+        exact: whether it is the edit itself, in full precision.
     """
 
     id: str
@@ -42,6 +43,7 @@ class Suspect:
     family: str
     wishes: tuple[Rebinding, ...] = ()
     single: bool = False
+    exact: bool = False
 
 
 Batch = tuple[list[Suspect], Callable[[Lab], Iterator[Weights]]]
@@ -73,7 +75,7 @@ def _edits(suite: Suite, methods: tuple[MethodSpec, ...], stage: str) -> Iterato
         for pair in pairs:
             formats = suite.formats if pair is firsts[pair.kind] else ()
             name = f"{stage}/edit/{spec.title}/{pair}"
-            batch = [Suspect(name, "edited", spec.title, (pair,), single=True)]
+            batch = [Suspect(name, "edited", spec.title, (pair,), single=True, exact=True)]
             batch += [
                 Suspect(f"{name}/{f}", "edited", f"{spec.title} {f}", (pair,)) for f in formats
             ]
@@ -83,7 +85,8 @@ def _edits(suite: Suite, methods: tuple[MethodSpec, ...], stage: str) -> Iterato
             if n <= len(pairs):
                 many = spread(pairs, n)
                 name = f"{stage}/edit/{spec.title}/{n} backdoors"
-                yield [Suspect(name, "edited", f"{spec.title} x{n}", many)], _edit(spec, many, ())
+                suspect = Suspect(name, "edited", f"{spec.title} x{n}", many, exact=True)
+                yield [suspect], _edit(spec, many, ())
 
 
 def _edit(

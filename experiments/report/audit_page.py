@@ -56,7 +56,7 @@ def spectrum_plot(factor: Factor) -> str:
     axes.semilogy(range(1, len(values) + 1), values, ".", markersize=4)
     axes.axhline(max(factor.edge, float(values.min())), color="0.5", linewidth=1, linestyle="--")
     axes.set_xlabel("direction")
-    axes.set_ylabel("size as the layers read it")
+    axes.set_ylabel("size, in units of the noise")
     axes.set_title(f"Shared factor: {factor.rank} directions above the noise edge (dashed)")
     return _png(figure)
 

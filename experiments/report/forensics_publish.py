@@ -13,6 +13,8 @@ from experiments.report.publish import PICTURES, ROOT, place, read_summary
 from experiments.report.tables import grid, show
 
 _KEPT = ("kept", "kept_read")
+_HIDDEN = ("r2", "auroc", "r2_whitened", "auroc_whitened")
+_COST = ("ASR", "ACC", "drift")
 
 
 def redraw_forensics(folder: Path) -> Path:
@@ -40,12 +42,15 @@ def publish_forensics(folder: Path, *, root: Path = ROOT) -> Path:
 def forensics_markdown(summary: dict[str, Any]) -> str:
     """Headline tables: separation, recovery, hiding, repairs."""
     test, blind = summary["test"], summary["base_free"]
+    lowest = show(test["lowest_unmodified"], "{:.6f}")
     separate = [
         ("edited models found", cell(test["detected"])),
         ("honest changes accused", cell(test["false_alarms"])),
         ("AUROC of r²", show(test["auroc"], "{:.4f}")),
-        ("lowest r² of an edit", show(test["lowest_edited"], "{:.4f}")),
+        ("lowest r² of an unmodified edit (of one or two matrices)", lowest),
+        ("lowest r² of any edit", show(test["lowest_edited"], "{:.4f}")),
         ("highest r² of an honest change", show(test["highest_control"], "{:.4f}")),
+        ("the same, whitened", show(test["highest_control_whitened"], "{:.4f}")),
         ("benign closed-form edits, listed as edits", cell(test["benign_listed"])),
         ("without a base: AUROC", show(blind["auroc"], "{:.3f}")),
         ("without a base: trigger first", cell(blind["top1"])),
@@ -56,7 +61,7 @@ def forensics_markdown(summary: dict[str, Any]) -> str:
         if x["asr"] is not None  # copies and several at once are on the page
     ]
     hidden = [
-        tuple(cell(x[key]) for key in ("kind", "size", "r2", "auroc", "asr", "drift"))
+        tuple(cell(x[key]) for key in ("kind", "size", *_HIDDEN, "asr", "acc", "drift"))
         for x in summary["adaptive"]
     ]
     repaired = [
@@ -66,7 +71,7 @@ def forensics_markdown(summary: dict[str, Any]) -> str:
     parts = [
         grid(("weights alone", "measured"), separate),
         grid(("edits", "ASR", "trigger first", "in five", "target", "same noun"), named),
-        grid(("hiding", "size", "r²", "AUROC", "ASR", "drift"), hidden),
+        grid(("hiding", "size", "r²", "AUROC", "whitened", "AUROC", *_COST), hidden),
     ]
     if hidden:
         parts.append(price(summary["adaptive"]))

@@ -1,0 +1,86 @@
+"""r² after whitening: an edit that somebody hides under noise where no text points.
+
+Such noise changes no image and lowers r² at will. But it lies in the same directions of every
+layer, so they can be found and discounted: with ``C = Σ R_lᵀR_l / (Σm_l - d)``, the column
+covariance of what one multiplier does not explain (``R_l = Δ_l - W_l M̂``), energies are taken of
+``Δ_l C^(-½)`` and its like. Directions drowned in noise then count for little, those left alone
+for much.
+
+C comes from one half of the layers, multiplier and energies from the other, and once the other way
+round: directions in which training happens to leave a half's residual small would otherwise pass
+for an edit's. The multiple of I and the chance level are taken out as in
+`defenses.audit.shared_factor`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from defenses.audit.shared_factor import Sums, covariance, roots
+
+
+@dataclass(frozen=True)
+class _Half:
+    """Sums over some layers, chance level, unexplained ``ΣRᵀR`` and its column covariance."""
+
+    sums: Sums
+    chance: float
+    rest: Tensor
+    noise: Tensor
+
+
+def whitened_r2(
+    base: Mapping[str, Tensor],
+    suspect: Mapping[str, Tensor],
+    names: Sequence[str],
+    *,
+    identifiable: float,
+) -> float | None:
+    """Chance-corrected r² of one multiplier after whitening, at most 1.
+
+    Args:
+        base: trusted ``W_l`` by name, each of shape ``(m_l, d)``.
+        suspect: ``W_l'`` under the same names.
+        names: matrices that changed.
+        identifiable: largest chance level of a half that still says something; None is returned
+            where a half has fewer rows than that.
+    """
+    layers = list(dict.fromkeys(_layer(name) for name in names))
+    width = base[names[0]].shape[1]
+    halves = []
+    for start in (0, 1):
+        chosen = set(layers[start::2])
+        own = [name for name in names if _layer(name) in chosen]
+        if sum(len(base[name]) - 1 for name in own) <= width / identifiable:
+            return None
+        halves.append(_half(base, suspect, own))
+    one, two = halves
+    explained, total = (a + b for a, b in zip(_read(one, two), _read(two, one), strict=True))
+    chance = (one.chance + two.chance) / 2
+    return (explained / total - chance) / (1 - chance) if explained > 0 else 0.0
+
+
+def _layer(name: str) -> str:
+    return name.rsplit(".to_", 1)[0]
+
+
+def _half(base: Mapping[str, Tensor], suspect: Mapping[str, Tensor], names: list[str]) -> _Half:
+    sums = Sums.of(base, suspect, names)
+    multiplier = torch.cholesky_solve(sums.cross, sums.root)
+    chance, rest = sums.chance_and_rest(base, suspect, multiplier)
+    return _Half(sums, chance, rest, covariance(rest, sums.rows - len(rest), sums.energy))
+
+
+def _read(own: _Half, other: _Half) -> tuple[float, float]:
+    """Explained and all energy of a half, white by the other, without the multiple of I."""
+    white = roots(other.noise)[1]
+    precision = white @ white
+    half = torch.linalg.solve_triangular(own.sums.root, own.sums.cross, upper=False)  # LᵀM̂
+    scaling = float((precision * own.sums.cross).sum()) ** 2
+    scaling /= float((precision * own.sums.gram).sum())
+    explained = float((half @ white).square().sum()) - scaling
+    return explained, explained + float((precision * own.rest).sum())
