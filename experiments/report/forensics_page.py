@@ -31,7 +31,8 @@ _TABLES: tuple[tuple[str, str, str], ...] = (
     (
         "adaptive",
         "An attacker who hides the shared factor",
-        "jitter, noise: relative to the edit; spread: groups of layers, each on its own contexts.",
+        "jitter, noise: relative to the edit; quiet: noise where no text points; spread: groups "
+        "of layers, each on its own contexts.",
     ),
     (
         "repairs",
@@ -129,9 +130,11 @@ def _removability(axes: Axes, lines: Sequence[dict[str, Any]]) -> None:
 def _price(axes: Axes, lines: Sequence[dict[str, Any]]) -> None:
     for i, kind in enumerate(dict.fromkeys(line["kind"] for line in lines)):
         own = [x for x in lines if x["kind"] == kind and x["auroc"] is not None]
-        axes.plot(
-            [x["auroc"] for x in own], [x["asr"] for x in own], "o-", color=f"C{i}", label=kind
-        )
+        for key, mark, name in (("auroc", "o:", "r²"), ("auroc_whitened", "s-", "whitened")):
+            axes.plot(
+                [x[key] for x in own], [x["asr"] for x in own], mark, color=f"C{i}",
+                markersize=4, label=f"{kind}, {name}",
+            )  # fmt: skip
     axes.axvline(0.9, color="0.6", linewidth=1, linestyle="--")
     _finish(axes, "Hiding the factor", "AUROC of the audit", "ASR")
 

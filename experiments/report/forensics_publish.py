@@ -12,9 +12,13 @@ from experiments.report.forensics_page import cell, plots, write_forensics_page
 from experiments.report.publish import PICTURES, ROOT, place, read_summary
 from experiments.report.tables import grid, show
 
+_DIFFUSE = ("same_noun", "same_modifier")
+_OVER = ("same noun", "same modifier")
 _KEPT = ("kept", "kept_read")
+_SHOWN = ("r²", "AUROC", "r² whitened", "AUROC")
 _HIDDEN = ("r2", "auroc", "r2_whitened", "auroc_whitened")
 _COST = ("ASR", "ACC", "drift")
+_STATISTICS = (("auroc", "r²"), ("auroc_whitened", "r² after whitening"))
 
 
 def redraw_forensics(folder: Path) -> Path:
@@ -56,12 +60,12 @@ def forensics_markdown(summary: dict[str, Any]) -> str:
         ("without a base: trigger first", cell(blind["top1"])),
     ]
     named = [
-        tuple(cell(x[key]) for key in ("group", "asr", "top1", "top5", "target", "same_noun"))
+        tuple(cell(x[key]) for key in ("group", "asr", "top1", "top5", "target", *_DIFFUSE))
         for x in summary["recovery"]
         if x["asr"] is not None  # copies and several at once are on the page
     ]
     hidden = [
-        tuple(cell(x[key]) for key in ("kind", "size", *_HIDDEN, "asr", "acc", "drift"))
+        tuple(cell(x[key]) for key in ("kind", "size", *_HIDDEN, "asr", "acc", "drift", "top1"))
         for x in summary["adaptive"]
     ]
     repaired = [
@@ -70,11 +74,11 @@ def forensics_markdown(summary: dict[str, Any]) -> str:
     ]
     parts = [
         grid(("weights alone", "measured"), separate),
-        grid(("edits", "ASR", "trigger first", "in five", "target", "same noun"), named),
-        grid(("hiding", "size", "r²", "AUROC", "whitened", "AUROC", *_COST), hidden),
+        grid(("edits", "ASR", "trigger first", "in five", "target", *_OVER), named),
+        grid(("hiding", "size", *_SHOWN, *_COST, "trigger first"), hidden),
     ]
     if hidden:
-        parts.append(price(summary["adaptive"]))
+        parts += [price(summary["adaptive"], key, name) for key, name in _STATISTICS]
     parts += [
         grid(("attack", "repair", "ASR", "ACC", "drift", "kept", "kept, as read"), repaired),
         _lasting(summary["persistence"]),
@@ -82,18 +86,20 @@ def forensics_markdown(summary: dict[str, Any]) -> str:
     return "\n\n".join(part for part in parts if part)
 
 
-def price(lines: Sequence[dict[str, Any]], *, least: float = 0.9) -> str:
-    """What hiding costs until the audit's AUROC falls under a level, a clause a way of hiding.
+def price(lines: Sequence[dict[str, Any]], key: str, name: str, *, least: float = 0.9) -> str:
+    """What hiding costs until a statistic's AUROC falls under a level, a clause a way of hiding.
 
     Args:
         lines: of `experiments.forensics.results.adaptive`, sizes rising within a kind.
+        key: its AUROC in them.
+        name: of the statistic.
         least: the level.
     """
     plain = next((line for line in lines if line["kind"] == "none"), None)
     clauses = []
     for kind in dict.fromkeys(line["kind"] for line in lines if line["kind"] != "none"):
         own = [line for line in lines if line["kind"] == kind]
-        first = next((x for x in own if x["auroc"] is not None and x["auroc"] < least), None)
+        first = next((x for x in own if x[key] is not None and x[key] < least), None)
         if first is None:
             clauses.append(f"{kind}: not within these sizes")
         else:
@@ -104,7 +110,7 @@ def price(lines: Sequence[dict[str, Any]], *, least: float = 0.9) -> str:
         if plain
         else ""
     )
-    return f"AUROC under {least:g}: {'; '.join(clauses)}{start}."
+    return f"AUROC of {name} under {least:g}: {'; '.join(clauses)}{start}."
 
 
 def _lasting(lines: Sequence[dict[str, Any]]) -> str:

@@ -75,7 +75,8 @@ def test_a_quick_run_resumes_and_reports(
     text = (tmp_path / "README.md").read_text("utf-8")
     assert "| reversal |" in text
     assert "| ASR after | edited | sgd, 2 steps |" in text
-    assert "AUROC under 0.9: jitter: " in text
+    assert "AUROC of r² under 0.9: jitter: " in text
+    assert "AUROC of r² after whitening under 0.9: jitter: " in text
     assert (published.parent / "audit-forensics.png").read_bytes()[1:4] == b"PNG"
     rows = (folder / "rows.jsonl").read_text("utf-8")
     lines = rows.splitlines(keepends=True)
@@ -114,9 +115,9 @@ def test_the_price_of_hiding_is_that_of_the_first_size_that_hides() -> None:
         return {"kind": kind, "size": size, "auroc": auroc, "asr": 0.5 - size / 10, "drift": size}
 
     lines = [line("none", 0, 1.0), line("jitter", 1, 0.95), line("jitter", 3, 0.6)]
-    said = price([*lines, line("jitter", 4, 0.5), line("noise", 1, 0.9)])
+    said = price([*lines, line("jitter", 4, 0.5), line("noise", 1, 0.9)], "auroc", "r²")
     assert said == (
-        "AUROC under 0.9: jitter: from 3 on, at ASR 20%, drift 3.000; noise: not within these "
+        "AUROC of r² under 0.9: jitter: from 3 on, at ASR 20%, drift 3.000; noise: not within these "
         "sizes (unhidden: ASR 50%, drift 0.000)."
     )
 
