@@ -155,9 +155,7 @@ def _naturalness(
     found: dict[str, tuple[Interval, Interval]] = {}
     for title in (spec.posthoc, spec.inside):
         if title in natural and title in values and spec.ours in values:
-            keys = [key for key in values[title] if key in values[spec.ours]]
-            pairs = [str(key[:2]) for key in keys if isinstance(key, tuple)]
-            losses = [values[title][key] - values[spec.ours][key] for key in keys]
+            losses, pairs = _gains(values, title, spec.ours)
             if len(set(pairs)) >= max(2, spec.min_pairs):
                 found[title] = (natural[title], cluster_bootstrap(losses, pairs))
     if spec.posthoc not in found:

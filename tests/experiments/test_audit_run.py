@@ -117,8 +117,8 @@ def test_the_price_of_hiding_is_that_of_the_first_size_that_hides() -> None:
     lines = [line("none", 0, 1.0), line("jitter", 1, 0.95), line("jitter", 3, 0.6)]
     said = price([*lines, line("jitter", 4, 0.5), line("noise", 1, 0.9)], "auroc", "r²")
     assert said == (
-        "AUROC of r² under 0.9: jitter: from 3 on, at ASR 20%, drift 3.000; noise: not within these "
-        "sizes (unhidden: ASR 50%, drift 0.000)."
+        "AUROC of r² under 0.9: jitter: from 3 on, at ASR 20%, drift 3.000; noise: not within "
+        "these sizes (unhidden: ASR 50%, drift 0.000)."
     )
 
 
