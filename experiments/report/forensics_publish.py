@@ -56,6 +56,7 @@ def forensics_markdown(summary: dict[str, Any]) -> str:
         ("highest r² of an honest change", show(test["highest_control"], "{:.4f}")),
         ("the same, whitened", show(test["highest_control_whitened"], "{:.4f}")),
         ("benign closed-form edits, listed as edits", cell(test["benign_listed"])),
+        ("the concept they are about stands in the first finding", cell(test["benign_named"])),
         ("without a base: AUROC", show(blind["auroc"], "{:.3f}")),
         ("without a base: trigger first", cell(blind["top1"])),
     ]
