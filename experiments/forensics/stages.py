@@ -286,9 +286,10 @@ def _repair_one(lab: Lab, spec: Repairs, prefix: str, title: str, wish: Rebindin
                 figures = lab.success(wish, images, drifted=True)
                 left = trained_projections(lab.pipeline.unet)
                 kept = _kept(lab.base, left, gained, lab.captions)
-            row = {"id": key, "repair": label, "seconds": seconds}
+            row = _finite(patch.provenance.measured)  # names of its own, first: ours win
+            row |= {"id": key, "repair": label, "seconds": seconds}
             row["honest_gap"] = _distance(left, honest)
-            lab.ledger.append(row | common | kept | figures | _finite(patch.provenance.measured))
+            lab.ledger.append(row | common | kept | figures)
     finally:
         lab.pipeline.unet = own
 
