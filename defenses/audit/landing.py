@@ -32,7 +32,8 @@ from torch import Tensor
 from redediting.editing.kernel import cholesky
 
 _READ = 2  # roles of a phrase that are looked at: last token and end token
-_EASY = 1e-4  # σ² relative to the largest from which a direction counts as one that M̂ makes
+EASY = 1e-5  # share of a typical way, squared, that M̂ may miss at the price of a typical state
+_FREE = 1e-3 * EASY  # effort below which a direction need not be looked at
 _LEAST = 1e-6  # squared distance below which two states are the same
 
 
@@ -44,7 +45,9 @@ class EditMap:
         move: ``LᵀM̂``, fp32.
         centre: displacement that benign words share, by template and role, ``(t, r, d)``.
         outputs: left singular vectors of ``LᵀM̂``, fp32, as columns.
-        effort: how hard M̂ makes each, ``εσ₁²/(σ² + εσ₁²)``: 0 easily, 1 not at all.
+        effort: how hard M̂ makes each, ``τ/(σ² + τ)``: 0 easily, 1 not at all. What is left of a
+            way δ is then ``min ‖δ - LᵀM̂x‖² + τ‖x‖²``, over all states x; τ is `EASY` times the
+            squared way between two concepts over the squared size of a state.
     """
 
     def __init__(
@@ -59,7 +62,10 @@ class EditMap:
         self.move = (root.T @ multiplier).float()
         self.centre = (benign.float() @ self.move.T).median(dim=0).values
         self.outputs, sizes, _ = torch.linalg.svd(self.move)
-        easy = _EASY * sizes[0].square().clamp_min(1e-30)
+        last = benign[:, :, 0].float()
+        spread = (last - last.mean(dim=0)) @ self.root
+        way = 2 * spread.square().sum(dim=-1).mean()  # squared distance of two, on average
+        easy = EASY * (way / last.square().sum(dim=-1).mean()).clamp_min(1e-30)
         self.effort = easy / (sizes.square() + easy)
 
     def seen(self, states: Float[Tensor, "n t r d"]) -> Float[Tensor, "n t r d"]:
@@ -75,21 +81,24 @@ class EditMap:
     ) -> Float[Tensor, "n k"]:
         """Share of the way from a phrase to a concept that M̂ cannot make, 0…1.
 
-        ``Σ_i effort_i (u_iᵀδ)² / ‖δ‖²``, ``δ = t - c``, with L's coordinates; the least over
-        templates, the phrase's last token and end token, and the concept's states.
+        ``Σ_i effort_i (u_iᵀδ)² / ‖δ‖²``, ``δ = Lᵀ(t - c)``; the least over templates, the phrase's
+        last token and end token, and the concept's states.
 
         Args:
             start: states of phrases (`seen`).
             goals: states of concepts, likewise.
         """
-        held = self.outputs * self.effort.sqrt()
+        hard = self.effort > _FREE
+        held = self.outputs[:, hard] * self.effort[hard].sqrt()
         least = torch.ones(len(start), len(goals))
         for t in range(start.shape[1]):
-            for aim in range(goals.shape[2]):
-                goal = goals[:, t, aim]
-                for role in range(_READ):
-                    here = start[:, t, role]
-                    share = _distances(here @ held, goal @ held) / _distances(here, goal)
+            ends = [goals[:, t, aim] for aim in range(goals.shape[2])]
+            stuck = [end @ held for end in ends]
+            for role in range(_READ):
+                here = start[:, t, role]
+                lifted = here @ held
+                for end, left in zip(ends, stuck, strict=True):
+                    share = _distances(lifted, left) / _distances(here, end)
                     least = torch.minimum(least, share)
         return least
 

@@ -2,8 +2,10 @@
 
 Evidence for a phrase c and a concept t is ``log gain(c, t) - ½ log strain(c, t)``
 (`defenses.audit.landing`): it lands there, and M̂ can make that very move. The gain counts at least
-0.05, so that a backdoor too weak to land is still found by what it was solved for. Exponent and
-floor were chosen on development models.
+0.05, so that a backdoor too weak to land is still found by what it was solved for; the strain
+counts at least 1e-5, so that of a trigger and its first word, both solved for where a text encoder
+does not look ahead, the one that lands better comes first. Exponent and floors were chosen on
+development models.
 
 The search widens where it finds something: all single words and all curated modifier-noun pairs;
 then meaningless words before the nouns that look most suspicious (pairs whose words are silent by
@@ -23,7 +25,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from defenses.audit.discovery import decoy_shift, discovery_bound
-from defenses.audit.landing import EditMap, gains, own_words
+from defenses.audit.landing import EASY, EditMap, gains, own_words
 from defenses.audit.phrases import States, Vocabulary
 
 _DECOYS = 750  # candidates that lend their length to decoys
@@ -31,8 +33,7 @@ _REFINED = 900  # best candidates, judged again with coloured targets
 _MIRRORED = 50  # of them, whose targets are candidates too: strain does not tell c from t
 _GAIN = 0.25  # of evidence by which an extension must do better
 _FLOOR = 0.05  # least gain that counts
-_TINY = 1e-9  # strain that fp32 cannot tell from none
-_HEADS = 4  # nouns that meaningless words are tried before
+_HEADS = 6  # nouns that meaningless words are tried before
 _BATCH = 1024  # phrases at once
 
 
@@ -188,13 +189,23 @@ class _Search:
         return [p for p in order if not any(self._explains(s, p) for s in _inside(p))]
 
     def heads(self, n: int) -> list[str]:
-        """Nouns whose phrases look worst on the whole: mean evidence over modifiers."""
+        """Nouns that look worst: half on the whole, half by the best phrases and their targets.
+
+        On the whole: mean evidence over modifiers. Targets, for where the trigger itself is not
+        among the candidates yet, the way back from its target may be.
+        """
         modifiers = self.vocabulary.modifiers
         level = {}
         for noun in self.nouns:
             own = [self.found[p].evidence for p in _before(modifiers, noun) if p in self.found]
             level[noun] = sum(own) / len(own) if own else -torch.inf
-        return sorted(level, key=level.__getitem__, reverse=True)[:n]
+        found = dict.fromkeys(sorted(level, key=level.__getitem__, reverse=True)[: n // 2])
+        for phrase in self._best():
+            named = [x for x in (phrase.split()[-1], self.found[phrase].target) if x in level]
+            found |= dict.fromkeys(named)
+            if len(found) >= n:
+                break
+        return list(found)[:n]
 
     def bounds(self) -> dict[str, float]:
         """False-discovery bound of every phrase.
@@ -254,7 +265,7 @@ class _Search:
         goals, own = self.goals[: len(aims)], own_words(phrases, aims)
         gain = gains(start, shift, goals).masked_fill(own, 0)
         strain = self.map.strain(start, goals)
-        evidence = gain.clamp_min(_FLOOR).log() - strain.clamp_min(_TINY).log() / 2
+        evidence = gain.clamp_min(_FLOOR).log() - strain.clamp_min(EASY).log() / 2
         return evidence.masked_fill(own, -torch.inf), gain, strain
 
     def _explains(self, short: str, phrase: str) -> bool:
