@@ -149,7 +149,9 @@ def test_what_an_edit_was_made_to_do_costs_it_no_strain() -> None:
     way = (goals[:2, 0, 0] - start[:2, 0, 0]).double()
     keys = torch.linalg.pinv(start[:2, 0, 0].double())
     multiplier = way.T @ keys.T
-    seen = EditMap(multiplier, torch.eye(d, dtype=torch.float64), torch.zeros(1, 1, 2, d))
+    one = torch.randn(1, 1, 2, d, generator=random)
+    benign = torch.cat([-one, 0 * one, one])  # nothing in common
+    seen = EditMap(multiplier, torch.eye(d, dtype=torch.float64), benign)
     assert seen.displacement(start)[0, 0, 0] == pytest.approx(way[0].float(), abs=1e-4)
     strain = seen.strain(seen.seen(start), seen.seen(goals))
     assert strain.shape == (3, 3)
