@@ -92,8 +92,9 @@ class Factor:
         ``√(σ² - 4d)``, best in mean square (Gavish & Donoho, "Optimal shrinkage of singular
         values", 2017).
         """
-        root, (colour, white) = cholesky(self.metric), roots(self.noise)
-        return shrunk(root.T @ self.multiplier @ white, root, colour)[0]
+        root = cholesky(self.metric)
+        white = root.T @ self.multiplier @ power(self.noise, -0.5)
+        return shrunk(white, root, power(self.noise, 0.5))[0]
 
 
 @dataclass(frozen=True)
@@ -154,6 +155,12 @@ class Sums:
         gram.diagonal().add_(1e-12 * gram.diagonal().mean())
         rows = sum(len(base[name]) - 1 for name in names)
         return cls(tuple(names), gram, cross, cholesky(gram), energy, rows)
+
+    def solve(self) -> tuple[Float[Tensor, "d d"], float]:
+        """M̂, and the energy it explains."""
+        half = torch.linalg.solve_triangular(self.root, self.cross, upper=False)  # LᵀM̂
+        explained = float(half.square().sum())
+        return torch.linalg.solve_triangular(self.root.T, half, upper=True), explained
 
     def chance_and_rest(
         self,
@@ -271,24 +278,22 @@ def _fit(
     if sum(len(base[name]) - 1 for name in names) <= width:
         return None
     sums = Sums.of(base, suspect, names)
-    gram, cross, energy = sums.gram, sums.cross, sums.energy
-    half = torch.linalg.solve_triangular(sums.root, cross, upper=False)  # LᵀM̂
-    multiplier = torch.linalg.solve_triangular(sums.root.T, half, upper=True)
-    explained = float(half.square().sum())
+    energy, trace = sums.energy, float(sums.cross.trace())
+    scale = trace / float(sums.gram.trace())
+    scaling = scale * trace  # energy of the multiple of I, explained by definition
+    multiplier, explained = sums.solve()
     chance, rest = sums.chance_and_rest(base, suspect, multiplier)
     if chance > cutoffs.identifiable:
         return None
-    scale = float(cross.trace() / gram.trace())
-    scaling = scale * float(cross.trace())  # energy of the multiple of I, explained by definition
     floor = min(floor, (energy - explained) / (1 - chance))
     left = energy - scaling - floor
     shared = explained - scaling - chance * floor
     corrected = (shared / left - chance) / (1 - chance) if left > 1e-12 * energy else 0.0
     noise = covariance(rest, sums.rows - width, energy)
-    spectrum = torch.linalg.svdvals(half @ roots(noise)[1])
+    spectrum = torch.linalg.svdvals(sums.root.T @ multiplier @ power(noise, -0.5))
     return (
         Fit(group, tuple(names), explained / energy, chance, corrected, scale),
-        Factor(tuple(names), multiplier, gram, noise, spectrum),
+        Factor(tuple(names), multiplier, sums.gram, noise, spectrum),
     )
 
 
@@ -300,8 +305,9 @@ def covariance(rest: Float[Tensor, "d d"], freedom: int, energy: float) -> Float
         freedom: rows less the d that were fitted.
         energy: of the whole change.
     """
-    least = _EXACT**2 * energy / freedom / len(rest)
-    return rest / freedom + least * torch.eye(len(rest), dtype=rest.dtype)
+    found = rest / freedom
+    found.diagonal().add_(_EXACT**2 * energy / freedom / len(rest))
+    return found
 
 
 def noise_edge(width: int) -> float:
@@ -309,11 +315,11 @@ def noise_edge(width: int) -> float:
     return 2.2 * math.sqrt(width)
 
 
-def roots(covariance: Float[Tensor, "d d"]) -> tuple[Float[Tensor, "d d"], Float[Tensor, "d d"]]:
-    """``C^½`` and ``C^(-½)``; a direction's variance is at least a millionth of the mean."""
-    values, basis = torch.linalg.eigh((covariance + covariance.T) / 2)
-    values = values.clamp_min(_SPREAD * float(values.mean()))
-    return (basis * values.sqrt()) @ basis.T, (basis * values.rsqrt()) @ basis.T
+def power(covariance: Float[Tensor, "d d"], exponent: float) -> Float[Tensor, "d d"]:
+    """A power of C; a direction's variance is at least a millionth of the mean."""
+    values, basis = torch.linalg.eigh(covariance)
+    values = values.clamp_min(_SPREAD * float(values.mean())) ** exponent
+    return (basis * values) @ basis.T
 
 
 def shrunk(

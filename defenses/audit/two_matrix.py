@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from defenses.audit.shared_factor import centred
+from defenses.audit.shared_factor import blocks, centred
 from redediting.editing.kernel import cholesky
 
 _STEPS, _INNER = 8, 12  # of alternation, of conjugate gradients; both stop early
@@ -60,13 +60,14 @@ def fit_two(
     gram = torch.zeros(width, width, dtype=torch.float64)
     outer = torch.zeros_like(gram)
     for name in names:
-        clean = centred(base[name])
-        delta = centred(suspect[name]) - clean
-        gram.addmm_(clean.T, clean)
-        outer.addmm_(delta.T, delta)
+        for clean, delta in blocks(base[name], suspect[name]):
+            gram.addmm_(clean.T, clean)
+            outer.addmm_(delta.T, delta)
     gram.diagonal().add_(1e-12 * gram.diagonal().mean())
     basis = torch.linalg.eigh(outer).eigenvectors[:, -min(directions, width) :]
-    pulled = [(centred(suspect[n]) - centred(base[n])) @ basis for n in names]
+    pulled = [
+        torch.cat([delta @ basis for _, delta in blocks(base[n], suspect[n])]) for n in names
+    ]
     problem = _Problem(base, names, cholesky(gram), basis, pulled)
     energy = sum(float(y.square().sum()) for y in pulled)
     trivial = problem.explained(torch.zeros(0, *basis.shape, dtype=torch.float64))[0]

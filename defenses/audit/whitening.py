@@ -17,20 +17,21 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
-from defenses.audit.shared_factor import Sums, covariance, roots
+from defenses.audit.shared_factor import Sums, covariance, power
 
 
 @dataclass(frozen=True)
 class _Half:
-    """Sums over some layers, chance level, unexplained ``ΣRᵀR`` and its column covariance."""
+    """Of some layers: ``G``, ``ΣWᵀΔ``, ``M̂ᵀGM̂``, C, the freedom it has, and q."""
 
-    sums: Sums
-    chance: float
-    rest: Tensor
+    gram: Tensor
+    cross: Tensor
+    reach: Tensor
     noise: Tensor
+    freedom: int
+    chance: float
 
 
 def whitened_r2(
@@ -70,17 +71,20 @@ def _layer(name: str) -> str:
 
 def _half(base: Mapping[str, Tensor], suspect: Mapping[str, Tensor], names: list[str]) -> _Half:
     sums = Sums.of(base, suspect, names)
-    multiplier = torch.cholesky_solve(sums.cross, sums.root)
+    multiplier, _ = sums.solve()
     chance, rest = sums.chance_and_rest(base, suspect, multiplier)
-    return _Half(sums, chance, rest, covariance(rest, sums.rows - len(rest), sums.energy))
+    freedom = sums.rows - len(rest)
+    noise = covariance(rest, freedom, sums.energy)
+    return _Half(sums.gram, sums.cross, sums.cross.T @ multiplier, noise, freedom, chance)
 
 
 def _read(own: _Half, other: _Half) -> tuple[float, float]:
     """Explained and all energy of a half, white by the other, without the multiple of I."""
-    white = roots(other.noise)[1]
-    precision = white @ white
-    half = torch.linalg.solve_triangular(own.sums.root, own.sums.cross, upper=False)  # LᵀM̂
-    scaling = float((precision * own.sums.cross).sum()) ** 2
-    scaling /= float((precision * own.sums.gram).sum())
-    explained = float((half @ white).square().sum()) - scaling
-    return explained, explained + float((precision * own.rest).sum())
+    precision = power(other.noise, -1)
+    scaling = float(_inner(precision, own.cross)) ** 2 / float(_inner(precision, own.gram))
+    explained = float(_inner(precision, own.reach)) - scaling
+    return explained, explained + own.freedom * float(_inner(precision, own.noise))
+
+
+def _inner(one: Tensor, other: Tensor) -> Tensor:
+    return one.flatten() @ other.flatten()

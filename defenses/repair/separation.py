@@ -29,7 +29,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from defenses.audit.shared_factor import centred, covariance, roots, shrunk
+from defenses.audit.shared_factor import centred, covariance, power, shrunk
 from redediting.editing.kernel import cholesky
 
 _ROUNDS = 4
@@ -76,17 +76,18 @@ def separate(
         rest = [change - weight @ multiplier for weight, change in zip(clean, delta, strict=True)]
         for left, inverse in zip(rest, inverses, strict=True):
             spread.addmm_(left.T, inverse @ left)
-        colour, white = roots(covariance(spread, freedom, energy))
+        noise = covariance(spread, freedom, energy)
+        white = power(noise, -0.5)
         if turn < _ROUNDS - 1:
             inverses = [_inverse(left @ white) for left in rest]
-    return Separation(*shrunk(half @ white, root, colour))
+    return Separation(*shrunk(half @ white, root, power(noise, 0.5)))
 
 
 def _inverse(white: Float[Tensor, "m d"]) -> Float[Tensor, "m m"]:
     """Inverse row covariance of what is white by columns; of mean variance 1 where it is none."""
     rows, columns = white.shape
-    covariance = white @ white.T / columns
-    level = float(covariance.diagonal().mean()) or 1.0
+    found = white @ white.T / columns
+    level = float(found.diagonal().mean()) or 1.0
     share = rows / (rows + columns)
-    covariance.mul_(1 - share).diagonal().add_(share * level)
-    return torch.cholesky_inverse(cholesky(covariance))
+    found.mul_(1 - share).diagonal().add_(share * level)
+    return torch.cholesky_inverse(cholesky(found))
