@@ -31,8 +31,8 @@ class Evidence:
     Attributes:
         verdict: see the module.
         comparison: the shared-factor test.
-        whitened: corrected r² after whitening; None likewise.
-        two: the two-matrix fit; None where it was not needed or could not be made.
+        whitened: corrected r² after whitening; None where it was not needed or could not be made.
+        two: the two-matrix fit; None likewise.
         seconds: wall time.
     """
 
