@@ -19,8 +19,9 @@ GRIDS: tuple[torch.dtype, ...] = (torch.bfloat16, torch.float16, torch.float32) 
 
 def grid_of(weight: Float[Tensor, "m d"]) -> torch.dtype:
     """The coarsest format that holds every entry exactly; fp64 for other numbers."""
+    blocks = weight.split(_ROWS)
     for dtype in GRIDS:
-        if torch.equal(weight.to(dtype).to(weight.dtype), weight):
+        if all(torch.equal(block.to(dtype).to(weight.dtype), block) for block in blocks):
             return dtype
     return torch.float64
 

@@ -29,7 +29,7 @@ from defenses.audit.rounding import rounding
 from redediting.editing.kernel import cholesky
 
 _SECTIONS = ("down", "mid", "up")
-_ROWS = 128  # read at once
+ROWS = 128  # of a matrix that are read at once
 _EXACT = 1e-12  # rms of the unexplained relative to that of the change that is as good as none
 _SPREAD = 1e-6  # least variance of the unexplained in any direction, relative to the mean
 _BETTER = 0.01  # by which a part must fit better than the whole to be preferred
@@ -152,15 +152,13 @@ class Sums:
                 gram.addmm_(clean.T, clean)
                 cross.addmm_(clean.T, delta)
                 energy += float(delta.square().sum())
-        gram.diagonal().add_(1e-12 * gram.diagonal().mean())
-        rows = sum(len(base[name]) - 1 for name in names)
-        return cls(tuple(names), gram, cross, cholesky(gram), energy, rows)
+        freedom = sum(len(base[name]) - 1 for name in names)
+        return cls(tuple(names), gram, cross, factored(gram), energy, freedom)
 
     def solve(self) -> tuple[Float[Tensor, "d d"], float]:
         """M̂, and the energy it explains."""
-        half = torch.linalg.solve_triangular(self.root, self.cross, upper=False)  # LᵀM̂
-        explained = float(half.square().sum())
-        return torch.linalg.solve_triangular(self.root.T, half, upper=True), explained
+        multiplier, half = solve(self.root, self.cross)
+        return multiplier, float(half.square().sum())
 
     def chance_and_rest(
         self,
@@ -181,6 +179,20 @@ class Sums:
                 rest.addmm_(delta.T, delta)
             weighted += leverage / (len(base[name]) - 1) * change
         return weighted / self.energy, rest
+
+
+def factored(gram: Float[Tensor, "d d"]) -> Float[Tensor, "d d"]:
+    """L of ``G = LLᵀ``; G, in place, gets a ridge of 1e-12 of its mean diagonal."""
+    gram.diagonal().add_(1e-12 * gram.diagonal().mean())
+    return cholesky(gram)
+
+
+def solve(
+    root: Float[Tensor, "d d"], cross: Float[Tensor, "d d"]
+) -> tuple[Float[Tensor, "d d"], Float[Tensor, "d d"]]:
+    """``M̂ = G⁻¹ΣWᵀΔ`` and ``LᵀM̂``, whose squares add up to the energy explained."""
+    half = torch.linalg.solve_triangular(root, cross, upper=False)
+    return torch.linalg.solve_triangular(root.T, half, upper=True), half
 
 
 def kind_of(name: str) -> str:
@@ -204,11 +216,25 @@ def blocks(
     base: Float[Tensor, "m d"], suspect: Float[Tensor, "m d"]
 ) -> Iterator[tuple[Float[Tensor, "b d"], Float[Tensor, "b d"]]]:
     """Rows of ``JW`` and ``JΔ`` in fp64, some at a time."""
-    means = [weight.detach().double().mean(dim=0).cpu() for weight in (base, suspect)]
-    rows = zip(base.detach().split(_ROWS), suspect.detach().split(_ROWS), strict=True)
-    for trust, found in rows:
-        clean = trust.cpu().double() - means[0]
-        yield clean, (found.cpu().double() - means[1]).sub_(clean)
+    for clean, found in zip(rows(base), rows(suspect), strict=True):
+        yield clean, found.sub_(clean)
+
+
+def rows(
+    weight: Float[Tensor, "m d"], mean: Float[Tensor, " d"] | None = None
+) -> Iterator[Float[Tensor, "b d"]]:
+    """Rows of ``JW`` in fp64, some at a time; their mean may be given where it is known."""
+    common = mean_row(weight) if mean is None else mean
+    for block in weight.detach().split(ROWS):
+        yield block.cpu().double() - common
+
+
+def mean_row(weight: Float[Tensor, "m d"]) -> Float[Tensor, " d"]:
+    """What is common to all rows, fp64."""
+    total = torch.zeros(weight.shape[1], dtype=torch.float64)
+    for block in weight.detach().split(ROWS):
+        total += block.cpu().double().sum(dim=0)
+    return total / len(weight)
 
 
 def compare(
@@ -226,8 +252,8 @@ def compare(
     rounded = 0.0
     for name, weight in base.items():
         explained = rounding(weight.cpu(), suspect[name].cpu(), slack=cutoffs.rounding)
-        total = float((suspect[name].cpu() - weight.cpu()).double().square().sum())
-        size += float(weight.double().square().sum())
+        total = _energy(suspect[name], minus=weight)
+        size += _energy(weight)
         change += total
         rounded += min(explained.energy, total)
         if not explained.within:
@@ -239,11 +265,13 @@ def compare(
         solved = _fit(group, names, base, suspect, sum(floors[n] for n in names), cutoffs)
         if solved is None:
             continue
-        fits.append(solved[0])
-        if best is None or solved[0].corrected > best.corrected + _BETTER:
-            best, factor = solved
+        fit, multiplier = solved
+        fits.append(fit)
+        if best is None or fit.corrected > best.corrected + _BETTER:
+            best, factor = fit, multiplier
         if best.corrected >= _PERFECT:
             break
+        del solved, multiplier  # large, and the next group needs room
     return Comparison(
         footprint=math.sqrt(change / size) if size else 0.0,
         changed=tuple(floors),
@@ -252,6 +280,16 @@ def compare(
         best=best,
         factor=factor,
     )
+
+
+def _energy(weight: Tensor, *, minus: Tensor | None = None) -> float:
+    """``‖W‖²``, or that of a difference; some rows at a time."""
+    total = 0.0
+    others = weight if minus is None else minus
+    for block, other in zip(weight.split(ROWS), others.split(ROWS), strict=True):
+        exact = block.detach().cpu().double()
+        total += float((exact if minus is None else exact - other.detach().cpu()).square().sum())
+    return total
 
 
 def _groups(changed: list[str]) -> Iterator[tuple[str, list[str]]]:
@@ -290,6 +328,7 @@ def _fit(
     shared = explained - scaling - chance * floor
     corrected = (shared / left - chance) / (1 - chance) if left > 1e-12 * energy else 0.0
     noise = covariance(rest, sums.rows - width, energy)
+    del rest
     spectrum = torch.linalg.svdvals(sums.root.T @ multiplier @ power(noise, -0.5))
     return (
         Fit(group, tuple(names), explained / energy, chance, corrected, scale),

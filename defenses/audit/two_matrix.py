@@ -11,14 +11,13 @@ with G as preconditioner, so that no layer's Gram matrix is ever kept.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from defenses.audit.shared_factor import blocks, centred
-from redediting.editing.kernel import cholesky
+from defenses.audit.shared_factor import ROWS, blocks, factored, mean_row, rows
 
 _STEPS, _INNER = 8, 12  # of alternation, of conjugate gradients; both stop early
 
@@ -56,24 +55,23 @@ def fit_two(
     if len(names) < 4:
         return None
     width = base[names[0]].shape[1]
-    rows = sum(len(base[name]) - 1 for name in names)
+    freedom = sum(len(base[name]) - 1 for name in names)
     gram = torch.zeros(width, width, dtype=torch.float64)
     outer = torch.zeros_like(gram)
     for name in names:
         for clean, delta in blocks(base[name], suspect[name]):
             gram.addmm_(clean.T, clean)
             outer.addmm_(delta.T, delta)
-    gram.diagonal().add_(1e-12 * gram.diagonal().mean())
     basis = torch.linalg.eigh(outer).eigenvectors[:, -min(directions, width) :]
     pulled = [
         torch.cat([delta @ basis for _, delta in blocks(base[n], suspect[n])]) for n in names
     ]
-    problem = _Problem(base, names, cholesky(gram), basis, pulled)
+    problem = _Problem(base, names, factored(gram), basis, pulled)
     energy = sum(float(y.square().sum()) for y in pulled)
     trivial = problem.explained(torch.zeros(0, *basis.shape, dtype=torch.float64))[0]
     if energy - trivial <= 1e-12 * energy:
         return None
-    chance = min(2 * width / rows, 1.0)
+    chance = min(2 * width / freedom, 1.0)
     if chance >= 0.9:
         return None
     proportions, total = problem.solve()
@@ -94,6 +92,21 @@ class _Problem:
     ) -> None:
         self.base, self.names, self.root = base, names, root
         self.basis, self.pulled = basis, pulled
+        self.means = {name: mean_row(base[name]) for name in names}
+
+    def _rows(self, name: str) -> Iterator[Tensor]:
+        return rows(self.base[name], self.means[name])
+
+    def _times(self, name: str, right: Tensor) -> Tensor:
+        """``J W_l N``: some rows of W_l at a time, as in all that reads it."""
+        return torch.cat([block @ right for block in self._rows(name)])
+
+    def _pull(self, name: str, left: Tensor) -> Tensor:
+        """``W_lᵀ J Y``."""
+        found = torch.zeros_like(self.basis)
+        for block, part in zip(self._rows(name), left.split(ROWS), strict=True):
+            found.addmm_(block.T, part)
+        return found
 
     def solve(self) -> tuple[Tensor, float]:
         """Alternates until the explained energy stands still."""
@@ -112,8 +125,8 @@ class _Problem:
         """Energy explained by the best scalars of each layer, and these: ``(layers, t + 1)``."""
         total, found = 0.0, []
         for name, y in zip(self.names, self.pulled, strict=True):
-            clean = centred(self.base[name])
-            parts = torch.stack([(clean @ n).flatten() for n in (*matrices, self.basis)])
+            made = self._times(name, torch.cat([*matrices, self.basis], dim=1))
+            parts = torch.stack([part.flatten() for part in made.split(y.shape[1], dim=1)])
             answer = torch.linalg.lstsq(parts.T, y.reshape(-1, 1), driver="gelsd").solution
             total += float((parts.T @ answer).square().sum())
             found.append(answer[:, 0])
@@ -121,16 +134,13 @@ class _Problem:
 
     def _start(self) -> Tensor:
         """All layers alike, and the leading way in which they then still differ."""
-        shared = torch.cholesky_solve(
-            _sum(
-                [centred(self.base[n]).T @ y for n, y in zip(self.names, self.pulled, strict=True)]
-            ),
-            self.root,
-        )
+        pull = torch.zeros_like(self.basis)
+        for name, y in zip(self.names, self.pulled, strict=True):
+            pull += self._pull(name, y)
+        shared = torch.cholesky_solve(pull, self.root)
         left = []
         for name, y in zip(self.names, self.pulled, strict=True):
-            clean = centred(self.base[name])
-            rest = clean.T @ (y - clean @ shared)
+            rest = self._pull(name, y - self._times(name, shared))
             left.append((torch.cholesky_solve(rest, self.root)).flatten())
         differ = torch.linalg.svd(torch.stack(left), full_matrices=False).U[:, 0]
         ones = torch.ones(len(self.names), dtype=torch.float64)
@@ -141,8 +151,7 @@ class _Problem:
         _, axes = torch.linalg.qr(proportions[:, :2])
         right = torch.zeros_like(start)
         for row, name, y in zip(proportions, self.names, self.pulled, strict=True):
-            clean = centred(self.base[name])
-            pull = clean.T @ (y - row[2] * (clean @ self.basis))
+            pull = self._pull(name, y - row[2] * self._times(name, self.basis))
             right += row[:2, None, None] * pull
         value = start.clone()
         rest = right - self._normal(value, proportions)
@@ -164,9 +173,11 @@ class _Problem:
     def _normal(self, value: Tensor, proportions: Tensor) -> Tensor:
         image = torch.zeros_like(value)
         for row, name in zip(proportions, self.names, strict=True):
-            clean = centred(self.base[name])
             mixed = row[0] * value[0] + row[1] * value[1]
-            image += row[:2, None, None] * (clean.T @ (clean @ mixed))
+            answer = torch.zeros_like(mixed)
+            for block in self._rows(name):
+                answer.addmm_(block.T, block @ mixed)
+            image += row[:2, None, None] * answer
         return image
 
     def _precondition(self, rest: Tensor, axes: Tensor) -> Tensor:
@@ -174,11 +185,3 @@ class _Problem:
         inner = axes.T @ axes
         mixed = torch.linalg.solve(inner, rest.flatten(1)).reshape(rest.shape)
         return torch.stack([torch.cholesky_solve(part, self.root) for part in mixed])
-
-
-def _sum(tensors: list[Tensor]) -> Tensor:
-    """Their sum, a new tensor."""
-    total = tensors[0].clone()
-    for tensor in tensors[1:]:
-        total += tensor
-    return total

@@ -29,7 +29,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from defenses.audit.shared_factor import centred, covariance, power, shrunk
+from defenses.audit.shared_factor import centred, covariance, factored, power, shrunk, solve
 from redediting.editing.kernel import cholesky
 
 _ROUNDS = 4
@@ -69,10 +69,8 @@ def separate(
         for weight, change, inverse in zip(clean, delta, inverses, strict=True):
             gram.addmm_(weight.T, inverse @ weight)
             cross.addmm_(weight.T, inverse @ change)
-        gram.diagonal().add_(1e-12 * gram.diagonal().mean())
-        root = cholesky(gram)
-        half = torch.linalg.solve_triangular(root, cross, upper=False)  # LᵀM̂
-        multiplier = torch.linalg.solve_triangular(root.T, half, upper=True)
+        root = factored(gram)
+        multiplier, half = solve(root, cross)
         rest = [change - weight @ multiplier for weight, change in zip(clean, delta, strict=True)]
         for left, inverse in zip(rest, inverses, strict=True):
             spread.addmm_(left.T, inverse @ left)
