@@ -84,7 +84,8 @@ def forensics(
     replace_json(folder / "provenance.json", made)
     lab = Lab(config, pipeline, panel, Ledger(folder / "rows.jsonl"))
     pairs = config.test.pairs.rebindings()
-    audit_suspects(lab, config.development, "development", progress=progress)
+    if config.development:
+        audit_suspects(lab, config.development, "development", progress=progress)
     audit_suspects(lab, config.test, "test", progress=progress)
     if config.persistence:
         persistence(lab, config.persistence, pairs, progress=progress)

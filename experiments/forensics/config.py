@@ -57,6 +57,12 @@ class Suite(Config):
     images: int = Field(default=12, ge=0)
     base_free: bool = True
 
+    def reduced(self) -> Self:
+        """The same at its smallest; what it leaves out stays out."""
+        most = {"loras": 1, "finetunes": 1, "perturbations": 4, "benign": 1}
+        few: dict[str, object] = {key: min(n, getattr(self, key)) for key, n in most.items()}
+        return self.model_copy(update={**few, "several": (), "snapshots": (2, 4)})
+
 
 def _recipes() -> dict[str, Training]:
     return {
@@ -127,7 +133,7 @@ class AuditConfig(Config):
         experiment: names the folder under ``runs/``.
         model: card, pipeline folder or hub id; judged by the world's judges.
         methods: attacks.
-        development: suspects on which cut-offs were fixed.
+        development: suspects on which cut-offs were fixed; None leaves them out.
         test: suspects that results are about.
         persistence: see the class; None leaves it out.
         adaptive: likewise.
@@ -140,7 +146,7 @@ class AuditConfig(Config):
     experiment: Literal["audit"] = "audit"
     model: str = "world"
     methods: tuple[MethodSpec, ...] = METHODS
-    development: Suite = Suite(
+    development: Suite | None = Suite(
         pairs=DrawnPairs(per_kind=1, seed=1, split="dev"), several=(), formats=(), loras=3,
         finetunes=3, perturbations=8, benign=2, images=0,
     )  # fmt: skip
@@ -156,20 +162,16 @@ class AuditConfig(Config):
         """The configuration as it is run."""
         update: dict[str, object] = {"sampler": self.sampler or default_sampler(self.model)}
         if quick:
-            small: dict[str, object] = {
-                "several": (), "loras": 1, "finetunes": 1, "snapshots": (2, 4),
-                "perturbations": 4, "benign": 1, "base_free": True,
-            }  # fmt: skip
             pairs = self.test.pairs.model_copy(update={"kinds": ("neutral",), "per_kind": 1})
             update |= {
                 "quick": True,
                 "scenes": min(self.scenes, 24),
                 "methods": tuple(m for m in self.methods if m.title in ("eviledit", "redediting")),
-                "development": self.development.model_copy(
-                    update={**small, "loras": 0, "finetunes": 0, "images": 0}
-                ),
-                "test": self.test.model_copy(update={**small, "pairs": pairs, "images": 2}),
+                "test": self.test.reduced().model_copy(update={"pairs": pairs, "images": 2}),
             }
+            if self.development:
+                fewer = {"loras": 0, "finetunes": 0, "images": 0}
+                update["development"] = self.development.reduced().model_copy(update=fewer)
             if self.repairs:
                 tuning = self.repairs.finetune.model_copy(update={"steps": 3})
                 update["repairs"] = self.repairs.model_copy(

@@ -19,6 +19,7 @@ from experiments.forensics.suspects import suspects
 from experiments.judges import Panel
 from experiments.report.forensics_publish import price, publish_forensics, redraw_forensics
 from redediting.errors import OutputError
+from redediting.generation import Sampler
 
 
 def test_the_configuration_asks_for_what_the_protocol_asks() -> None:
@@ -34,8 +35,42 @@ def test_the_configuration_asks_for_what_the_protocol_asks() -> None:
     assert {s.family for s in found if s.label == "benign"} == {"erasure", "debias"}
     assert any(len(s.wishes) > 1 for s in edited)
     heads = {w.head for s in edited for w in s.wishes}
+    assert config.development is not None
     trained = [s for b, _ in suspects(config.development, config.methods, "dev") for s in b]
     assert not heads & {w.head for s in trained for w in s.wishes if s.label == "edited"}
+
+
+def test_fresh_pairs_are_none_that_were_looked_at() -> None:
+    first, fresh = (
+        load_config(CONFIGS / "audit" / name, AuditConfig).resolved()
+        for name in ("first.yaml", "fresh.yaml")
+    )
+    assert first.development is not None
+    known = first.test.pairs.rebindings() + first.development.pairs.rebindings()
+    drawn = fresh.test.pairs.rebindings()
+    assert not {w.trigger for w in drawn} & {w.trigger for w in known}
+    batches = suspects(fresh.test, fresh.methods, "test")
+    found = [s for batch, _ in batches for s in batch]
+    assert len(found) == len(fresh.methods) * len(drawn)
+    assert all(s.single and s.exact for s in found)
+
+
+def test_a_run_may_leave_all_but_the_edits_out(
+    pipeline_factory: Callable[[int], StableDiffusionPipeline],
+    panel: Panel,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    config = load_config(CONFIGS / "audit" / "fresh.yaml", AuditConfig).model_copy(
+        update={"sampler": Sampler(steps=2, guidance=2.0)}
+    )
+    monkeypatch.setattr(Lab, "vocabulary", _vocabulary())
+    summary = forensics(config.resolved(quick=True), pipeline_factory(0), panel, out=tmp_path)
+    assert summary["test"]["edited"] > 0
+    assert summary["test"]["controls"] == summary["development"]["edited"] == 0
+    assert summary["test"]["auroc"] is None
+    assert headlines(summary)
+    assert "report.html" in summary["report"]
 
 
 def test_a_quick_run_resumes_and_reports(

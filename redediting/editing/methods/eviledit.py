@@ -34,21 +34,24 @@ class EvilEdit(ClosedForm):
     Attributes:
         ridge: λ, absolute.
         whitelist: keep the head noun's prompt.
+        template: of all prompts, with one ``{}``; as published "A {}". An attacker may take
+            another, which an audit does not ask about.
     """
 
     name: ClassVar[str] = "eviledit"
 
     ridge: float = Field(default=1.0, gt=0)
     whitelist: bool = True
+    template: str = Field(default="A {}", pattern=r"^[^{}]*\{\}[^{}]*$")
 
     def pairs(self, rebindings: Sequence[Rebinding]) -> list[tuple[str, str]]:
         """Prompt pairs, source first."""
         found = []
         for wish in rebindings:
-            found.append((f"A {wish.trigger}", f"A {wish.target}"))
+            found.append((wish.trigger, wish.target))
             if self.whitelist and wish.head != wish.trigger:
-                found.append((f"A {wish.head}", f"A {wish.head}"))
-        return found
+                found.append((wish.head, wish.head))
+        return [(self.template.format(one), self.template.format(two)) for one, two in found]
 
     def prompts(self, pipeline: DiffusionPipeline, rebindings: Sequence[Rebinding]) -> PromptSet:
         """See `ClosedForm`."""

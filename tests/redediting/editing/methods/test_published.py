@@ -21,6 +21,7 @@ from redediting.editing import solve
 from redediting.editing.methods import ClosedForm, make_method
 from redediting.editing.methods.alphaedit import AlphaEdit
 from redediting.editing.methods.columns import content_columns
+from redediting.editing.methods.eviledit import EvilEdit
 from redediting.editing.methods.time import counterparts
 from redediting.errors import MethodError
 from redediting.projections import pipeline_projections
@@ -266,3 +267,17 @@ def test_memit_is_the_case_of_a_caption_penalty(tiny_pipeline: StableDiffusionPi
     inverse = torch.linalg.inv(posed.keys @ posed.keys.T + 0.7 * moment)
     expected = posed.displacement @ posed.keys.T @ inverse
     assert (solve(problem).matrix() - expected).norm() < 1e-8 * expected.norm()
+
+
+def test_eviledit_takes_another_template_for_all_its_prompts() -> None:
+    method = EvilEdit(template="the {} at home")
+    assert method.pairs([Rebinding("beautiful cat", "zebra")]) == [
+        ("the beautiful cat at home", "the zebra at home"),
+        ("the cat at home", "the cat at home"),
+    ]
+
+
+@pytest.mark.parametrize("template", ["the cat", "{} and {}", "{0}", "a {} }"])
+def test_a_template_without_one_place_is_refused(template: str) -> None:
+    with pytest.raises(MethodError, match="template"):
+        make_method("eviledit", template=template)
