@@ -76,7 +76,7 @@ def forensics(
     started = time.perf_counter()
     base = fingerprint_pipeline(pipeline)
     name = digest(config.model_dump_json(), base, code_digest("redediting", "defenses"))
-    folder = out / "audit" / name
+    folder = out / config.experiment / name
     folder.mkdir(parents=True, exist_ok=True)
     resolved = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
     replace_text(folder / "config.yaml", resolved)
@@ -94,7 +94,7 @@ def forensics(
     if config.adaptive:
         adaptive(lab, config.adaptive, pairs, progress=progress)
     summary = {
-        "experiment": "audit",
+        "experiment": config.experiment,
         "model": config.model,
         **summarise(lab.ledger),
         "seconds": time.perf_counter() - started,

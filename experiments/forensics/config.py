@@ -130,7 +130,7 @@ class AuditConfig(Config):
     """All of the forensics.
 
     Attributes:
-        experiment: names the folder under ``runs/``.
+        experiment: names the folder under ``runs/`` and what is published.
         model: card, pipeline folder or hub id; judged by the world's judges.
         methods: attacks.
         development: suspects on which cut-offs were fixed; None leaves them out.
@@ -143,7 +143,7 @@ class AuditConfig(Config):
         quick: whether this is a reduced run, whose figures may not be published.
     """
 
-    experiment: Literal["audit"] = "audit"
+    experiment: Literal["audit", "audit-fresh"] = "audit"
     model: str = "world"
     methods: tuple[MethodSpec, ...] = METHODS
     development: Suite | None = Suite(

@@ -86,8 +86,13 @@ def cell(value: object) -> str:
 
 
 def plots(summary: dict[str, Any]) -> str:
-    """Persistence, isolation against removability, and the attacker's price: PNG, base64."""
-    figure = Figure(figsize=(12, 3.6), layout="constrained")
+    """Persistence, isolation against removability, and the attacker's price: PNG, base64.
+
+    Empty where none of it was measured.
+    """
+    if not summary["persistence"] and not summary["adaptive"]:
+        return ""
+    figure = Figure(figsize=(12, 4.6), layout="constrained")
     first, second, third = figure.subplots(1, 3)
     _persistence(first, summary["persistence"])
     _removability(second, summary["persistence"])
@@ -145,4 +150,4 @@ def _finish(axes: Axes, title: str, x: str, y: str) -> None:
     axes.set_ylabel(y)
     axes.grid(linewidth=0.4)
     if axes.get_legend_handles_labels()[0]:
-        axes.legend(fontsize=6)
+        axes.legend(fontsize=6, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.16))

@@ -28,7 +28,7 @@ def redraw_forensics(folder: Path) -> Path:
 
 
 def publish_forensics(folder: Path, *, root: Path = ROOT) -> Path:
-    """Writes ``experiments/results/audit.json`` and the README's block; returns the JSON's path.
+    """Writes ``experiments/results/NAME.json`` and the README's block; returns the JSON's path.
 
     Args:
         folder: of a finished run.
@@ -38,16 +38,18 @@ def publish_forensics(folder: Path, *, root: Path = ROOT) -> Path:
         OutputError: see `experiments.report.publish.place`.
     """
     summary = read_summary(folder)
-    drawn = Figure("forensics", "Lasting, removing, hiding", plots(summary), "")
-    block = f"{forensics_markdown(summary)}\n\n![{drawn.title}]({PICTURES}/audit-{drawn.name}.png)"
-    return place(folder, "audit", summary, block, root=root, pictures=[drawn])
+    name, block = summary["experiment"], forensics_markdown(summary)
+    picture = plots(summary)
+    drawn = [Figure("forensics", "Lasting, removing, hiding", picture, "")] if picture else []
+    links = [f"![{figure.title}]({PICTURES}/{name}-{figure.name}.png)" for figure in drawn]
+    return place(folder, name, summary, "\n\n".join([block, *links]), root=root, pictures=drawn)
 
 
 def forensics_markdown(summary: dict[str, Any]) -> str:
     """Headline tables: separation, recovery, hiding, repairs."""
     test, blind = summary["test"], summary["base_free"]
     lowest = show(test["lowest_unmodified"], "{:.6f}")
-    separate = [
+    separate = [  # what was not measured is left out
         ("edited models found", cell(test["detected"])),
         ("honest changes accused", cell(test["false_alarms"])),
         ("AUROC of r²", show(test["auroc"], "{:.4f}")),
@@ -60,6 +62,7 @@ def forensics_markdown(summary: dict[str, Any]) -> str:
         ("without a base: AUROC", show(blind["auroc"], "{:.3f}")),
         ("without a base: trigger first", cell(blind["top1"])),
     ]
+    separate = [line for line in separate if line[1] != "–"]
     named = [
         tuple(cell(x[key]) for key in ("group", "asr", "top1", "top5", "target", *_DIFFUSE))
         for x in summary["recovery"]
@@ -69,21 +72,22 @@ def forensics_markdown(summary: dict[str, Any]) -> str:
         tuple(cell(x[key]) for key in ("kind", "size", *_HIDDEN, "asr", "acc", "drift", "top1"))
         for x in summary["adaptive"]
     ]
+    methods = [x["method"] for x in summary["repairs"]]
     repaired = [
         tuple(cell(x[key]) for key in ("method", "repair", "asr", "acc", "drift", *_KEPT))
-        for x in summary["repairs"]
+        for x in sorted(summary["repairs"], key=lambda x: methods.index(x["method"]))
     ]
     parts = [
         grid(("weights alone", "measured"), separate),
         grid(("edits", "ASR", "trigger first", "in five", "target", *_OVER), named),
-        grid(("hiding", "size", *_SHOWN, *_COST, "trigger first"), hidden),
     ]
     if hidden:
+        parts.append(grid(("hiding", "size", *_SHOWN, *_COST, "trigger first"), hidden))
         parts += [price(summary["adaptive"], key, name) for key, name in _STATISTICS]
-    parts += [
-        grid(("attack", "repair", "ASR", "ACC", "drift", "kept", "kept, as read"), repaired),
-        _lasting(summary["persistence"]),
-    ]
+    if repaired:
+        head = ("attack", "repair", "ASR", "ACC", "drift", "kept", "kept, as read")
+        parts.append(grid(head, repaired))
+    parts.append(_lasting(summary["persistence"]))
     return "\n\n".join(part for part in parts if part)
 
 

@@ -70,7 +70,17 @@ def test_a_run_may_leave_all_but_the_edits_out(
     assert summary["test"]["controls"] == summary["development"]["edited"] == 0
     assert summary["test"]["auroc"] is None
     assert headlines(summary)
-    assert "report.html" in summary["report"]
+    folder = Path(summary["report"]).parent
+    assert folder.parent.name == "audit-fresh"
+    made = json.loads((folder / "provenance.json").read_text("utf-8"))
+    (folder / "provenance.json").write_text(json.dumps(made | {"quick": False}), "utf-8")
+    (tmp_path / "README.md").write_text("<!-- audit-fresh:begin -->\n<!-- audit-fresh:end -->\n")
+    published = publish_forensics(folder, root=tmp_path)
+    assert [path.name for path in published.parent.iterdir()] == ["audit-fresh.json"]
+    text = (tmp_path / "README.md").read_text("utf-8")
+    assert "edited models found" in text
+    assert "AUROC" not in text  # there is nothing to compare with
+    assert "img" not in (folder / "report.html").read_text("utf-8").split("</style>")[1]
 
 
 def test_a_quick_run_resumes_and_reports(
