@@ -62,7 +62,7 @@ def test_a_run_may_leave_all_but_the_edits_out(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     config = load_config(CONFIGS / "audit" / "fresh.yaml", AuditConfig).model_copy(
-        update={"sampler": Sampler(steps=2, guidance=2.0)}
+        update={"sampler": Sampler(steps=2, guidance=2.0), "persistence": None}
     )
     monkeypatch.setattr(Lab, "vocabulary", _vocabulary())
     summary = forensics(config.resolved(quick=True), pipeline_factory(0), panel, out=tmp_path)
