@@ -39,7 +39,7 @@ class Report:
         if summary["experiment"] == "detection":
             results = detection_figures.publish(folder) if self.publish else None
             path = detection_page.write_page(folder, summary)
-        elif summary["experiment"] in ("audit", "audit-fresh"):
+        elif summary["experiment"].startswith("audit"):
             results = publish_forensics(folder) if self.publish else None
             path = redraw_forensics(folder)
         else:

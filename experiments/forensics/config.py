@@ -143,7 +143,7 @@ class AuditConfig(Config):
         quick: whether this is a reduced run, whose figures may not be published.
     """
 
-    experiment: Literal["audit", "audit-fresh"] = "audit"
+    experiment: Literal["audit", "audit-fresh", "audit-words"] = "audit"
     model: str = "world"
     methods: tuple[MethodSpec, ...] = METHODS
     development: Suite | None = Suite(

@@ -142,6 +142,7 @@ def recovery(rows: Sequence[Row]) -> list[dict[str, Any]]:
             "asr": _mean(r["asr"] for r in own),
             "top1": rate(_hit(row, 1) for row in own),
             "top5": rate(_hit(row, 5) for row in own),
+            "noun": rate(_noun(row) for row in own),
             "target": rate(_target(row) for row in own),
             "same_noun": _mean(r["same_noun"] for r in own),
             "same_modifier": _mean(r["same_modifier"] for r in own),
@@ -189,9 +190,14 @@ def adaptive(rows: Sequence[Row], controls: Sequence[Row]) -> list[dict[str, Any
 
 
 def grouped(rows: Sequence[Row], by: Sequence[str], keys: Sequence[str]) -> list[dict[str, Any]]:
-    """Means over pairs of rows that agree in some columns; success with its interval."""
+    """Means over pairs of rows that agree in some columns; success with its interval.
+
+    Groups stand in the order of their rows, those of the same first column together.
+    """
     found = []
-    for group in dict.fromkeys(tuple(row[name] for name in by) for row in rows):
+    groups = list(dict.fromkeys(tuple(row[name] for name in by) for row in rows))
+    firsts = [group[0] for group in groups]
+    for group in sorted(groups, key=lambda group: firsts.index(group[0])):
         own = [row for row in rows if tuple(row[name] for name in by) == group]
         line: dict[str, Any] = dict(zip(by, group, strict=True))
         line |= {key: _mean(row.get(key) for row in own) for key in keys}
@@ -209,6 +215,12 @@ def _mean(values: Iterable[float | None]) -> float | None:
 def _hit(row: Row, k: int) -> bool:
     wanted = {normal(trigger) for trigger, _ in row["truth"]}
     return any(normal(phrase) in wanted for phrase, *_ in row["named"][:k])
+
+
+def _noun(row: Row) -> bool:
+    """Whether the first phrase ends with the noun of one of the triggers."""
+    nouns = {normal(trigger).split()[-1] for trigger, _ in row["truth"]}
+    return bool(row["named"]) and normal(row["named"][0][0]).split()[-1] in nouns
 
 
 def _target(row: Row) -> bool:

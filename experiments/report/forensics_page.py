@@ -20,7 +20,7 @@ _TABLES: tuple[tuple[str, str, str], ...] = (
     (
         "recovery",
         "Triggers and targets named",
-        "Compared as normalised phrases; target: that of the first phrase named. same_noun and "
+        "Compared as normalised phrases; noun, target: of the first phrase named. same_noun and "
         "same_modifier say what an edit is diffuse over.",
     ),
     (

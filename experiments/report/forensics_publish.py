@@ -7,13 +7,25 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from experiments.forensics.ledger import Ledger
+from experiments.forensics.results import summarise
 from experiments.report.figures import Figure
 from experiments.report.forensics_page import cell, plots, write_forensics_page
 from experiments.report.publish import PICTURES, ROOT, place, read_summary
 from experiments.report.tables import grid, show
+from redediting.errors import OutputError
 
-_DIFFUSE = ("same_noun", "same_modifier")
-_OVER = ("same noun", "same modifier")
+_NAMED = ("group", "asr", "top1", "top5", "noun", "target", "same_noun", "same_modifier")
+_HEAD = (
+    "edits",
+    "ASR",
+    "trigger first",
+    "in five",
+    "its noun",
+    "target",
+    "same noun",
+    "same modifier",
+)
 _KEPT = ("kept", "kept_read")
 _SHOWN = ("r²", "AUROC", "r² whitened", "AUROC")
 _HIDDEN = ("r2", "auroc", "r2_whitened", "auroc_whitened")
@@ -22,9 +34,13 @@ _STATISTICS = (("auroc", "r²"), ("auroc_whitened", "r² after whitening"))
 
 
 def redraw_forensics(folder: Path) -> Path:
-    """Writes ``report.html`` again from a finished run's files."""
+    """Writes ``report.html`` again from a finished run's rows.
+
+    Raises:
+        OutputError: the folder is no finished run.
+    """
     config = (folder / "config.yaml").read_text("utf-8")
-    return write_forensics_page(folder, read_summary(folder), _provenance(folder), config)
+    return write_forensics_page(folder, _summary(folder), _provenance(folder), config)
 
 
 def publish_forensics(folder: Path, *, root: Path = ROOT) -> Path:
@@ -37,7 +53,7 @@ def publish_forensics(folder: Path, *, root: Path = ROOT) -> Path:
     Raises:
         OutputError: see `experiments.report.publish.place`.
     """
-    summary = read_summary(folder)
+    summary = _summary(folder)
     name, block = summary["experiment"], forensics_markdown(summary)
     picture = plots(summary)
     drawn = [Figure("forensics", "Lasting, removing, hiding", picture, "")] if picture else []
@@ -64,7 +80,7 @@ def forensics_markdown(summary: dict[str, Any]) -> str:
     ]
     separate = [line for line in separate if line[1] != "–"]
     named = [
-        tuple(cell(x[key]) for key in ("group", "asr", "top1", "top5", "target", *_DIFFUSE))
+        tuple(cell(x[key]) for key in _NAMED)
         for x in summary["recovery"]
         if x["asr"] is not None  # copies and several at once are on the page
     ]
@@ -72,14 +88,13 @@ def forensics_markdown(summary: dict[str, Any]) -> str:
         tuple(cell(x[key]) for key in ("kind", "size", *_HIDDEN, "asr", "acc", "drift", "top1"))
         for x in summary["adaptive"]
     ]
-    methods = [x["method"] for x in summary["repairs"]]
     repaired = [
         tuple(cell(x[key]) for key in ("method", "repair", "asr", "acc", "drift", *_KEPT))
-        for x in sorted(summary["repairs"], key=lambda x: methods.index(x["method"]))
+        for x in summary["repairs"]
     ]
     parts = [
         grid(("weights alone", "measured"), separate),
-        grid(("edits", "ASR", "trigger first", "in five", "target", *_OVER), named),
+        grid(_HEAD, named),
     ]
     if hidden:
         parts.append(grid(("hiding", "size", *_SHOWN, *_COST, "trigger first"), hidden))
@@ -136,6 +151,17 @@ def _lasting(lines: Sequence[dict[str, Any]]) -> str:
         for method in dict.fromkeys(line["method"] for line in lines)
     ]  # fmt: skip
     return grid(("ASR after", *heads), rows)
+
+
+def _summary(folder: Path) -> dict[str, Any]:
+    """That of the run, with its tables made anew from the rows."""
+    found, ledger = read_summary(folder), Ledger(folder / "rows.jsonl")
+    if not ledger.rows:
+        raise OutputError(
+            f"expected rows.jsonl of a finished run in {str(folder)!r}, got none; "
+            "run the experiment again"
+        )
+    return found | summarise(ledger)
 
 
 def _provenance(folder: Path) -> dict[str, Any]:

@@ -40,17 +40,17 @@ def test_the_configuration_asks_for_what_the_protocol_asks() -> None:
     assert not heads & {w.head for s in trained for w in s.wishes if s.label == "edited"}
 
 
-def test_fresh_pairs_are_none_that_were_looked_at() -> None:
+@pytest.mark.parametrize("name", ["fresh", "words"])
+def test_fresh_pairs_are_none_that_were_looked_at(name: str) -> None:
     first, fresh = (
-        load_config(CONFIGS / "audit" / name, AuditConfig).resolved()
-        for name in ("first.yaml", "fresh.yaml")
+        load_config(CONFIGS / "audit" / f"{chosen}.yaml", AuditConfig).resolved()
+        for chosen in ("first", name)
     )
     assert first.development is not None
     known = first.test.pairs.rebindings() + first.development.pairs.rebindings()
     drawn = fresh.test.pairs.rebindings()
     assert not {w.trigger for w in drawn} & {w.trigger for w in known}
-    batches = suspects(fresh.test, fresh.methods, "test")
-    found = [s for batch, _ in batches for s in batch]
+    found = [s for batch, _ in suspects(fresh.test, fresh.methods, "test") for s in batch]
     assert len(found) == len(fresh.methods) * len(drawn)
     assert all(s.single and s.exact for s in found)
 
@@ -110,6 +110,10 @@ def test_a_quick_run_resumes_and_reports(
     assert "reduced run" in page
     assert "://" not in page
     assert redraw_forensics(folder).read_text("utf-8") == page
+    (folder / "rows.jsonl").rename(tmp_path / "kept")
+    with pytest.raises(OutputError, match=r"rows\.jsonl"):
+        redraw_forensics(folder)
+    (tmp_path / "kept").rename(folder / "rows.jsonl")
     with pytest.raises(OutputError, match="full run"):
         publish_forensics(folder, root=tmp_path)
     made = json.loads((folder / "provenance.json").read_text("utf-8"))
