@@ -122,10 +122,11 @@ def headlines(summary: dict[str, Any]) -> list[str]:
         if line["top1"]["n"]
     ]
     blind = summary["base_free"]
-    lines.append(
-        f"without a base: AUROC {show(blind['auroc'], '{:.3f}')}, trigger first "
-        f"{said(blind['top1'])}"
-    )
+    if blind["top1"]["n"]:
+        lines.append(
+            f"without a base: AUROC {show(blind['auroc'], '{:.3f}')}, trigger first "
+            f"{said(blind['top1'])}"
+        )
     lines.append(f"report: {summary['report']}")
     return lines
 
