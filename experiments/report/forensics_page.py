@@ -88,15 +88,17 @@ def cell(value: object) -> str:
 def plots(summary: dict[str, Any]) -> str:
     """Persistence, isolation against removability, and the attacker's price: PNG, base64.
 
-    Empty where none of it was measured.
+    What was not measured is left out; empty where nothing was.
     """
-    if not summary["persistence"] and not summary["adaptive"]:
+    panels = [(_persistence, "persistence"), (_removability, "persistence"), (_price, "adaptive")]
+    panels = [(draw, key) for draw, key in panels if summary[key]]
+    if not panels:
         return ""
-    figure = Figure(figsize=(12, 4.6), layout="constrained")
-    first, second, third = figure.subplots(1, 3)
-    _persistence(first, summary["persistence"])
-    _removability(second, summary["persistence"])
-    _price(third, summary["adaptive"])
+    figure = Figure(figsize=(4 * len(panels), 4.6), layout="constrained")
+    for axes, (draw, key) in zip(
+        figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True
+    ):
+        draw(axes, summary[key])
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110)
     return base64.b64encode(buffer.getvalue()).decode()
