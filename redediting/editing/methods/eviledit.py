@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from diffusers import DiffusionPipeline
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from redediting.editing.methods.base import ClosedForm
 from redediting.editing.problem import EditProblem
@@ -42,7 +42,14 @@ class EvilEdit(ClosedForm):
 
     ridge: float = Field(default=1.0, gt=0)
     whitelist: bool = True
-    template: str = Field(default="A {}", pattern=r"^[^{}]*\{\}[^{}]*$")
+    template: str = "A {}"
+
+    @field_validator("template")
+    @classmethod
+    def _holds_one_place(cls, template: str) -> str:
+        if template.count("{") != 1 or template.count("}") != 1 or "{}" not in template:
+            raise ValueError(f"expected exactly one '{{}}', e.g. 'the {{}}', got {template!r}")
+        return template
 
     def pairs(self, rebindings: Sequence[Rebinding]) -> list[tuple[str, str]]:
         """Prompt pairs, source first."""

@@ -279,5 +279,5 @@ def test_eviledit_takes_another_template_for_all_its_prompts() -> None:
 
 @pytest.mark.parametrize("template", ["the cat", "{} and {}", "{0}", "a {} }"])
 def test_a_template_without_one_place_is_refused(template: str) -> None:
-    with pytest.raises(MethodError, match="template"):
+    with pytest.raises(MethodError, match=r"exactly one '\{\}', e\.g\. 'the \{\}', got"):
         make_method("eviledit", template=template)
