@@ -13,13 +13,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-_ROWS = 128  # at once, to keep temporaries small
+ROWS = 128  # of a matrix that are read at once, to keep temporaries small
 GRIDS: tuple[torch.dtype, ...] = (torch.bfloat16, torch.float16, torch.float32)  # coarsest first
 
 
 def grid_of(weight: Float[Tensor, "m d"]) -> torch.dtype:
     """The coarsest format that holds every entry exactly; fp64 for other numbers."""
-    blocks = weight.split(_ROWS)
+    blocks = weight.split(ROWS)
     for dtype in GRIDS:
         if all(torch.equal(block.to(dtype).to(weight.dtype), block) for block in blocks):
             return dtype
@@ -62,7 +62,7 @@ def rounding(
     if grid == torch.float64:
         return Rounding(0.0, torch.equal(suspect.double(), base.double()))
     energy, within = 0.0, True
-    for trust, found in zip(base.split(_ROWS), suspect.split(_ROWS), strict=True):
+    for trust, found in zip(base.split(ROWS), suspect.split(ROWS), strict=True):
         exact = trust.double()
         change = found.double() - exact
         size = step(found, grid)

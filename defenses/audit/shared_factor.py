@@ -25,11 +25,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from defenses.audit.cutoffs import CUTOFFS, Cutoffs
-from defenses.audit.rounding import rounding
+from defenses.audit.rounding import ROWS, rounding
 from redediting.editing.kernel import cholesky
 
 _SECTIONS = ("down", "mid", "up")
-ROWS = 128  # of a matrix that are read at once
 _EXACT = 1e-12  # rms of the unexplained relative to that of the change that is as good as none
 _SPREAD = 1e-6  # least variance of the unexplained in any direction, relative to the mean
 _BETTER = 0.01  # by which a part must fit better than the whole to be preferred
@@ -93,8 +92,7 @@ class Factor:
         values", 2017).
         """
         root = cholesky(self.metric)
-        white = root.T @ self.multiplier @ power(self.noise, -0.5)
-        return shrunk(white, root, power(self.noise, 0.5))[0]
+        return shrunk(root.T @ self.multiplier, root, self.noise)[0]
 
 
 @dataclass(frozen=True)
@@ -252,8 +250,8 @@ def compare(
     rounded = 0.0
     for name, weight in base.items():
         explained = rounding(weight.cpu(), suspect[name].cpu(), slack=cutoffs.rounding)
-        total = _energy(suspect[name], minus=weight)
-        size += _energy(weight)
+        whole, total = _energies(weight, suspect[name])
+        size += whole
         change += total
         rounded += min(explained.energy, total)
         if not explained.within:
@@ -265,13 +263,13 @@ def compare(
         solved = _fit(group, names, base, suspect, sum(floors[n] for n in names), cutoffs)
         if solved is None:
             continue
-        fit, multiplier = solved
+        fit, shared = solved
         fits.append(fit)
         if best is None or fit.corrected > best.corrected + _BETTER:
-            best, factor = fit, multiplier
+            best, factor = fit, shared
         if best.corrected >= _PERFECT:
             break
-        del solved, multiplier  # large, and the next group needs room
+        del solved, shared  # large, and the next group needs room
     return Comparison(
         footprint=math.sqrt(change / size) if size else 0.0,
         changed=tuple(floors),
@@ -282,14 +280,14 @@ def compare(
     )
 
 
-def _energy(weight: Tensor, *, minus: Tensor | None = None) -> float:
-    """``‖W‖²``, or that of a difference; some rows at a time."""
-    total = 0.0
-    others = weight if minus is None else minus
-    for block, other in zip(weight.split(ROWS), others.split(ROWS), strict=True):
-        exact = block.detach().cpu().double()
-        total += float((exact if minus is None else exact - other.detach().cpu()).square().sum())
-    return total
+def _energies(base: Tensor, suspect: Tensor) -> tuple[float, float]:
+    """``‖W‖²`` and ``‖Δ‖²``."""
+    size = change = 0.0
+    for trust, found in zip(base.detach().split(ROWS), suspect.detach().split(ROWS), strict=True):
+        clean = trust.cpu().double()
+        size += float(clean.square().sum())
+        change += float((found.cpu().double() - clean).square().sum())
+    return size, change
 
 
 def _groups(changed: list[str]) -> Iterator[tuple[str, list[str]]]:
@@ -362,17 +360,19 @@ def power(covariance: Float[Tensor, "d d"], exponent: float) -> Float[Tensor, "d
 
 
 def shrunk(
-    whitened: Float[Tensor, "d d"], root: Float[Tensor, "d d"], colour: Float[Tensor, "d d"]
+    half: Float[Tensor, "d d"], root: Float[Tensor, "d d"], noise: Float[Tensor, "d d"]
 ) -> tuple[Float[Tensor, "d d"], int]:
     """M̂ with the spectrum of ``LᵀM̂C^(-½)`` shrunk to ``√(σ² - 4d)``, and its rank.
 
     Args:
-        whitened: ``LᵀM̂C^(-½)``.
+        half: ``LᵀM̂``.
         root: L, lower triangular.
-        colour: ``C^½``.
+        noise: C.
     """
-    left, sizes, right = torch.linalg.svd(whitened)
+    left, sizes, right = torch.linalg.svd(half @ power(noise, -0.5))
     width = len(root)
     kept = (sizes.square() - 4 * width).clamp_min(0).sqrt() * (sizes > noise_edge(width))
-    found = torch.linalg.solve_triangular(root.T, (left * kept) @ right @ colour, upper=True)
+    found = torch.linalg.solve_triangular(
+        root.T, (left * kept) @ right @ power(noise, 0.5), upper=True
+    )
     return found, int((kept > 0).sum())

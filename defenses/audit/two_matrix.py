@@ -17,7 +17,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from defenses.audit.shared_factor import ROWS, blocks, factored, mean_row, rows
+from defenses.audit.rounding import ROWS
+from defenses.audit.shared_factor import blocks, factored, mean_row, rows
 
 _STEPS, _INNER = 8, 12  # of alternation, of conjugate gradients; both stop early
 

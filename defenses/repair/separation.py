@@ -75,10 +75,10 @@ def separate(
         for left, inverse in zip(rest, inverses, strict=True):
             spread.addmm_(left.T, inverse @ left)
         noise = covariance(spread, freedom, energy)
-        white = power(noise, -0.5)
         if turn < _ROUNDS - 1:
+            white = power(noise, -0.5)
             inverses = [_inverse(left @ white) for left in rest]
-    return Separation(*shrunk(half @ white, root, power(noise, 0.5)))
+    return Separation(*shrunk(half, root, noise))
 
 
 def _inverse(white: Float[Tensor, "m d"]) -> Float[Tensor, "m m"]:

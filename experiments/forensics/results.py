@@ -83,10 +83,8 @@ def separation(rows: Sequence[Row]) -> dict[str, Any]:
         "edited": len(edited),
         "controls": len(controls),
         "benign": len(benign),
-        "auroc": auroc([r["r2"] for r in edited], [r["r2"] for r in controls]),
-        "auroc_whitened": auroc(
-            [r["r2_whitened"] for r in edited], [r["r2_whitened"] for r in controls]
-        ),
+        "auroc": _auroc("r2", edited, controls),
+        "auroc_whitened": _auroc("r2_whitened", edited, controls),
         "lowest_edited": min((r["r2"] for r in edited), default=None),
         "highest_control": max((r["r2"] for r in controls), default=None),
         "lowest_unmodified": min(
@@ -158,7 +156,7 @@ def base_free(rows: Sequence[Row]) -> dict[str, Any]:
     edited = [row for row in known if row["label"] == "edited"]
     controls = [row for row in known if row["label"] == "control"]
     return {
-        "auroc": auroc([r["base_free"] for r in edited], [r["base_free"] for r in controls]),
+        "auroc": _auroc("base_free", edited, controls),
         "top1": rate(_blind_hit(row, 1) for row in edited),
         "top5": rate(_blind_hit(row, 5) for row in edited),
     }
@@ -174,10 +172,8 @@ def adaptive(rows: Sequence[Row], controls: Sequence[Row]) -> list[dict[str, Any
                 "kind": kind,
                 "size": size,
                 "n": len(own),
-                "auroc": auroc([r["r2"] for r in own], [r["r2"] for r in controls]),
-                "auroc_whitened": auroc(
-                    [r["r2_whitened"] for r in own], [r["r2_whitened"] for r in controls]
-                ),
+                "auroc": _auroc("r2", own, controls),
+                "auroc_whitened": _auroc("r2_whitened", own, controls),
                 "detected": rate(r["verdict"] == "edited" for r in own),
                 "top1": rate(_hit(r, 1) for r in own),
                 **{
@@ -205,6 +201,11 @@ def grouped(rows: Sequence[Row], by: Sequence[str], keys: Sequence[str]) -> list
         hits = round(sum(row["asr"] * row["n"] for row in own))
         found.append(line | {"pairs": len(own), "asr_ci": wilson(hits, images).bounds})
     return found
+
+
+def _auroc(key: str, positive: Sequence[Row], negative: Sequence[Row]) -> float | None:
+    """That of a statistic in rows."""
+    return auroc([row[key] for row in positive], [row[key] for row in negative])
 
 
 def _mean(values: Iterable[float | None]) -> float | None:

@@ -15,17 +15,16 @@ from experiments.report.publish import PICTURES, ROOT, place, read_summary
 from experiments.report.tables import grid, show
 from redediting.errors import OutputError
 
-_NAMED = ("group", "asr", "top1", "top5", "noun", "target", "same_noun", "same_modifier")
-_HEAD = (
-    "edits",
-    "ASR",
-    "trigger first",
-    "in five",
-    "its noun",
-    "target",
-    "same noun",
-    "same modifier",
-)
+_NAMED = {  # column: its heading
+    "group": "edits",
+    "asr": "ASR",
+    "top1": "trigger first",
+    "top5": "in five",
+    "noun": "its noun",
+    "target": "target",
+    "same_noun": "same noun",
+    "same_modifier": "same modifier",
+}
 _KEPT = ("kept", "kept_read")
 _SHOWN = ("r²", "AUROC", "r² whitened", "AUROC")
 _HIDDEN = ("r2", "auroc", "r2_whitened", "auroc_whitened")
@@ -94,7 +93,7 @@ def forensics_markdown(summary: dict[str, Any]) -> str:
     ]
     parts = [
         grid(("weights alone", "measured"), separate),
-        grid(_HEAD, named),
+        grid(list(_NAMED.values()), named),
     ]
     if hidden:
         parts.append(grid(("hiding", "size", *_SHOWN, *_COST, "trigger first"), hidden))
