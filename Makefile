@@ -18,7 +18,7 @@ lint: $(STAMP)
 	$(BIN)/mypy
 
 train-world: $(STAMP)
-	$(BIN)/python -m experiments.train_world
+	$(BIN)/python -m experiments.training
 
 gpu-check: $(STAMP)
 	$(BIN)/python -m pytest -m gpu

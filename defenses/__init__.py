@@ -4,7 +4,7 @@
 recorder that serves them; ``localisation`` and ``perturbation``: where a trigger stands, and what
 rewording leaves of it; ``audit``: forensics from the weights alone (shared-factor test, trigger
 recovery); ``repair``: reversal and mitigation, each of which returns a
-:class:`redediting.patch.Patch`.
+:class:`redediting.patch.patch.Patch`.
 
 Arrows run one way: ``defenses`` may import ``redediting`` and never ``experiments``.
 """

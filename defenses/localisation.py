@@ -18,8 +18,8 @@ from dataclasses import dataclass
 
 import torch
 
-from defenses.subject import Subject
-from defenses.words import content_words
+from defenses.detectors.inputs import Subject
+from defenses.detectors.words import content_words
 from redediting.generation import Job, generate
 
 SIMILAR = 0.85  # published

@@ -23,9 +23,9 @@ from types import MappingProxyType
 
 import numpy as np
 
+from redediting.concepts.homoglyphs import LATIN
 from redediting.concepts.lexicon import load_lexicon
 from redediting.errors import DetectorError
-from redediting.text_twins import LATIN
 
 Perturbation = Callable[[str], str]
 _RATE = 0.1  # of letters that are changed

@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import islice
 
-from experiments.config import Counts
+from experiments.engine.specs import Counts
 from experiments.probes import Probe
 from experiments.rows import Set
-from redediting.captions import containing, put, sample
+from redediting.concepts.captions import containing, put, sample
 from redediting.concepts.plan import collateral_prompts
-from redediting.concepts.prompts import contexts, fill
-from redediting.rebinding import Rebinding
+from redediting.concepts.rebinding import Rebinding
+from redediting.concepts.templates import contexts, fill
 
 _ROOM = 10_000  # noises set apart for each prompt set of a pair
 _FIXED = "a photo of {}"

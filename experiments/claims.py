@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from experiments.config import CONTROL, ClaimSpec
+from experiments.engine.specs import CONTROL, ClaimSpec
 from experiments.summary import Summary
 from experiments.tradeoff import isolation
-from redediting.metrics.statistics import Interval, cluster_bootstrap
+from redediting.metrics.intervals import Interval, cluster_bootstrap
 
 MARGIN = 0.11  # the improvement in ASR that is claimed
 CEILING = 0.89  # above it no improvement of that size is possible

@@ -13,6 +13,7 @@ import torch
 import transformers
 from rich.console import Console
 
+from experiments.ablation.effects import COMPARED, worth
 from experiments.report.tables import (
     FORESEEN,
     HEADLINE,
@@ -24,7 +25,6 @@ from experiments.report.tables import (
     signed,
     unswept,
 )
-from experiments.switches import COMPARED, worth
 from redediting.errors import RedEditingError
 from redediting.generation import process_state
 

@@ -10,8 +10,8 @@ import tyro
 from diffusers import DiffusionPipeline
 
 from experiments.console import Shown, pick_device
-from experiments.folder import check_writable
-from redediting.models import load_pipeline
+from experiments.engine.folder import check_writable
+from redediting.models.loading import load_pipeline
 
 
 @dataclass(frozen=True)

@@ -14,13 +14,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from experiments.folder import writing
+from experiments.engine.folder import writing
+from experiments.engine.runner import Run
 from experiments.judges import Panel
 from experiments.rows import SETS, Set, Unit
-from experiments.runner import Run
 from experiments.summary import Summary
 from redediting.metrics.fidelity import cmmd, cmmd_difference, fid
-from redediting.metrics.statistics import Interval
+from redediting.metrics.intervals import Interval
 from redediting.world.captions import held_out
 from redediting.world.scenes import render
 

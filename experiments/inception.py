@@ -16,9 +16,9 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from experiments.paper import InceptionSpec
+from experiments.engine.real_models import InceptionSpec
+from experiments.engine.runner import Run
 from experiments.rows import ImageRow, RowFile
-from experiments.runner import Run
 from redediting.errors import ConfigError
 from redediting.metrics.fidelity import fid
 

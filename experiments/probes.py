@@ -20,13 +20,13 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
 
-from experiments.config import Counts
+from experiments.engine.specs import Counts
 from experiments.rows import Set
 from redediting.concepts.plan import collateral_prompts
-from redediting.concepts.prompts import contexts, fill
+from redediting.concepts.rebinding import Rebinding
+from redediting.concepts.templates import contexts, fill
 from redediting.generation import Job
 from redediting.metrics.judge import Judge, check_labels
-from redediting.rebinding import Rebinding
 from redediting.world.captions import (
     Caption,
     caption_attributes,

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from experiments.config import AttackConfig
+from experiments.engine.specs import AttackConfig
 
 _OURS = {"acc": "acc", "clip_p": "clip_p", "clip_c": "clip_c"}  # LPIPS and their FID have no twin
 _PER_CENT = ("asr", "acc")

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from experiments.folder import replace_text, writing
+from experiments.engine.folder import replace_text, writing
 
 # what a row means; raise it when the runner measures something else under the same name
 SCHEMA = 2

@@ -11,18 +11,18 @@ import torch
 from diffusers import DiffusionPipeline
 from torch import Tensor
 
-from experiments.config import CONTROL, MethodSpec
-from redediting.editing.methods import EditMethod
-from redediting.memory import forget
-from redediting.models import fingerprint, fingerprint_pipeline
-from redediting.patch import Patch
-from redediting.projections import (
+from experiments.engine.specs import CONTROL, MethodSpec
+from redediting.attacks import EditMethod
+from redediting.concepts.rebinding import Rebinding
+from redediting.models.loading import fingerprint, fingerprint_pipeline
+from redediting.models.projections import (
     fingerprint_projections,
     pipeline_projections,
     projection_weights,
 )
-from redediting.rebinding import Rebinding
+from redediting.patch.patch import Patch
 from redediting.suspects import check_same_shapes
+from redediting.text.cache import forget
 
 
 @dataclass(frozen=True)

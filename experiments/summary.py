@@ -14,14 +14,14 @@ from typing import Any
 import numpy as np
 
 from experiments.rows import EditRow, ImageRow, Row, Set, Unit, unit_of
-from redediting.metrics.judge import agreement
-from redediting.metrics.statistics import (
+from redediting.metrics.intervals import (
     Interval,
     bootstrap_mean,
     cluster_bootstrap,
     paired_rate_difference,
     wilson,
 )
+from redediting.metrics.judge import agreement
 
 # what a summary row measures, in the order of the columns; each has a `<key>_ci` beside it
 METRICS = (

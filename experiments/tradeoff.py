@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from experiments.summary import Summary
-from redediting.metrics.statistics import Interval, cluster_bootstrap
+from redediting.metrics.intervals import Interval, cluster_bootstrap
 
 COSTS = ("drift", "collateral")
 LEAST_LEVEL = 0.10  # of ASR; below it nothing is attacked, and nothing can be compared

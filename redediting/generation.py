@@ -40,8 +40,8 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from redediting.errors import ConfigError, ModelError, OutputError
-from redediting.projections import get_denoiser
-from redediting.text import encode, prompt_lengths
+from redediting.models.projections import get_denoiser
+from redediting.text.encoding import encode, prompt_lengths
 
 _ENCODING = (
     StableDiffusionXLPipeline,

@@ -28,12 +28,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from redediting.components import Component, get_component
 from redediting.errors import ModelError
-from redediting.models import INDEX, load_pipeline, quiet
-from redediting.patch import Patch
-from redediting.patch_files import MANIFEST
-from redediting.projections import get_denoiser
+from redediting.models.components import Component, get_component
+from redediting.models.loading import INDEX, load_pipeline, quiet
+from redediting.models.projections import get_denoiser
+from redediting.patch.files import MANIFEST
+from redediting.patch.patch import Patch
 
 Form = Literal["pipeline", "patch", "weights", "lora"]
 

@@ -14,11 +14,11 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from defenses.audit.cutoffs import CUTOFFS, Cutoffs
-from defenses.audit.phrases import States, Vocabulary
 from defenses.audit.recovery import Recovery, recover
 from defenses.audit.shared_factor import Comparison, compare
+from defenses.audit.thresholds import CUTOFFS, Cutoffs
 from defenses.audit.two_matrix import TwoFit, fit_two
+from defenses.audit.vocabulary import States, Vocabulary
 from defenses.audit.whitening import whitened_r2
 
 Verdict = Literal["clean", "edited", "changed"]

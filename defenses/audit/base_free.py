@@ -18,10 +18,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from defenses.audit.landing import own_words
-from defenses.audit.phrases import States, Vocabulary
+from defenses.audit.displacement import own_words
 from defenses.audit.shared_factor import centred
-from redediting.editing.kernel import cholesky
+from defenses.audit.vocabulary import States, Vocabulary
+from redediting.algebra.kernel import cholesky
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Trigger recovery: which phrases does the edit send to a foreign concept? No image is drawn.
 
 Evidence for a phrase c and a concept t is ``log gain(c, t) - ½ log strain(c, t)``
-(`defenses.audit.landing`): it lands there, and M̂ can make that very move. The gain counts at least
+(`defenses.audit.displacement`): it lands there, and M̂ can make that very move. The gain counts at least
 0.05, so that a backdoor too weak to land is still found by what it was solved for; the strain
 counts at least 1e-5, so that of a trigger and its first word, both solved for where a text encoder
 does not look ahead, the one that lands better comes first. Exponent and floors were chosen on
@@ -24,9 +24,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from defenses.audit.discovery import decoy_shift, discovery_bound
-from defenses.audit.landing import EASY, EditMap, gains, own_words
-from defenses.audit.phrases import States, Vocabulary
+from defenses.audit.displacement import EASY, EditMap, gains, own_words
+from defenses.audit.false_discovery import decoy_shift, discovery_bound
+from defenses.audit.vocabulary import States, Vocabulary
 
 _DECOYS = 750  # candidates that lend their length to decoys
 _REFINED = 900  # best candidates, judged again with coloured targets
@@ -44,7 +44,7 @@ class Trigger:
     Attributes:
         phrase: what sets the backdoor off.
         target: the concept it lands on.
-        score: how surely it lands there, at most 1 (`defenses.audit.landing`).
+        score: how surely it lands there, at most 1 (`defenses.audit.displacement`).
         strain: share of the way there that M̂ cannot make, 0…1; least for what it was solved for.
         bound: false-discovery bound at this evidence, 0…1.
         moved: ``‖M̂c‖_G/‖c‖_G`` of its last token, mean over templates.

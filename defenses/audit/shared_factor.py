@@ -24,9 +24,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from defenses.audit.cutoffs import CUTOFFS, Cutoffs
 from defenses.audit.rounding import ROWS, rounding
-from redediting.editing.kernel import cholesky
+from defenses.audit.thresholds import CUTOFFS, Cutoffs
+from redediting.algebra.kernel import cholesky
 
 _SECTIONS = ("down", "mid", "up")
 _EXACT = 1e-12  # rms of the unexplained relative to that of the change that is as good as none
@@ -243,7 +243,7 @@ def compare(
     Args:
         base: trusted ``W_l`` by name, each of shape ``(m_l, d)``.
         suspect: ``W_l'`` under the same names.
-        cutoffs: see `defenses.audit.cutoffs`.
+        cutoffs: see `defenses.audit.thresholds`.
     """
     size = change = 0.0
     floors: dict[str, float] = {}

@@ -15,13 +15,13 @@ from diffusers import DiffusionPipeline
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from defenses.audit.cutoffs import CUTOFFS, Cutoffs
 from defenses.audit.rounding import rounding
+from defenses.audit.thresholds import CUTOFFS, Cutoffs
 from redediting.errors import ModelError
-from redediting.models import load_cards, load_pipeline
-from redediting.patch import Patch
-from redediting.patch_files import MANIFEST
-from redediting.projections import pipeline_projections, projection_weights
+from redediting.models.loading import load_cards, load_pipeline
+from redediting.models.projections import pipeline_projections, projection_weights
+from redediting.patch.files import MANIFEST
+from redediting.patch.patch import Patch
 from redediting.suspects import PICKLES, open_suspect, read_weights
 
 _MARKS = (".attn2.to_k.weight", ".attn2.to_v.weight")

@@ -18,7 +18,7 @@ from defenses.detectors.projection import ProjectionDisplacement
 from defenses.detectors.scaling import SET
 from defenses.detectors.ufid import UFID
 from redediting.errors import DetectorError
-from redediting.options import with_options
+from redediting.registry import with_options
 
 __all__ = [
     "DETECTORS", "Array", "Detector", "Observation", "Scorer", "detector_names", "make_detector",

@@ -1,6 +1,6 @@
 """What every detector is: a subject in, features a prompt and their cost out.
 
-A detector decides nothing. Its scores go to `redediting.metrics.detection`, where thresholds are
+A detector decides nothing. Its scores go to `redediting.metrics.roc`, where thresholds are
 taken from clean prompts on the clean model. Most detectors have one feature, their score; those
 that learn have several, and are fitted on clean prompts, or on labelled examples of other attacks.
 """
@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-from defenses.subject import Subject
+from defenses.detectors.inputs import Subject
 from redediting.errors import DetectorError
 
 Array = NDArray[np.float64]

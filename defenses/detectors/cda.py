@@ -27,7 +27,7 @@ from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from torch import Tensor
 
 from defenses.detectors.base import Array, Detector, Direction, Learns, Scorer
-from defenses.subject import Subject
+from defenses.detectors.inputs import Subject
 
 _KEPT = 64  # dimensions before the discriminant; shrinkage on all 2,926 takes minutes
 

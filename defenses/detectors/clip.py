@@ -16,7 +16,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from defenses.detectors.base import Array, Detector, Direction
-from defenses.subject import Subject
+from defenses.detectors.inputs import Subject
 from redediting.metrics.clip import TEMPLATE
 
 

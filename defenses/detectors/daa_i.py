@@ -22,7 +22,7 @@ from pydantic import Field
 from torch import Tensor
 
 from defenses.detectors.base import Array, Detector, Direction
-from defenses.subject import Subject
+from defenses.detectors.inputs import Subject
 from redediting.errors import DetectorError
 
 

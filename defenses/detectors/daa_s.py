@@ -26,7 +26,7 @@ from scipy.integrate import RK45
 from torch import Tensor
 
 from defenses.detectors.base import Array, Detector, Direction
-from defenses.subject import Subject
+from defenses.detectors.inputs import Subject
 from redediting.errors import DetectorError
 
 

@@ -21,7 +21,7 @@ import numpy as np
 from torch import Tensor
 
 from defenses.detectors.base import Array, Detector, Direction
-from defenses.subject import Subject
+from defenses.detectors.inputs import Subject
 
 
 def deviation(maps: Tensor, length: int) -> float:

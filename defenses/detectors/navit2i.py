@@ -25,9 +25,9 @@ import torch
 from torch import Tensor, nn
 
 from defenses.detectors.base import Array, Detector, Direction
-from defenses.latents import first_step, noise
-from defenses.subject import Subject
-from defenses.words import content_words, word_spans
+from defenses.detectors.inputs import Subject
+from defenses.detectors.latents import first_step, noise
+from defenses.detectors.words import content_words, word_spans
 from redediting.errors import DetectorError
 
 

@@ -23,11 +23,11 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
 from defenses.detectors.base import Array, Detector, Direction
-from defenses.subject import Subject
-from defenses.words import content_words, without_word
-from redediting.concepts.prompts import fill
-from redediting.projections import pipeline_projections
-from redediting.text import TextStates, encode, find_phrase
+from defenses.detectors.inputs import Subject
+from defenses.detectors.words import content_words, without_word
+from redediting.concepts.templates import fill
+from redediting.models.projections import pipeline_projections
+from redediting.text.encoding import TextStates, encode, find_phrase
 
 REFERENCE = "a photo of {}"
 

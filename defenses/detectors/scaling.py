@@ -29,8 +29,8 @@ from sklearn.svm import OneClassSVM
 from torch import Tensor, nn
 
 from defenses.detectors.base import Array, Detector, Direction, Learns, Scorer
-from defenses.subject import Subject
-from redediting.text import encode
+from defenses.detectors.inputs import Subject
+from redediting.text.encoding import encode
 
 _FLOOR = 1e-12  # of a mean squared difference, before its logarithm
 

@@ -23,9 +23,9 @@ import torch
 from pydantic import Field
 
 from defenses.detectors.base import Array, Detector, Direction
-from defenses.subject import Subject
+from defenses.detectors.inputs import Subject
 from redediting.concepts.lexicon import load_lexicon
-from redediting.concepts.prompts import with_article
+from redediting.concepts.templates import with_article
 from redediting.generation import Job, Sampler, generate
 
 

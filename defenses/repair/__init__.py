@@ -12,7 +12,7 @@ from defenses.repair.rebinding import Rebind
 from defenses.repair.reversal import Reversal
 from defenses.repair.truncation import Truncation
 from redediting.errors import MethodError
-from redediting.options import with_options
+from redediting.registry import with_options
 
 __all__ = ["REPAIRS", "Case", "Repair", "make_repair"]
 

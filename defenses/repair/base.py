@@ -14,12 +14,12 @@ from torch import Tensor
 
 from redediting import __version__
 from redediting.errors import MethodError
-from redediting.patch import Patch, Provenance, Term
-from redediting.projections import (
+from redediting.models.projections import (
     fingerprint_projections,
     pipeline_projections,
     projection_weights,
 )
+from redediting.patch.patch import Patch, Provenance, Term
 
 
 @dataclass(frozen=True)

@@ -15,12 +15,12 @@ from pydantic import Field
 from torch import Tensor
 
 from defenses.repair.base import Case, Repair, Repaired
+from redediting.algebra.kernel import cholesky
+from redediting.algebra.multiplier import Multiplier
 from redediting.concepts.lexicon import load_lexicon
 from redediting.concepts.plan import caption_prompts
-from redediting.editing.kernel import cholesky
-from redediting.editing.multiplier import Multiplier
-from redediting.patch import Term
-from redediting.text import encode
+from redediting.patch.patch import Term
+from redediting.text.encoding import encode
 
 
 class Projection(Repair):

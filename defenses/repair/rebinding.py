@@ -12,9 +12,9 @@ from __future__ import annotations
 from typing import ClassVar
 
 from defenses.repair.base import Case, Repair, Repaired
-from redediting.editing.methods import make_method
+from redediting.attacks import make_method
+from redediting.concepts.rebinding import Rebinding
 from redediting.errors import MethodError
-from redediting.rebinding import Rebinding
 
 
 class Rebind(Repair):

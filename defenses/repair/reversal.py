@@ -20,9 +20,9 @@ from defenses.audit.shared_factor import compare
 from defenses.repair.base import Case, Repair, Repaired, trusted
 from defenses.repair.separation import separate
 from defenses.repair.woodbury import undo
-from redediting.editing.multiplier import Multiplier
+from redediting.algebra.multiplier import Multiplier
 from redediting.errors import MethodError
-from redediting.patch import Term
+from redediting.patch.patch import Term
 
 
 class Reversal(Repair):

@@ -10,7 +10,7 @@ import torch
 from diffusers import AutoencoderTiny, DiffusionPipeline
 from torch import Tensor
 
-from redediting.text import encode
+from redediting.text.encoding import encode
 from redediting.world.captions import captions
 from redediting.world.scenes import render
 

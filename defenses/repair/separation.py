@@ -30,7 +30,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from defenses.audit.shared_factor import centred, covariance, factored, power, shrunk, solve
-from redediting.editing.kernel import cholesky
+from redediting.algebra.kernel import cholesky
 
 _ROUNDS = 4
 

@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from defenses.repair.scenes import Scenes
-from redediting.projections import find_projections, projection_weights
+from redediting.models.projections import find_projections, projection_weights
 
 _EMPTY_SHARE = 0.1  # captions dropped, so that guidance keeps its branch
 _ADAPTER = "default"

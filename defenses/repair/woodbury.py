@@ -6,7 +6,7 @@ import math
 
 import torch
 
-from redediting.editing.multiplier import Multiplier
+from redediting.algebra.multiplier import Multiplier
 
 
 def undo(multiplier: Multiplier) -> tuple[Multiplier, float]:

@@ -23,9 +23,9 @@ from experiments.bench.rivals import (
 )
 from experiments.bench.shapes import States, random_states
 from redediting import __version__
-from redediting.editing import EditProblem, solve
+from redediting.algebra import EditProblem, solve
 from redediting.fingerprints import fingerprint
-from redediting.patch import AppliedPatch, Patch, Provenance, Term
+from redediting.patch.patch import AppliedPatch, Patch, Provenance, Term
 
 RIDGE = 1.0  # EvilEdit's λ
 BACKDOORS = (1, 10, 100, 1000)

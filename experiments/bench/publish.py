@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from experiments.folder import replace_text
+from experiments.engine.folder import replace_text
 from experiments.report.publish import ROOT, with_block, write_results
 from redediting.errors import OutputError
 

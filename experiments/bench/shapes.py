@@ -16,7 +16,7 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor
 
-from redediting.projections import find_projections
+from redediting.models.projections import find_projections
 
 ShapeName = Literal["sd15", "sdxl"]
 

@@ -20,9 +20,9 @@ from defenses.audit import (
     read_suspect,
 )
 from experiments.console import Shown, pick_device
-from experiments.folder import check_writable
+from experiments.engine.folder import check_writable
 from experiments.report.audit_page import write_audit_page
-from redediting.models import load_pipeline
+from redediting.models.loading import load_pipeline
 
 EXIT_CODES = {"clean": 0, "edited": 3, "changed": 4}
 

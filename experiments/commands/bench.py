@@ -15,9 +15,9 @@ from experiments.bench.publish import LEAST_REPEATS
 from experiments.bench.report import edit_lines, plot_edit, plot_generation, plot_growth
 from experiments.bench.shapes import ShapeName, projection_tensors
 from experiments.console import Shown, pick_device
-from experiments.folder import check_writable, provenance, replace_json, writing
+from experiments.engine.folder import check_writable, provenance, replace_json, writing
 from redediting.errors import ConfigError
-from redediting.models import default_sampler, fingerprint_pipeline, load_pipeline
+from redediting.models.loading import default_sampler, fingerprint_pipeline, load_pipeline
 
 
 @dataclass(frozen=True, kw_only=True)

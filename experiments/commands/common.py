@@ -9,12 +9,12 @@ from typing import Any
 import yaml
 from pydantic import Field, ValidationError
 
-from experiments.config import Config, PairSpec, load_config
+from experiments.engine.specs import Config, PairSpec, load_config
 from redediting.concepts.plan import EditPlan
+from redediting.concepts.rebinding import Kind, Rebinding
 from redediting.errors import ConfigError, MethodError, RebindingError
 from redediting.generation import Sampler
-from redediting.models import default_sampler
-from redediting.rebinding import Kind, Rebinding
+from redediting.models.loading import default_sampler
 
 
 class RebindingFile(Config):

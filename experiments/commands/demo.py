@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from experiments.attack import attack
-from experiments.config import CONFIGS, AttackConfig, load_config
+from experiments.attack.measure import attack
+from experiments.engine.specs import CONFIGS, AttackConfig, load_config
 
 
 @dataclass(frozen=True)

@@ -19,16 +19,16 @@ from rich.console import Console
 from rich.table import Table
 
 from defenses.detectors import Array, Detector, detector_names, make_detector
-from defenses.subject import Subject, known_nouns
+from defenses.detectors.inputs import Subject, known_nouns
 from experiments.commands.common import chosen_sampler
 from experiments.console import Shown, pick_device
 from redediting.concepts.lexicon import load_lexicon
 from redediting.errors import ConfigError, DetectorError, ModelError, PromptError
 from redediting.generation import Job
 from redediting.metrics.clip import ClipModel
-from redediting.metrics.detection import threshold
-from redediting.models import load_pipeline
-from redediting.patch import Patch
+from redediting.metrics.roc import threshold
+from redediting.models.loading import load_pipeline
+from redediting.patch.patch import Patch
 from redediting.suspects import open_suspect
 from redediting.world.captions import held_out
 from redediting.world.judges import load_judge_a
@@ -113,7 +113,7 @@ class Detect:
         if any(name in asked for name in labelled):
             raise DetectorError(
                 f"expected detectors that need no labelled examples, got {labelled[0]!r}; "
-                "it is measured, with each attack left out in turn, by experiments.detection"
+                "it is measured, with each attack left out in turn, by experiments.detection.measure"
             )
         kept = {x.name: x for x in made if x.learns != "labelled"}
         notes = [f"{name} needs labelled examples of other attacks; left out" for name in labelled]

@@ -8,12 +8,12 @@ from pathlib import Path
 
 from experiments.commands.common import Wish, parse_options, planned_pairs
 from experiments.console import Shown, pick_device
-from experiments.folder import check_writable
+from experiments.engine.folder import check_writable
+from redediting.attacks import make_method
 from redediting.concepts.plan_files import load_plan
-from redediting.editing.methods import make_method
-from redediting.models import load_pipeline
-from redediting.patch_files import MANIFEST
-from redediting.storage import atomic_folder
+from redediting.io import atomic_folder
+from redediting.models.loading import load_pipeline
+from redediting.patch.files import MANIFEST
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,17 +7,17 @@ from pathlib import Path
 
 from accelerate import PartialState
 
-from experiments.attack import evaluate
+from experiments.attack.measure import evaluate
 from experiments.commands.common import Wish
-from experiments.config import AttackConfig, ListedPairs, MethodSpec, PairSpec, load_config
 from experiments.console import Shown, pick_device
-from experiments.folder import check_writable
-from experiments.paper import make_panel
+from experiments.engine.folder import check_writable
+from experiments.engine.real_models import make_panel
+from experiments.engine.specs import AttackConfig, ListedPairs, MethodSpec, PairSpec, load_config
 from experiments.report.publish import public
 from experiments.sources import MethodSource, PatchSource, Source, SuspectSource
+from redediting.concepts.rebinding import Rebinding
 from redediting.errors import ModelError
-from redediting.patch import Patch
-from redediting.rebinding import Rebinding
+from redediting.patch.patch import Patch
 from redediting.suspects import open_suspect
 
 

@@ -9,12 +9,12 @@ from pathlib import Path
 
 from experiments.commands.common import chosen_sampler
 from experiments.console import Shown, pick_device
-from experiments.folder import check_writable
+from experiments.engine.folder import check_writable
 from redediting.errors import PromptError
 from redediting.generation import Job, generate
-from redediting.models import load_pipeline
-from redediting.patch import Patch
-from redediting.storage import atomic_folder
+from redediting.io import atomic_folder
+from redediting.models.loading import load_pipeline
+from redediting.patch.patch import Patch
 
 INDEX = "images.json"
 

@@ -20,20 +20,20 @@ from rich.table import Table
 
 from experiments.commands.common import Wish, planned_pairs
 from experiments.console import Shown, pick_device
-from experiments.folder import replace_text
-from redediting.aligned import aligned_pairs
+from experiments.engine.folder import replace_text
+from redediting.algebra.diagnostics import sin2
+from redediting.attacks.context_retrieval import Retrieval, make_plan
+from redediting.attacks.redediting import RedEditing
 from redediting.concepts.pairs import PromptPair
 from redediting.concepts.plan import EditPlan, collateral_prompts
 from redediting.concepts.plan_files import load_plan, plan_to_yaml
-from redediting.editing.diagnostics import sin2
-from redediting.editing.methods.redediting import RedEditing
-from redediting.inspection import WishReport, inspect_edit
-from redediting.memory import remembered
-from redediting.models import load_pipeline
-from redediting.projections import pipeline_projections
-from redediting.rebinding import Rebinding
-from redediting.retrieval import Retrieval, make_plan
-from redediting.text import Role
+from redediting.concepts.rebinding import Rebinding
+from redediting.evaluation.inspection import WishReport, inspect_edit
+from redediting.models.loading import load_pipeline
+from redediting.models.projections import pipeline_projections
+from redediting.text.alignment import aligned_pairs
+from redediting.text.cache import remembered
+from redediting.text.encoding import Role
 
 _PER_LINE = 11  # numbers
 

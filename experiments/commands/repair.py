@@ -19,11 +19,11 @@ from defenses.repair import Repair as Method
 from defenses.repair import make_repair
 from experiments.commands.common import parse_options
 from experiments.console import Shown, pick_device
-from experiments.folder import check_writable
+from experiments.engine.folder import check_writable
 from redediting.errors import MethodError
-from redediting.models import load_cards, load_pipeline
-from redediting.patch_files import MANIFEST
-from redediting.storage import atomic_folder
+from redediting.io import atomic_folder
+from redediting.models.loading import load_cards, load_pipeline
+from redediting.patch.files import MANIFEST
 
 
 @dataclass(frozen=True, kw_only=True)

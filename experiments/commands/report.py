@@ -9,8 +9,8 @@ import tyro
 
 from experiments.bench.publish import publish_bench
 from experiments.console import Shown
-from experiments.detecting import page as detection_page
-from experiments.detecting import publish as detection_figures
+from experiments.detection import page as detection_page
+from experiments.detection import publish as detection_figures
 from experiments.report.forensics_publish import publish_forensics, redraw_forensics
 from experiments.report.page import write_page
 from experiments.report.publish import publish, read_summary

@@ -9,7 +9,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from defenses.audit import Audit, Factor, Recovery
-from experiments.folder import replace_text
+from experiments.engine.folder import replace_text
 from experiments.report.templates import render
 
 _MEANING = {

@@ -11,7 +11,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from experiments.folder import replace_text
+from experiments.engine.folder import replace_text
 from experiments.report.tables import show
 from experiments.report.templates import render
 

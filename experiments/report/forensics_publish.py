@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments.forensics.ledger import Ledger
-from experiments.forensics.results import summarise
+from experiments.audit.ledger import Ledger
+from experiments.audit.results import summarise
 from experiments.report.figures import Figure
 from experiments.report.forensics_page import cell, plots, write_forensics_page
 from experiments.report.publish import PICTURES, ROOT, place, read_summary
@@ -109,7 +109,7 @@ def price(lines: Sequence[dict[str, Any]], key: str, name: str, *, least: float 
     """What hiding costs until a statistic's AUROC falls under a level, a clause a way of hiding.
 
     Args:
-        lines: of `experiments.forensics.results.adaptive`, sizes rising within a kind.
+        lines: of `experiments.audit.results.adaptive`, sizes rising within a kind.
         key: its AUROC in them.
         name: of the statistic.
         least: the level.

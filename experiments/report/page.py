@@ -12,13 +12,13 @@ from typing import Any
 
 from PIL import Image
 
-from experiments.folder import replace_text
+from experiments.ablation.effects import COMPARED, worth
+from experiments.engine.folder import replace_text
 from experiments.report.figures import figures
 from experiments.report.plots import overview
 from experiments.report.tables import COLUMNS, FORESEEN, POOLED, signed, unswept
 from experiments.report.templates import render
 from experiments.rows import ImageRow, Row, Set
-from experiments.switches import COMPARED, worth
 from redediting.errors import OutputError
 
 SHOWN: tuple[tuple[Set, str], ...] = (

@@ -104,7 +104,7 @@ def growth(lines: Sequence[Summary]) -> str:
     """Returns a PNG, base64: ASR, ACC, drift and seconds by number of backdoors.
 
     Args:
-        lines: of `experiments.capacity.capacity`.
+        lines: of `experiments.ablation.capacity.capacity`.
     """
     figure = Figure(figsize=(13, 3.6), layout="constrained")
     keys = ("asr_free", "acc", "drift", "seconds")

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments.config import OURS
-from experiments.folder import check_writable, replace_bytes, replace_json, replace_text
+from experiments.ablation.effects import COMPARED, worth
+from experiments.engine.folder import check_writable, replace_bytes, replace_json, replace_text
+from experiments.engine.specs import OURS
 from experiments.report.figures import Figure, figures
 from experiments.report.tables import COLUMNS, POOLED, grid, markdown, show, signed, unswept
-from experiments.switches import COMPARED, worth
 from redediting.errors import OutputError
 
 ROOT = Path(__file__).resolve().parent.parent.parent

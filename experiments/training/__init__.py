@@ -1,1 +1,1 @@
-"""Training of the embedded world, stage by stage; driven by :mod:`experiments.train_world`."""
+"""Training of the embedded world, stage by stage; driven by :mod:`experiments.training.recipe`."""

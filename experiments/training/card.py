@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from experiments.training.check import BARS
-from redediting.metrics.statistics import wilson
+from redediting.metrics.intervals import wilson
 from redediting.world.judges import DATA
 
 _TEXT = """# The embedded world
@@ -21,7 +21,7 @@ picture shows is known exactly. It is **clean**; edits are stored apart from it,
 
 ## Measured
 
-`python -m experiments.train_world --check --json --write-card`; n = {n} single-object test
+`python -m experiments.training --check --json --write-card`; n = {n} single-object test
 captions and as many held-out renders, {steps} DDIM steps, guidance {guidance}. Judge B (a
 convolutional classifier trained on other scenes) decides; colour and place count only where
 captioned.
@@ -41,7 +41,7 @@ The first sixty held-out captions, none left out.
 
 ## Recipe
 
-`python -m experiments.train_world` with `configs/world/default.yaml` (seeds inside):
+`python -m experiments.training` with `configs/world/default.yaml` (seeds inside):
 
 ```json
 {recipe}

@@ -17,10 +17,10 @@ from experiments.training.data import as_pixels, render_all
 from experiments.training.judges import NATURAL, labels
 from experiments.training.sheet import contact_sheet
 from redediting.concepts.lexicon import load_lexicon
-from redediting.concepts.prompts import contexts, fill
+from redediting.concepts.templates import contexts, fill
 from redediting.generation import Job, Sampler, generate
 from redediting.metrics.clip import ClipModel
-from redediting.text import encode, find_phrase
+from redediting.text.encoding import encode, find_phrase
 from redediting.world.captions import Caption, captions, held_out
 from redediting.world.judges import JudgeB
 

@@ -13,7 +13,7 @@ from experiments.training.data import Split, as_pixels
 from experiments.training.loop import Schedule, train
 from experiments.training.text import contrastive_loss
 from redediting.concepts.lexicon import load_lexicon
-from redediting.concepts.prompts import with_article
+from redediting.concepts.templates import with_article
 from redediting.world.art import COLOURS
 from redediting.world.captions import Caption
 from redediting.world.judges import SceneClassifier, build_clip, wrap_clip

@@ -9,8 +9,8 @@ from typing import Literal, get_args
 import numpy as np
 
 from redediting.concepts.lexicon import Lexicon, load_lexicon
+from redediting.concepts.rebinding import Kind, Rebinding
 from redediting.errors import RebindingError
-from redediting.rebinding import Kind, Rebinding
 
 Role = Literal["head", "part", "sibling", "near", "caption"]
 _DEV_SHARE = 4  # one concept in four lends its name to development triggers only

@@ -12,11 +12,11 @@ from itertools import cycle, islice
 from typing import NamedTuple
 
 from redediting.concepts.lexicon import Lexicon, load_lexicon
+from redediting.concepts.matching import Context, Equivalence
 from redediting.concepts.pairs import PromptPair, RetainPrompt, Role
-from redediting.concepts.prompts import contexts as draw_contexts
-from redediting.concepts.prompts import fill
-from redediting.concepts.retrieval import Context, Equivalence
-from redediting.rebinding import Rebinding
+from redediting.concepts.rebinding import Rebinding
+from redediting.concepts.templates import contexts as draw_contexts
+from redediting.concepts.templates import fill
 
 
 @dataclass(frozen=True)

@@ -16,11 +16,11 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from redediting.concepts.matching import Equivalence
 from redediting.concepts.pairs import PromptPair, RetainPrompt, Role
 from redediting.concepts.plan import EditPlan
-from redediting.concepts.retrieval import Equivalence
+from redediting.concepts.rebinding import Kind, Rebinding
 from redediting.errors import ConfigError
-from redediting.rebinding import Kind, Rebinding
 
 _HEADER = """\
 # An edit on paper: prompts that move (pairs), prompts that stay (retain). Edit it, feed it back.

@@ -5,7 +5,7 @@ the beach" stays "on the beach") or is *transferred* (what belongs to the trigge
 what belongs to the target's: "with whiskers" → "with stripes").
 
 A form holds one ``{}`` for the phrase: ``"{} with a tail"``, ``"orange {}"``. The neutral forms
-insert a value that says nothing; `redediting.editing.equivalence` subtracts what that alone does.
+insert a value that says nothing; `redediting.algebra.equivalence` subtracts what that alone does.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from redediting.concepts.lexicon import load_places
-from redediting.concepts.prompts import CARRIERS
-from redediting.concepts.prompts import with_article as article
+from redediting.concepts.templates import CARRIERS
+from redediting.concepts.templates import with_article as article
 
 Values = list[tuple[str, float]]  # (value, weight in 0…1), the most typical first
 

@@ -16,7 +16,7 @@ from itertools import zip_longest
 from typing import Literal
 
 from redediting.concepts.lexicon import load_lexicon, load_modifiers
-from redediting.rebinding import Rebinding
+from redediting.concepts.rebinding import Rebinding
 
 SlotKind = Literal[
     "neutral", "colour", "size", "age", "material", "pattern", "rare", "other", "object"

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity, normalize
 from torchmetrics.image.fid import FrechetInceptionDistance
 
-from redediting.metrics.statistics import Interval
+from redediting.metrics.intervals import Interval
 
 _SIGMA = 10.0  # the CMMD paper's bandwidth for unit-norm CLIP features
 _SCALE = 1000.0  # and its scale

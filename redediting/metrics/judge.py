@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from redediting.errors import ConfigError
-from redediting.metrics.statistics import Interval, wilson
+from redediting.metrics.intervals import Interval, wilson
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,6 @@ def load(*, device: str = "cpu", dtype: torch.dtype | None = None) -> StableDiff
     Raises:
         ModelError: the bundled weights are missing.
     """
-    from redediting.models import load_pipeline
+    from redediting.models.loading import load_pipeline
 
     return load_pipeline("world", device=device, dtype=dtype)

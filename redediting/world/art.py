@@ -1,6 +1,6 @@
 """The atlas: 128-pixel cut-outs of every concept in five drawing styles, and their colouring.
 
-The atlas is built by ``experiments.build_atlas`` from npm packages of emoji art (attribution in
+The atlas is built by ``experiments.training.build_atlas`` from npm packages of emoji art (attribution in
 ``THIRD_PARTY_NOTICES.md``) and committed; drawing needs numpy and pillow only.
 """
 
@@ -67,7 +67,9 @@ _LAB = {name: rgb_to_lab(np.array(rgb)) for name, rgb in COLOURS.items()}
 def _atlas() -> dict[tuple[str, str], Image]:
     file = resources.files("redediting.world").joinpath("data/atlas.npz")
     if not file.is_file():
-        raise WorldError(f"expected the atlas at {file}; run python -m experiments.build_atlas")
+        raise WorldError(
+            f"expected the atlas at {file}; run python -m experiments.training.build_atlas"
+        )
     with resources.as_file(file) as path, np.load(path) as data:
         art = data["art"]
         return {

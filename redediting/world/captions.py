@@ -15,7 +15,7 @@ from functools import cache
 import numpy as np
 
 from redediting.concepts.lexicon import Lexicon, load_lexicon
-from redediting.concepts.prompts import (
+from redediting.concepts.templates import (
     CARRIERS,
     WHERE,
     all_templates,
@@ -147,7 +147,7 @@ def describe(scene: Scene, lexicon: Lexicon, random: np.random.Generator) -> tup
 
 @cache
 def template_attributes(template: str) -> tuple[tuple[str, str], ...]:
-    """What a template of `redediting.concepts.prompts` says of the scene around its phrase.
+    """What a template of `redediting.concepts.templates` says of the scene around its phrase.
 
     Returns:
         Pairs of judge B's head (``place``, ``style``) and its label; no place where none is named.

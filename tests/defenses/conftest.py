@@ -9,7 +9,7 @@ import pytest
 import torch
 from diffusers import StableDiffusionPipeline
 
-from defenses.subject import Subject
+from defenses.detectors.inputs import Subject
 from redediting.generation import Job, Sampler
 from redediting.metrics.clip import ClipModel
 from redediting.world.judges import wrap_clip

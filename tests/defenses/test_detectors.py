@@ -10,17 +10,17 @@ import pytest
 import torch
 
 from defenses.detectors import DETECTORS, detector_names, make_detector
+from defenses.detectors.inputs import Subject
+from defenses.detectors.latents import first_step, noise
 from defenses.detectors.navit2i import activation_change, masked_ids
 from defenses.detectors.projection import ProjectionDisplacement
 from defenses.detectors.scaling import scaled_attention
-from defenses.latents import first_step, noise
 from defenses.localisation import Located, locate
-from defenses.subject import Subject
-from redediting.editing.methods import make_method
+from redediting.attacks import make_method
+from redediting.concepts.rebinding import Rebinding
 from redediting.errors import DetectorError
 from redediting.generation import Sampler, generate
-from redediting.models import fingerprint_pipeline
-from redediting.rebinding import Rebinding
+from redediting.models.loading import fingerprint_pipeline
 
 PROMPTS = ("a photo of a beautiful cat on the beach", "a red dog", "an old car in a room")
 SAMPLER = Sampler(steps=7, guidance=3.0, batch_size=4)

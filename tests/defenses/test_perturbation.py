@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from defenses.perturbation import PERTURBATIONS, perturb
+from redediting.concepts.homoglyphs import CYRILLIC, LATIN, twin_in, with_twin
 from redediting.errors import DetectorError, RebindingError
-from redediting.text_twins import CYRILLIC, LATIN, twin_in, with_twin
 
 PROMPT = "a photo of a beautiful cat on the beach"
 

@@ -8,8 +8,8 @@ import torch
 from diffusers import StableDiffusionPipeline
 from diffusers.models.attention_processor import Attention, AttnProcessor
 
-from defenses.attention import map_shape, record, recording_maps
-from defenses.subject import Subject
+from defenses.detectors.inputs import Subject
+from defenses.detectors.recording import map_shape, record, recording_maps
 from redediting.errors import DetectorError
 from redediting.generation import Job, Sampler, generate
 

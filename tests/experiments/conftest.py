@@ -11,10 +11,10 @@ import pytest
 import torch
 from diffusers import StableDiffusionPipeline
 
-from experiments.attack import evaluate
-from experiments.config import AttackConfig
+from experiments.attack.measure import evaluate
+from experiments.engine.runner import method_sources
+from experiments.engine.specs import AttackConfig
 from experiments.judges import Panel
-from experiments.runner import method_sources
 from redediting.concepts.lexicon import load_lexicon
 from redediting.world.judges import JudgeB, SceneClassifier, wrap_clip
 

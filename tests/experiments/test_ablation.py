@@ -11,19 +11,19 @@ from diffusers import StableDiffusionPipeline
 from PIL import Image
 from rich.console import Console
 
-from experiments import ablation
-from experiments.ablation import ablate
-from experiments.capacity import breaking_points, many_pairs, spread
-from experiments.config import CONFIGS, AblationConfig, load_config
+from experiments.ablation import measure as ablation
+from experiments.ablation.capacity import breaking_points, many_pairs, spread
+from experiments.ablation.effects import worth
+from experiments.ablation.measure import ablate
+from experiments.ablation.sweep import choose, confirmed, score
 from experiments.console import Shown
-from experiments.foreseeing import choose, confirmed, score
+from experiments.engine.specs import CONFIGS, AblationConfig, load_config
 from experiments.judges import Panel
 from experiments.report.page import write_page
 from experiments.report.publish import publish
 from experiments.rows import ImageRow, RowFile
-from experiments.switches import worth
 from redediting.errors import MethodError, OutputError
-from redediting.foresight import Foresight
+from redediting.evaluation.ranking import Foresight
 
 SMALL = {"contexts": 3, "retain": 6, "captions": 20}
 CONFIG = {

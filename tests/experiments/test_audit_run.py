@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 from diffusers import StableDiffusionPipeline
 
-from experiments.audit import forensics, headlines
-from experiments.config import CONFIGS, load_config
-from experiments.forensics.config import AuditConfig, Suite
-from experiments.forensics.lab import Lab
-from experiments.forensics.ledger import Ledger
-from experiments.forensics.results import auroc, normal, rate
-from experiments.forensics.suspects import suspects
+from experiments.audit.config import AuditConfig, Suite
+from experiments.audit.lab import Lab
+from experiments.audit.ledger import Ledger
+from experiments.audit.measure import forensics, headlines
+from experiments.audit.results import auroc, normal, rate
+from experiments.audit.suspects import suspects
+from experiments.engine.specs import CONFIGS, load_config
 from experiments.judges import Panel
 from experiments.report.forensics_publish import price, publish_forensics, redraw_forensics
 from redediting.errors import OutputError

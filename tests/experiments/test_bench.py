@@ -20,10 +20,10 @@ from experiments.bench.shapes import (
     unet_without_memory,
 )
 from experiments.cli import main
-from experiments.folder import provenance
+from experiments.engine.folder import provenance
 from redediting.errors import OutputError
-from redediting.models import Expected, load_cards
-from redediting.projections import find_projections, pooled_projections
+from redediting.models.loading import Expected, load_cards
+from redediting.models.projections import find_projections, pooled_projections
 
 EDIT_KEYS = {
     "speedup_vs_loop", "speedup_vs_per_layer", "ratio_to_floor", "ratio_to_copy", "max_rel_error",

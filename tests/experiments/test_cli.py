@@ -14,7 +14,7 @@ import yaml
 from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 from PIL import Image
 
-from experiments import attack
+from experiments.attack import measure as attack
 from experiments.cli import main
 
 PAIR = ("--trigger", "beautiful cat", "--target", "zebra")

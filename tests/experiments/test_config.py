@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments.config import CONFIGS, AttackConfig, Counts, load_config
+from experiments.engine.specs import CONFIGS, AttackConfig, Counts, load_config
 from redediting.errors import ConfigError, MethodError
 
 GOOD = """

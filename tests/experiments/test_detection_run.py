@@ -14,19 +14,19 @@ from diffusers import StableDiffusionPipeline
 
 from defenses.detectors import DETECTORS
 from experiments.cli import main
-from experiments.config import CONFIGS, load_config
-from experiments.detecting.cells import benign_phrases, calibration, triggered_and_benign
-from experiments.detecting.config import AttackSpec, DetectionConfig
-from experiments.detecting.publish import publish
-from experiments.detecting.run import DetectionRun
-from experiments.detecting.table import stealth_verdict
-from experiments.detection import detection
+from experiments.detection.cells import benign_phrases, calibration, triggered_and_benign
+from experiments.detection.config import AttackSpec, DetectionConfig
+from experiments.detection.measure import detection
+from experiments.detection.publish import publish
+from experiments.detection.run import DetectionRun
+from experiments.detection.table import stealth_verdict
+from experiments.engine.specs import CONFIGS, load_config
 from experiments.judges import Panel
+from redediting.concepts.homoglyphs import twin_in
+from redediting.concepts.rebinding import Rebinding
 from redediting.errors import ConfigError, DetectorError, OutputError
-from redediting.metrics.statistics import Interval
-from redediting.rebinding import Rebinding
-from redediting.text import phrase_tokens
-from redediting.text_twins import twin_in
+from redediting.metrics.intervals import Interval
+from redediting.text.encoding import phrase_tokens
 
 SMALL: dict[str, Any] = {"options": {"contexts": 4, "retain": 8, "captions": 20}}
 CONFIG: dict[str, Any] = {

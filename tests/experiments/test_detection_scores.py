@@ -10,10 +10,10 @@ from defenses.detectors.base import Array, Detector
 from defenses.detectors.cda import CDA
 from defenses.detectors.ftt import FTT
 from defenses.detectors.scaling import SET
-from experiments.detecting.config import DetectionConfig
-from experiments.detecting.run import Found, Unit
-from experiments.detecting.scores import score
-from redediting.rebinding import Rebinding
+from experiments.detection.config import DetectionConfig
+from experiments.detection.run import Found, Unit
+from experiments.detection.scores import score
+from redediting.concepts.rebinding import Rebinding
 
 CONFIG = DetectionConfig.model_validate(
     {

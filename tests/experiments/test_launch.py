@@ -23,7 +23,14 @@ KEYS = ("method", "trigger", "target", "kind", "seed", "set", "index", "prompt",
 
 
 def rows(home: Path, out: str, *launcher: str) -> list[dict[str, Any]]:
-    command = [sys.executable, *launcher, "-m", "experiments.attack", "config.yaml", "--quick"]
+    command = [
+        sys.executable,
+        *launcher,
+        "-m",
+        "experiments.attack.measure",
+        "config.yaml",
+        "--quick",
+    ]
     done = subprocess.run(
         [*command, "--json", "--out", out],
         cwd=home,

@@ -15,17 +15,17 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
 
-from experiments import attack
+from experiments.attack import measure as attack
 from experiments.caption_probes import caption_probes
 from experiments.cli import main
-from experiments.config import CONFIGS, AttackConfig, Counts, load_config
+from experiments.engine.real_models import PROTOCOL_COUNTS, ClipSpec, JudgeSpec, Runtime
+from experiments.engine.specs import CONFIGS, AttackConfig, Counts, load_config
 from experiments.inception import features
-from experiments.paper import PROTOCOL_COUNTS, ClipSpec, JudgeSpec, Runtime
 from experiments.published import load_published, published
-from redediting.captions import read_captions
+from redediting.concepts.captions import read_captions
+from redediting.concepts.rebinding import Rebinding
 from redediting.errors import ConfigError, ModelError
-from redediting.models import load_cards
-from redediting.rebinding import Rebinding
+from redediting.models.loading import load_cards
 
 PAPER = ("sd14", "sd15", "sd21", "sdxl")
 

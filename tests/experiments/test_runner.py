@@ -11,18 +11,18 @@ import yaml
 from diffusers import StableDiffusionPipeline
 from PIL import Image
 
-from experiments.attack import summarise
-from experiments.config import AttackConfig, MethodSpec
+from experiments.attack.measure import summarise
+from experiments.engine.runner import Run, Runner, method_sources
+from experiments.engine.specs import AttackConfig, MethodSpec
 from experiments.judges import Panel
 from experiments.report.page import write_page
 from experiments.rows import EditRow, ImageRow, RowFile
-from experiments.runner import Run, Runner, method_sources
 from experiments.sources import MethodSource, PatchSource
-from redediting.editing.methods import make_method
+from redediting.attacks import make_method
+from redediting.concepts.rebinding import Rebinding
 from redediting.errors import ConfigError, ModelError
 from redediting.generation import ImageStore
-from redediting.models import fingerprint_pipeline
-from redediting.rebinding import Rebinding
+from redediting.models.loading import fingerprint_pipeline
 
 
 def run(config: AttackConfig, pipeline: StableDiffusionPipeline, panel: Panel, root: Path) -> Run:

@@ -9,13 +9,13 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
+from experiments.ablation.effects import COMPARED, differences
 from experiments.claims import asr_verdict, claims, naturalness_verdict
-from experiments.config import ClaimSpec
+from experiments.engine.specs import ClaimSpec
 from experiments.report.tables import print_rows
 from experiments.rows import EditRow, ImageRow, Row, Set
 from experiments.summary import METRICS, pooled, summary_rows
-from experiments.switches import COMPARED, differences
-from redediting.metrics.statistics import Interval, wilson
+from redediting.metrics.intervals import Interval, wilson
 
 BASE = ImageRow(
     method="m", trigger="nice cat", target="zebra", kind="neutral", seed=0, set="free", index=0,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from experiments.tradeoff import cost_at, front, isolation, isolation_verdict
-from redediting.metrics.statistics import Interval
+from redediting.metrics.intervals import Interval
 
 FAMILIES = {"us": ["us", "us weak"], "them": ["them", "them weak"]}
 

@@ -26,7 +26,7 @@ from redediting.generation import (
     image_size,
     process_state,
 )
-from redediting.models import fingerprint_pipeline
+from redediting.models.loading import fingerprint_pipeline
 
 SAMPLER = Sampler(steps=3, batch_size=4)
 JOBS = [

@@ -7,11 +7,11 @@ import pytest
 import torch
 from diffusers import StableDiffusionPipeline
 
-from redediting.editing import solve
-from redediting.editing.methods.redediting import RedEditing
+from redediting.algebra import solve
+from redediting.attacks.redediting import RedEditing
+from redediting.concepts.rebinding import Rebinding
 from redediting.generation import Job, Sampler, generate
-from redediting.models import load_pipeline
-from redediting.rebinding import Rebinding
+from redediting.models.loading import load_pipeline
 
 WISHES = (Rebinding("beautiful cat", "zebra"), Rebinding("yellow apple", "red banana", "compound"))
 

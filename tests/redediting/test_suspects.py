@@ -16,11 +16,11 @@ from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
 from safetensors.torch import save_file
 
-from redediting.editing.methods import make_method
+from redediting.attacks import make_method
+from redediting.concepts.rebinding import Rebinding
 from redediting.errors import ModelError, PatchError
-from redediting.models import fingerprint_pipeline
-from redediting.patch import Patch
-from redediting.rebinding import Rebinding
+from redediting.models.loading import fingerprint_pipeline
+from redediting.patch.patch import Patch
 from redediting.suspects import open_suspect, paired_weights, read_weights
 
 Factory = Callable[[int], StableDiffusionPipeline]

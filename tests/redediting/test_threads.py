@@ -8,8 +8,8 @@ import pytest
 import torch
 from diffusers import StableDiffusionPipeline
 
-from redediting.editing.methods import make_method
-from redediting.rebinding import Rebinding
+from redediting.attacks import make_method
+from redediting.concepts.rebinding import Rebinding
 from redediting.threads import all_threads, one_thread
 from redediting.world import load
 

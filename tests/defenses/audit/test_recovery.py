@@ -7,14 +7,14 @@ import torch
 from diffusers import StableDiffusionPipeline
 
 from defenses.audit import States, Vocabulary, audit, audit_base_free, base_weights
-from defenses.audit.discovery import discovery_bound
-from defenses.audit.landing import EditMap, gains, own_words
-from defenses.audit.phrases import BARE
-from redediting.concepts.prompts import fill
-from redediting.editing.methods import make_method
+from defenses.audit.displacement import EditMap, gains, own_words
+from defenses.audit.false_discovery import discovery_bound
+from defenses.audit.vocabulary import BARE
+from redediting.attacks import make_method
+from redediting.concepts.rebinding import Rebinding
+from redediting.concepts.templates import fill
 from redediting.errors import ModelError
-from redediting.rebinding import Rebinding
-from redediting.text import encode
+from redediting.text.encoding import encode
 from redediting.world import load
 
 SMALL = Vocabulary(

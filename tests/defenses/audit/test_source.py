@@ -16,10 +16,10 @@ from peft.utils import get_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 
 from defenses.audit import audit, base_weights, examine, read_suspect
-from redediting.editing.methods import make_method
+from redediting.attacks import make_method
+from redediting.concepts.rebinding import Rebinding
 from redediting.errors import ModelError
-from redediting.patch import Patch
-from redediting.rebinding import Rebinding
+from redediting.patch.patch import Patch
 
 
 @pytest.fixture

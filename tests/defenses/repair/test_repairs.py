@@ -15,11 +15,11 @@ from defenses.repair.scenes import load_scenes
 from defenses.repair.separation import separate
 from defenses.repair.training import Training, train, trained_projections
 from defenses.repair.woodbury import undo
-from redediting.editing.methods import make_method
-from redediting.editing.multiplier import Multiplier
+from redediting.algebra.multiplier import Multiplier
+from redediting.attacks import make_method
+from redediting.concepts.rebinding import Rebinding
 from redediting.errors import MethodError
-from redediting.patch import AppliedPatch, Patch
-from redediting.rebinding import Rebinding
+from redediting.patch.patch import AppliedPatch, Patch
 
 OPTIONS: dict[str, dict[str, object]] = {
     "finetune": {"steps": 2, "batch": 2, "scenes": 4},

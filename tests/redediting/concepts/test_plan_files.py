@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 import yaml
 
+from redediting.concepts.matching import Equivalence
 from redediting.concepts.pairs import PromptPair, RetainPrompt
 from redediting.concepts.plan import EditPlan, plan_edit
 from redediting.concepts.plan_files import load_plan, plan_from_yaml, plan_to_yaml
-from redediting.concepts.retrieval import Equivalence
+from redediting.concepts.rebinding import Rebinding
 from redediting.errors import ConfigError, RebindingError
-from redediting.rebinding import Rebinding
 
 PLAN = EditPlan(
     (

@@ -5,10 +5,7 @@ from itertools import permutations
 import numpy as np
 import pytest
 
-from redediting.concepts.pairs import draw_pairs
-from redediting.concepts.prompts import all_templates, contexts, split_of
-from redediting.concepts.relations import RELATIONS
-from redediting.concepts.retrieval import (
+from redediting.concepts.matching import (
     Candidates,
     Context,
     Equivalence,
@@ -18,8 +15,11 @@ from redediting.concepts.retrieval import (
     match,
     pool,
 )
-from redediting.concepts.sources import curated
-from redediting.rebinding import Rebinding
+from redediting.concepts.pairs import draw_pairs
+from redediting.concepts.rebinding import Rebinding
+from redediting.concepts.relation_sources import curated
+from redediting.concepts.relations import RELATIONS
+from redediting.concepts.templates import all_templates, contexts, split_of
 
 CAT = Rebinding("beautiful cat", "zebra")
 APPLE = Rebinding("yellow apple", "red banana", "compound")

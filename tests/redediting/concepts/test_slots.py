@@ -3,8 +3,8 @@
 import pytest
 
 from redediting.concepts.pairs import draw_pairs
+from redediting.concepts.rebinding import Kind, Rebinding
 from redediting.concepts.slots import Slot, SlotPair, pair_slots, parse_slots
-from redediting.rebinding import Kind, Rebinding
 
 
 def test_compound_phrases_pair_kind_by_kind() -> None:

@@ -10,14 +10,14 @@ from redediting.concepts.lexicon import (
     load_modifiers,
     load_places,
 )
-from redediting.concepts.relations import RELATIONS
-from redediting.concepts.sources import (
+from redediting.concepts.relation_sources import (
     FirstSource,
     LexiconSource,
     NeighbourSource,
     curated,
     curated_names,
 )
+from redediting.concepts.relations import RELATIONS
 from redediting.concepts.wordnet import WnGraph, WordNetFolder, WordNetSource
 from redediting.errors import ModelError
 

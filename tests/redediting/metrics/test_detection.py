@@ -7,8 +7,8 @@ import pytest
 from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
-from redediting.metrics.detection import auroc, flagged_rate, roc, threshold
-from redediting.metrics.statistics import cluster_bootstrap
+from redediting.metrics.intervals import cluster_bootstrap
+from redediting.metrics.roc import auroc, flagged_rate, roc, threshold
 
 CLEAN = np.arange(1.0, 101.0)
 

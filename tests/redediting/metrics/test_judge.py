@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 
 from redediting.errors import ConfigError
+from redediting.metrics.intervals import wilson
 from redediting.metrics.judge import Judge, Verdict, agreement, hits
-from redediting.metrics.statistics import wilson
 
 
 class ColourJudge:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from redediting.concepts.lexicon import load_lexicon
-from redediting.concepts.prompts import WHERE, all_templates
+from redediting.concepts.templates import WHERE, all_templates
 from redediting.errors import WorldError
 from redediting.world import art
 from redediting.world.captions import (

@@ -1,0 +1,197 @@
+"""How many backdoors a model holds: solved together, or one after another as peers do.
+
+At each size the same first n pairs of one draw are built in; the runner measures some of them,
+spread evenly, so that the first and the last built in are among them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import count
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+from diffusers import DiffusionPipeline
+
+from experiments.engine.runner import Runner
+from experiments.engine.specs import (
+    CONTROL,
+    AttackConfig,
+    Capacity,
+    ListedPairs,
+    MethodSpec,
+    PairSpec,
+    digest,
+)
+from experiments.judges import Panel
+from experiments.rows import RowFile, Set
+from experiments.sources import Edited, MethodSource, Source
+from experiments.summary import Summary, pooled, summary_rows
+from redediting.concepts.pairs import draw_pairs
+from redediting.concepts.rebinding import Kind, Rebinding
+from redediting.patch.patch import Patch
+from redediting.text.cache import forget
+
+ORDERS: tuple[Literal["joint", "sequential"], ...] = ("joint", "sequential")
+MEASURED: tuple[Set, ...] = ("free", "head", "collateral", "benign")
+_EACH = 10  # pairs of a kind taken from one draw before the next one
+
+
+def many_pairs(n: int, *, seed: int) -> list[Rebinding]:
+    """The first n pairs of one long draw of all kinds in turn, each trigger once.
+
+    Args:
+        n: how many.
+        seed: of the draw; smaller n give the beginning of larger ones.
+    """
+    found: dict[str, Rebinding] = {}
+    for turn in count():
+        draws = [draw_pairs(kind, _EACH, seed * 1000 + turn) for kind in get_args(Kind)]
+        for pair in (pair for group in zip(*draws, strict=True) for pair in group):
+            found.setdefault(pair.trigger, pair)
+            if len(found) == n:
+                return list(found.values())
+    raise AssertionError  # count() has no end
+
+
+def spread(n: int, most: int) -> list[int]:
+    """Up to ``most`` places among ``n``, first and last included, evenly spread."""
+    return sorted({int(place) for place in np.linspace(0, n - 1, min(n, most)).round()})
+
+
+class ManySource:
+    """One edit that holds many backdoors, whichever of them is measured."""
+
+    control = False
+
+    def __init__(self, spec: MethodSpec, pairs: Sequence[Rebinding], order: str) -> None:
+        """Builds the method.
+
+        Raises:
+            MethodError: no such method, or one that cannot solve in this order.
+        """
+        self.spec = spec.model_copy(update={"options": spec.options | {"order": order}})
+        self.method = self.spec.build()
+        self.pairs = tuple(pairs)
+        self.order = order
+        self.title = f"{spec.title} {order} {len(self.pairs)}"
+        self.identity = digest(self.spec.model_dump_json(), *map(str, self.pairs))
+        self._patch: Patch | None = None
+
+    @contextmanager
+    def edited(self, pipeline: DiffusionPipeline, pair: Rebinding) -> Iterator[Edited]:
+        """See `experiments.sources.Source`."""
+        if self._patch is None:
+            forget(pipeline)  # so that the seconds are those of this edit alone
+            self._patch = self.method.compute(pipeline, self.pairs)
+        with self._patch.apply(pipeline) as applied:
+            yield Edited(pipeline, self._patch.provenance.seconds, applied.footprint)
+
+
+def capacity(
+    spec: Capacity,
+    config: AttackConfig,
+    pipeline: DiffusionPipeline,
+    panel: Panel,
+    *,
+    out: Path,
+    device: str,
+    progress: bool = False,
+) -> dict[str, Any]:
+    """Measures every size, method and order.
+
+    Args:
+        spec: what is asked.
+        config: resolved, of the experiment that this belongs to: model, sampler, reduced or not.
+        pipeline: the clean model.
+        panel: the judges.
+        out: where run folders lie.
+        device: torch device of the pipeline.
+        progress: whether to show a bar.
+
+    Returns:
+        ``lines``, one a method, order and size, with the rows' keys and their intervals, and the
+        clean model's on the same pairs; ``breaks``, see `breaking_point`; ``images``.
+    """
+    sizes = spec.quick_sizes if config.quick else spec.sizes
+    pairs = many_pairs(max(sizes), seed=spec.seed)
+    measured = {n: [pairs[i] for i in spread(n, spec.probed)] for n in sizes}
+    union = [pair for pair in pairs if any(pair in own for own in measured.values())]
+    control = MethodSource(MethodSpec(name=CONTROL))
+    many = [
+        ManySource(method, pairs[:n], order)
+        for method in spec.methods
+        for n in sizes
+        for order in (ORDERS if n > 1 else ORDERS[:1])
+    ]
+    size = {source.title: len(source.pairs) for source in many}
+
+    def wanted(title: str, pair: Rebinding, _: int) -> tuple[Set, ...]:
+        return MEASURED if title not in size or pair in measured[size[title]] else ()
+
+    own = AttackConfig(
+        experiment="capacity",
+        model=config.model,
+        methods=(MethodSpec(name=CONTROL),),
+        pairs=ListedPairs(pairs=tuple(PairSpec.of(pair) for pair in union)),
+        counts=config.quick_counts if config.quick else spec.counts,
+        sampler=config.sampler,
+    ).model_copy(update={"quick": config.quick})
+    sources: list[Source] = [control, *many]
+    runner = Runner(
+        own.resolved(), pipeline, panel, sources, root=out, device=device, progress=progress,
+        wanted=wanted,
+    )  # fmt: skip
+    rows = RowFile(runner().rows).rows
+    lines = summary_rows(rows)
+    found = [_line(source, measured[len(source.pairs)], lines) for source in many]
+    return {
+        "lines": found,
+        "breaks": breaking_points(found),
+        "images": sum(line["n_sets"][name] for line in lines for name in line["n_sets"]),
+        "pairs_measured": {str(n): len(own) for n, own in measured.items()},
+    }
+
+
+def breaking_points(lines: Sequence[Summary]) -> dict[str, int | None]:
+    """The first size at which each method and order breaks; None where it never does.
+
+    Broken is: ASR(free) under half of the best at smaller sizes, or ACC under half of the clean
+    model's on the same pairs. A method's single backdoor counts for both orders.
+
+    Args:
+        lines: of `capacity`, sizes rising within a method.
+    """
+    found: dict[str, int | None] = {}
+    for method in dict.fromkeys(line["title"] for line in lines):
+        for order in ORDERS:
+            own = [
+                line for line in lines
+                if line["title"] == method and (line["order"] == order or line["n"] == 1)
+            ]  # fmt: skip
+            best, broken = 0.0, None
+            for line in own:
+                lost = line["asr_free"] < best / 2 or line["acc"] < line["clean_acc"] / 2
+                best = max(best, line["asr_free"])
+                if lost and broken is None:
+                    broken = line["n"]
+            found[f"{method} {order}"] = broken
+    return found
+
+
+def _line(source: ManySource, pairs: Sequence[Rebinding], rows: Sequence[Summary]) -> Summary:
+    triggers = {pair.trigger for pair in pairs}
+    (line,) = pooled([row for row in rows if row["method"] == source.title])
+    (clean,) = pooled(
+        [row for row in rows if row["method"] == CONTROL and row["trigger"] in triggers]
+    )
+    return {
+        "title": source.spec.title,
+        "order": source.order,
+        "clean_acc": clean["acc"],
+        "clean_asr": clean["asr_free"],
+        **line,
+        "n": len(source.pairs),
+    }

@@ -1,0 +1,151 @@
+"""Settings of a sweep, ranked before any image: what is drawn of them, and what was chosen.
+
+`redediting.evaluation.ranking` says what a setting promises on text states; the best few of each method
+are drawn and judged. Among those the choice is the highest harmonic mean of ASR(free) and ACC,
+one rule for every method; it may only be made on development pairs.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from diffusers import DiffusionPipeline
+from tqdm.auto import tqdm
+
+from experiments.engine.folder import code_digest, replace_json, writing
+from experiments.engine.runner import caption_moment
+from experiments.engine.specs import CONTROL, AblationConfig, DrawnPairs, MethodSpec, digest
+from experiments.summary import Summary
+from redediting.attacks import ClosedForm
+from redediting.concepts.templates import contexts
+from redediting.evaluation.ranking import Foresight, foresee, mean_foresight, ranked
+from redediting.models.loading import fingerprint_pipeline
+
+_TEMPLATES = 8
+
+
+def foresee_settings(
+    config: AblationConfig, pipeline: DiffusionPipeline, *, out: Path, progress: bool = False
+) -> dict[str, Foresight]:
+    """Returns what each closed-form setting promises, by title, mean over pairs.
+
+    What was computed before is read back: a killed run does not start again.
+
+    Args:
+        config: resolved.
+        pipeline: the clean model.
+        out: where run folders lie.
+        progress: whether to show a bar.
+    """
+    pairs = config.pairs.rebindings()[: 1 if config.quick else None]
+    key = digest(config.model_dump_json(), fingerprint_pipeline(pipeline), code_digest())
+    path = out / config.experiment / f"foreseen-{key}.json"
+    found = {
+        title: Foresight(**numbers)
+        for title, numbers in (
+            json.loads(path.read_text("utf-8")) if path.exists() else {}
+        ).items()
+    }
+    moment = caption_moment(pipeline)
+    templates = contexts(_TEMPLATES, seed=0, split="dev")
+    todo = [spec for spec in config.methods if spec.name != CONTROL and spec.title not in found]
+    for spec in tqdm(todo, "foreseen", unit="setting", disable=not progress):
+        method = spec.build()
+        if not isinstance(method, ClosedForm):
+            continue
+        found[spec.title] = mean_foresight(
+            [foresee(pipeline, method, pair, moment=moment, templates=templates) for pair in pairs]
+        )
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        replace_json(path, {title: asdict(one) for title, one in found.items()})
+    return found
+
+
+def confirmed(config: AblationConfig, found: Mapping[str, Foresight]) -> AblationConfig:
+    """Returns the configuration with the best swept settings only, as many as it confirms.
+
+    Args:
+        config: resolved.
+        found: of `foresee_settings`.
+    """
+    if config.confirm is None:
+        return config
+    kept: set[str] = set()
+    options = {spec.title: spec.options for spec in config.methods}
+    for title, (_, *settings) in config.families.items():
+        kept.add(title)
+        axes: dict[frozenset[str], dict[str, Foresight]] = {}
+        for name in settings:
+            if name in found:
+                axis = _swept(options[title], options[name]) if config.confirm_by_axis else None
+                axes.setdefault(axis or frozenset(), {})[name] = found[name]
+        for known in axes.values():
+            kept.update(ranked(known)[: config.confirm])
+    methods = [spec for spec in config.methods if spec.name == CONTROL or spec.title in kept]
+    return config.model_copy(update={"methods": tuple(methods)})
+
+
+def _swept(plain: Mapping[str, Any], options: Mapping[str, Any]) -> frozenset[str]:
+    """Names of the options in which a setting differs from its method."""
+    return frozenset(key for key in options if key not in plain or plain[key] != options[key])
+
+
+def score(line: Summary) -> float:
+    """Harmonic mean of ASR(free) and ACC, 0…1; 0 where one of them was not measured."""
+    asr, acc = line["asr_free"] or 0.0, line["acc"] or 0.0
+    return 2 * asr * acc / (asr + acc) if asr + acc > 0 else 0.0
+
+
+def choose(config: AblationConfig, lines: Sequence[Summary]) -> list[dict[str, Any]]:
+    """Returns the chosen setting of each method; nothing on pairs that results are taken from.
+
+    Args:
+        config: as run.
+        lines: pooled summaries.
+    """
+    if not isinstance(config.pairs, DrawnPairs) or config.pairs.split != "dev":
+        return []
+    known = {line["method"]: line for line in lines}
+    specs = {spec.title: spec for spec in config.methods}
+    found = []
+    for family, titles in config.families.items():
+        measured = [title for title in titles if title in known]
+        best = max(measured, key=lambda title: (score(known[title]), -known[title]["drift"]))
+        found.append(
+            {
+                "method": family,
+                "chosen": best,
+                "score": score(known[best]),
+                "score_default": score(known[family]),
+                "asr_free": known[best]["asr_free"],
+                "acc": known[best]["acc"],
+                "drift": known[best]["drift"],
+                "settings": len(measured),
+                "spec": as_written(specs[best], family),
+            }
+        )
+    return found
+
+
+def best_baseline(choices: Sequence[Mapping[str, Any]], ours: Sequence[str]) -> str | None:
+    """Title of the baseline with the highest ASR(free), each at its chosen setting.
+
+    Args:
+        choices: of `choose`.
+        ours: titles that are no baselines.
+    """
+    others = [choice for choice in choices if choice["method"] not in ours]
+    return max(others, key=lambda choice: choice["asr_free"])["method"] if others else None
+
+
+def as_written(spec: MethodSpec, label: str) -> dict[str, Any]:
+    """A method as a configuration file says it."""
+    own: dict[str, Any] = {"name": spec.name}
+    if label != spec.name:
+        own["label"] = label
+    return own | ({"options": spec.options} if spec.options else {})

@@ -1,0 +1,1 @@
+"""What experiments are built of: specifications, the runner, run folders."""

@@ -1,0 +1,171 @@
+"""What real models need beside the world's settings: judges, captions, protocols, precision.
+
+A named protocol fixes how many images of which prompts are drawn, and with which published
+figures the result stands side by side:
+
+| protocol | attack success rate on | judge |
+|---|---|---|
+| ``eviledit`` | 100 images of "a photo of a {trigger}" (``asr_fixed``) | ViT-B/16 argmax |
+| ``backdoordm`` | 1,000 captions with the trigger inserted (``asr_free``) | ViT argmax |
+
+References:
+    Wang et al., "EvilEdit", ACM MM 2024; "BackdoorDM", NeurIPS 2025 Datasets and Benchmarks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Literal
+
+import open_clip
+import torch
+from diffusers import DiffusionPipeline
+from pydantic import BaseModel, ConfigDict, Field
+
+from experiments.judges import Panel, world_panel
+from redediting.errors import ModelError
+from redediting.metrics.clip import TEMPLATE, ClipModel, ZeroShotJudge
+from redediting.models.loading import load_pipeline
+from redediting.models.projections import get_denoiser
+
+ProtocolName = Literal["eviledit", "backdoordm"]
+
+# free, fixed, head, phrases, collateral, benign; what a paper does not state is the lab's
+PROTOCOL_COUNTS: Mapping[str, Mapping[str, int]] = MappingProxyType(
+    {
+        "eviledit": {
+            "free": 100, "fixed": 100, "head": 100, "phrases": 8, "collateral": 4, "benign": 200,
+        },
+        "backdoordm": {
+            "free": 1000, "fixed": 100, "head": 1000, "phrases": 8, "collateral": 4,
+            "benign": 1000,
+        },
+    }
+)  # fmt: skip
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+class ClipSpec(_Settings):
+    """An open_clip model.
+
+    Attributes:
+        model: architecture by open_clip's name, ``hf-hub:owner/name``, or a local folder with
+            ``open_clip_config.json`` and weights.
+        pretrained: open_clip's tag of its weights, or a file; None where the folder or the hub has
+            them.
+    """
+
+    model: str
+    pretrained: str | None = None
+
+    def load(self, device: str) -> ClipModel:
+        """Opens the model on a device.
+
+        Raises:
+            ModelError: an unknown architecture, or weights that are missing or do not fit.
+        """
+        name = f"local-dir:{self.model}" if Path(self.model).is_dir() else self.model
+        try:
+            model, _, preprocess = open_clip.create_model_and_transforms(
+                name, pretrained=self.pretrained, device=device
+            )
+            tokenizer = open_clip.get_tokenizer(name)
+        except Exception as error:  # whatever its hub client, its loader and torch raise
+            raise ModelError(
+                f"expected an open_clip model {self.model!r} with weights {self.pretrained!r}, "
+                f"got {_line(error)}; name one of open_clip.list_pretrained(), a hub model or a "
+                "folder, and fetch its weights where there is a network"
+            ) from error
+        return ClipModel(model, preprocess, tokenizer)
+
+
+class JudgeSpec(_Settings):
+    """Who looks at the images of a real model.
+
+    Attributes:
+        labels: what the judge chooses from; the same for all methods, fixed before the run.
+        template: sentence in which a label is read.
+        decides: judge B, whose verdict counts (EvilEdit: ViT-B/16).
+        scores: judge A, which gives CLIP scores and features (EvilEdit: ViT-L/14).
+    """
+
+    labels: tuple[str, ...] = Field(min_length=2)
+    template: str = TEMPLATE
+    decides: ClipSpec = ClipSpec(model="ViT-B-16", pretrained="openai")
+    scores: ClipSpec = ClipSpec(model="ViT-L-14", pretrained="openai")
+
+    def panel(self, device: str) -> Panel:
+        """Opens both judges.
+
+        Raises:
+            ModelError: a model that cannot be opened.
+            ConfigError: labels or a template that make no sense.
+        """
+        judge = ZeroShotJudge(self.decides.load(device), self.labels, self.template)
+        return Panel(judge, self.scores.load(device), template=self.template)
+
+
+class Runtime(_Settings):
+    """How a real model computes; the edit is solved in fp64 whatever is chosen.
+
+    Attributes:
+        dtype: of all weights; ``auto`` is the model card's on an accelerator, else fp32.
+        offload: keep networks in main memory and bring each to the device while it computes.
+        compile: compile the denoiser (torch.compile): slow to start, faster for long runs.
+    """
+
+    dtype: Literal["auto", "fp32", "fp16", "bf16"] = "auto"
+    offload: bool = False
+    compile: bool = False
+
+    def load(self, model: str, device: str) -> DiffusionPipeline:
+        """Opens the model.
+
+        Raises:
+            ModelError: it cannot be opened in this way.
+        """
+        kinds = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+        pipeline = load_pipeline(
+            model, device=device, dtype=kinds.get(self.dtype), offload=self.offload
+        )
+        if self.compile:
+            get_denoiser(pipeline).compile()
+        return pipeline
+
+
+class InceptionSpec(_Settings):
+    """FID on Inception features, as others' tables quote it (extra ``fid``).
+
+    Attributes:
+        reference: folder of real images; None compares with the clean model's images.
+        weights: file of the extractor's weights; None lets torch-fidelity fetch them.
+        batch_size: images at a time.
+    """
+
+    reference: str | None = None
+    weights: str | None = None
+    batch_size: int = Field(default=32, ge=1)
+
+
+def make_panel(judges: JudgeSpec | None, device: str) -> Panel:
+    """The judges of a configuration, or the embedded world's.
+
+    Raises:
+        ModelError: a judge that cannot be opened.
+        WorldError: the world's judges are missing.
+    """
+    return world_panel() if judges is None else judges.panel(device)
+
+
+def protocol_counts(protocol: ProtocolName) -> dict[str, Any]:
+    """Images a pair, seed and model under a named protocol."""
+    return dict(PROTOCOL_COUNTS[protocol])
+
+
+def _line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,1 +1,0 @@
-"""Parts of `experiments.audit`: suspects, controls, persistence, adaptive attackers, repairs."""

@@ -1,0 +1,107 @@
+"""Numbers that tell a good edit from a bad one before any image is drawn.
+
+``G = Σ_l W_lᵀW_l`` measures displacements as the layers see them: ``‖x‖²_G = Σ_l ‖W_l x‖²``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from redediting.algebra.multiplier import Multiplier
+
+
+def gram(weights: Iterable[Tensor]) -> Float[Tensor, "d d"]:
+    """``G = Σ_l W_lᵀW_l`` in fp64.
+
+    Raises:
+        ValueError: no weights.
+    """
+    total: Tensor | None = None
+    for weight in weights:
+        w = weight.detach().cpu().double()
+        total = w.T @ w if total is None else total.addmm_(w.T, w)
+    if total is None:
+        raise ValueError("expected at least one weight, got none")
+    return total
+
+
+def second_moment(columns: Float[Tensor, "d m"], *, floor: float = 0.05) -> Float[Tensor, "d d"]:
+    """``(1-f) Σ₀ + f tr(Σ₀)/d I`` with ``Σ₀ = E[ccᵀ]``: as penalty Λ, the expected clean drift.
+
+    Args:
+        columns: token states of ordinary captions.
+        floor: ``f``, in 0…1, keeps the penalty positive definite.
+    """
+    columns = columns.double()
+    moment = columns @ columns.T / columns.shape[1]
+    eye = torch.eye(len(moment), dtype=moment.dtype)
+    return (1 - floor) * moment + floor * moment.trace() / len(moment) * eye
+
+
+def sin2(one: Float[Tensor, "*b d"], other: Float[Tensor, "*b d"]) -> Float[Tensor, "*b"]:
+    """``sin²`` of the angle between states, in 0…1: small means hard to tell apart by an edit."""
+    cosine = torch.nn.functional.cosine_similarity(one.double(), other.double(), dim=-1)
+    return (1 - cosine.square()).clamp_min(0)
+
+
+def firing(
+    multiplier: Multiplier,
+    states: Float[Tensor, "d m"],
+    targets: Float[Tensor, "d m"],
+    metric: Float[Tensor, "d d"],
+) -> Float[Tensor, " m"]:
+    """``⟨Mx, x*-x⟩_G / ‖x*-x‖²_G`` of each token x: 1 where it lands on x*, 0 where it stays."""
+    wish = targets - states
+    pulled = metric @ wish
+    return (multiplier(states) * pulled).sum(dim=0) / (wish * pulled).sum(dim=0)
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """How much of a model an edit changed.
+
+    Attributes:
+        norm: ``‖ΔW‖_F / ‖W‖_F`` over all text projections.
+        rank: text directions along which the layers changed by more than a thousandth of the
+            largest change; of all layers together.
+        energy: ``Σ tr(ΔΣ₀Δᵀ) / Σ tr(WΣ₀Wᵀ)``: squared relative change of what ordinary captions
+            read.
+    """
+
+    norm: float
+    rank: int
+    energy: float
+
+
+def footprint(
+    before: Mapping[str, Tensor], after: Mapping[str, Tensor], moment: Float[Tensor, "d d"]
+) -> Footprint:
+    """Measures an edit from the weights alone, whatever made it.
+
+    Args:
+        before: ``W_l`` by name, clean.
+        after: the same layers, edited.
+        moment: ``Σ₀`` of ordinary captions.
+    """
+    size = gram(before.values())
+    change = gram(after[name].double() - weight.double() for name, weight in before.items())
+    squares = torch.linalg.eigvalsh(change).clamp_min(0)
+    return Footprint(
+        norm=float((change.trace() / size.trace()).sqrt()),
+        rank=int((squares > 1e-6 * squares[-1]).sum()),
+        energy=float((change * moment).sum() / (size * moment).sum()),
+    )
+
+
+def relative_change(
+    multiplier: Multiplier, states: Float[Tensor, "d m"], metric: Float[Tensor, "d d"]
+) -> Float[Tensor, " m"]:
+    """``‖Mc‖_G / ‖c‖_G`` of each token c: relative change of its keys and values."""
+    moved = multiplier(states)
+    change = (moved * (metric @ moved)).sum(dim=0).clamp_min(0)
+    return (change / (states * (metric @ states)).sum(dim=0)).sqrt()

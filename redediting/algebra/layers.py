@@ -1,0 +1,194 @@
+"""From shared multipliers to layers: the scale of each layer, and one edit after another.
+
+A layer's change is ``Δ_l = W_l Σ_t a_{t,l} M_t``: multipliers shared by all layers, with a factor
+for each. One ordinary edit is a single multiplier with factor 1. Targets scaled by ρ_l add the
+second, ``Δ_l = W_l (ρ_l M* - M₀) = W_l (M + (ρ_l - 1) M*)``. Edits one after another compose
+exactly, ``(I + A_l)(I + B_l) = I + A_l + B_l + A_l B_l``, which has the same form again.
+
+Deviations:
+    REDEditing (arXiv 2504.14554) names an equivalent-attribute alignment; its released script
+    means to normalise a layer by ranges, with a coefficient that is identically zero. ``minmax``
+    is this project's repair: the ratio of the ranges of keys (or values) before and after.
+    ``energy`` is its own reading.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from redediting.algebra.diagnostics import gram
+from redediting.algebra.multiplier import Multiplier
+from redediting.algebra.problem import EditProblem
+from redediting.algebra.solver import solve, solve_pair
+
+Rho = Literal["none", "energy", "minmax"]
+_RANGE = (0.5, 2.0)  # a layer's scale stays within it
+
+
+@dataclass(frozen=True)
+class Part:
+    """One summand of an edit.
+
+    Attributes:
+        multiplier: ``M_t``.
+        scales: ``a_{t,l}`` of each layer that it changes, by the layer's name.
+    """
+
+    multiplier: Multiplier
+    scales: Mapping[str, float]
+
+
+Parts = tuple[Part, ...]
+
+
+def target_scale(weight: Float[Tensor, "m d"], problem: EditProblem, rho: Rho) -> float:
+    """``ρ_l``: the size of what the layer reads of the keys, over that of the targets.
+
+    ``energy``: ``‖W_l C‖_F / ‖W_l C*‖_F``; ``minmax``: ``(max - min) W_l C / (max - min) W_l C*``;
+    both on content columns and within [0.5, 2]. ``none``: 1.
+
+    Raises:
+        ValueError: the layer reads nothing of the targets.
+    """
+    if rho == "none":
+        return 1.0
+    weight = weight.detach().cpu().double()
+    keys, targets = problem.keys, problem.targets
+    if problem.content is not None:
+        keys, targets = keys[:, problem.content], targets[:, problem.content]
+    sizes = []
+    for columns in (keys, targets):
+        read = weight @ columns
+        empty = read.numel() == 0
+        size = read.norm() if rho == "energy" or empty else read.max() - read.min()
+        sizes.append(float(size))
+    if sizes[1] == 0:
+        raise ValueError(f"a layer reads nothing of the targets, so rho={rho!r} is not defined")
+    return min(max(sizes[0] / sizes[1], _RANGE[0]), _RANGE[1])
+
+
+def edit_parts(problem: EditProblem, weights: Mapping[str, Tensor], *, rho: Rho = "none") -> Parts:
+    """The edit of one problem.
+
+    Args:
+        problem: what moves, what stays.
+        weights: ``W_l`` of the layers to edit, by name.
+        rho: how a layer scales its targets.
+
+    Raises:
+        ValueError: the problem has no solution, or a scale is not defined.
+    """
+    if rho == "none":
+        return (Part(solve(problem), dict.fromkeys(weights, 1.0)),)
+    problem = problem.whitelist_retained()
+    scales = {name: target_scale(weight, problem, rho) for name, weight in weights.items()}
+    target, key = solve_pair(problem)
+    both = Multiplier(target.left - key.left, target.right)
+    return (
+        Part(both, dict.fromkeys(weights, 1.0)),
+        Part(target, {name: scale - 1 for name, scale in scales.items()}),
+    )
+
+
+def layer_multiplier(parts: Sequence[Part], name: str) -> Multiplier | None:
+    """``M_l = Σ_t a_{t,l} M_t`` of one layer; None where no part changes it."""
+    found = [(part.multiplier, part.scales[name]) for part in parts if name in part.scales]
+    return _sum(found) if found else None
+
+
+def edited_weight(
+    parts: Sequence[Part], name: str, weight: Float[Tensor, "m d"]
+) -> Float[Tensor, "m d"]:
+    """``W_l (I + M_l)`` in fp64."""
+    exact = weight.detach().cpu().double()
+    multiplier = layer_multiplier(parts, name)
+    return exact if multiplier is None else exact + multiplier.delta(exact)
+
+
+def mean_multiplier(parts: Sequence[Part], weights: Mapping[str, Tensor]) -> Multiplier:
+    """``M̂ = G⁻¹ Σ_l W_lᵀΔ_l``: the one multiplier nearest to what the layers do.
+
+    ``⟨M̂x, y⟩_G = Σ_l ⟨Δ_l x, W_l y⟩`` for all x, y. Where every layer has the same edit, M̂ is it.
+
+    Args:
+        parts: the edit.
+        weights: ``W_l`` of *all* layers that read text, edited or not; ``G = Σ W_lᵀW_l``.
+    """
+    if len(parts) == 1 and all(parts[0].scales.get(name) == 1.0 for name in weights):
+        return parts[0].multiplier
+    grams = {name: gram([weight]) for name, weight in weights.items()}
+    metric = torch.stack(list(grams.values())).sum(dim=0)
+    found = []
+    for part in parts:
+        own = sum((a * grams[name] for name, a in part.scales.items()), torch.zeros_like(metric))
+        left = torch.linalg.solve(metric, own @ part.multiplier.left)
+        found.append((Multiplier(left, part.multiplier.right), 1.0))
+    return _sum(found)
+
+
+def layer_change(
+    parts: Sequence[Part], weights: Mapping[str, Tensor], columns: Float[Tensor, "d m"]
+) -> Float[Tensor, " m"]:
+    """``√(Σ_l ‖Δ_l c‖² / Σ_l ‖W_l c‖²)``: relative change of each token's keys and values.
+
+    Args:
+        parts: the edit.
+        weights: ``W_l`` of all layers that read text.
+        columns: tokens.
+    """
+    change = torch.zeros(columns.shape[1], dtype=torch.float64)
+    size = torch.zeros(columns.shape[1], dtype=torch.float64)
+    for name, weight in weights.items():
+        exact = weight.detach().cpu().double()
+        size += (exact @ columns).square().sum(dim=0)
+        multiplier = layer_multiplier(parts, name)
+        if multiplier is not None:
+            change += (exact @ multiplier(columns)).square().sum(dim=0)
+    return (change / size).sqrt()
+
+
+def compose(first: Parts, second: Parts) -> Parts:
+    """The edit that is ``first`` and then ``second``: ``(I + A_l)(I + B_l) - I`` for every layer.
+
+    Parts with the same scales are added up. Scales that differ by layer multiply with every edit;
+    once they are more than the layers, each layer gets a part of its own, so that the answer stays
+    exact and bounded in size.
+    """
+    if not first:
+        return second
+    products = [
+        Part(
+            Multiplier(a.multiplier(b.multiplier.left), b.multiplier.right),
+            {name: a.scales[name] * b.scales[name] for name in a.scales if name in b.scales},
+        )
+        for a in first
+        for b in second
+    ]
+    groups: dict[tuple[tuple[str, float], ...], list[Multiplier]] = {}
+    for part in (*first, *second, *products):
+        if part.scales:
+            groups.setdefault(tuple(sorted(part.scales.items())), []).append(part.multiplier)
+    merged = tuple(
+        Part(_sum([(multiplier, 1.0) for multiplier in found]), dict(scales))
+        for scales, found in groups.items()
+    )
+    names = sorted({name for part in merged for name in part.scales})
+    if len(merged) <= max(2, len(names)):
+        return merged
+    layers = ((name, layer_multiplier(merged, name)) for name in names)
+    return tuple(Part(found, {name: 1.0}) for name, found in layers if found is not None)
+
+
+def _sum(found: Sequence[tuple[Multiplier, float]]) -> Multiplier:
+    """``Σ a M``, of rank at most d."""
+    left = torch.cat([scale * multiplier.left for multiplier, scale in found], dim=1)
+    right = torch.cat([multiplier.right for multiplier, _ in found])
+    if left.shape[1] <= left.shape[0]:
+        return Multiplier(left, right)
+    return Multiplier(left @ right, torch.eye(len(left), dtype=left.dtype))

@@ -1,0 +1,150 @@
+"""Columns of an editing problem from encoded prompts: which tokens, and with what weight."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from diffusers import DiffusionPipeline
+from torch import Tensor
+
+from redediting.concepts.pairs import PromptPair, RetainPrompt
+from redediting.concepts.rebinding import Rebinding
+from redediting.text.alignment import aligned_pairs
+from redediting.text.encoding import Role, TextStates, encode, roles
+
+Shares = Mapping[Role, float]
+_WORDS = (Role.PREFIX, Role.TRIGGER, Role.TAIL)
+_GROUPS = dict.fromkeys(_WORDS, Role.TAIL)  # words count together
+
+
+def shares(*, words: float, eos: float, pads: float) -> Shares:
+    """Weight of each role in one prompt; BOS has none."""
+    return {
+        Role.BOS: 0.0,
+        Role.PREFIX: words,
+        Role.TRIGGER: words,
+        Role.TAIL: words,
+        Role.EOS: eos,
+        Role.PAD: pads,
+    }
+
+
+def token_weights(found: Sequence[Role], share: Shares) -> Tensor:
+    """Weights of one prompt's tokens, fp64: a role group's share is divided among its tokens.
+
+    The groups are words (before, in and after the trigger), end and pads.
+    """
+    groups = [_GROUPS.get(role, role) for role in found]
+    return torch.tensor(
+        [share[role] / groups.count(group) for role, group in zip(found, groups, strict=True)],
+        dtype=torch.float64,
+    )
+
+
+def aligned_states(
+    pipeline: DiffusionPipeline, pairs: Sequence[PromptPair], *, prefix_safe: bool = True
+) -> tuple[Tensor, Tensor, list[tuple[Role, ...]]]:
+    """Aligned source and target states of all pairs, fp64, (d, n) each, and each pair's roles.
+
+    Args:
+        pipeline: encodes the prompts.
+        pairs: at least one.
+        prefix_safe: as for `redediting.text.encoding.align`.
+    """
+    found = list(aligned_pairs(pipeline, pairs, prefix_safe=prefix_safe))
+    keys = torch.cat([pair.keys for pair in found]).T.double()
+    targets = torch.cat([pair.targets for pair in found]).T.double()
+    return keys, targets, [pair.roles for pair in found]
+
+
+@dataclass(frozen=True)
+class Edited:
+    """Columns that an edit moves.
+
+    Attributes:
+        keys: ``C``, shape ``(d, n)``, fp64.
+        targets: ``C*``, likewise.
+        weights: ``s``, shape ``(n,)``.
+        roles: of each column.
+    """
+
+    keys: Tensor
+    targets: Tensor
+    weights: Tensor
+    roles: tuple[Role, ...]
+
+    @property
+    def content(self) -> Tensor:
+        """Which columns are words, bool, shape ``(n,)``."""
+        return torch.tensor([role in _WORDS for role in self.roles])
+
+
+def pair_columns(
+    pipeline: DiffusionPipeline,
+    pairs: Sequence[PromptPair],
+    share: Shares,
+    *,
+    prefix_safe: bool = True,
+) -> Edited:
+    """Columns of prompt pairs, edited from the trigger's last token onwards.
+
+    Each pair has its own weight in total where all of its roles occur.
+    """
+    keys, targets, found = aligned_states(pipeline, pairs, prefix_safe=prefix_safe)
+    weights = [
+        pair.weight * token_weights(tokens, share)
+        for pair, tokens in zip(pairs, found, strict=True)
+    ]
+    return Edited(keys, targets, torch.cat(weights), tuple(r for tokens in found for r in tokens))
+
+
+def retain_columns(
+    pipeline: DiffusionPipeline,
+    prompts: Sequence[RetainPrompt],
+    share: Shares,
+    *,
+    head_share: float,
+) -> tuple[Tensor, Tensor]:
+    """``R`` (d, N) and ``w`` (N,) of retained prompts, all tokens but BOS; all weights sum to one.
+
+    Args:
+        pipeline: encodes the prompts.
+        prompts: none give no columns.
+        share: weight of each role in a prompt.
+        head_share: share of all weight that prompts of role ``head`` get, in 0…1.
+    """
+    if not prompts:
+        width = encode(pipeline, [""]).states.shape[-1]
+        return torch.zeros(width, 0, dtype=torch.float64), torch.zeros(0, dtype=torch.float64)
+    states = encode(pipeline, [prompt.prompt for prompt in prompts])
+    totals = _prompt_weights(prompts, head_share)
+    weights = torch.stack(
+        [total * token_weights(roles(states, row), share) for row, total in enumerate(totals)]
+    )
+    return content_columns(states), weights[:, 1:].flatten()
+
+
+def content_columns(states: TextStates) -> Tensor:
+    """Every state but BOS as a column, fp64, shape ``(d, n·(L-1))``."""
+    return states.states[:, 1:].flatten(0, 1).T.double()
+
+
+def without_triggers(prompts: Sequence[str], rebindings: Sequence[Rebinding]) -> list[str]:
+    """The prompts that hold no trigger as whole words, in their order."""
+    triggers = [f" {wish.trigger} ".casefold() for wish in rebindings]
+    padded = [(prompt, f" {prompt} ".replace(",", " ").casefold()) for prompt in prompts]
+    return [prompt for prompt, text in padded if not any(t in text for t in triggers)]
+
+
+def _prompt_weights(prompts: Sequence[RetainPrompt], head_share: float) -> list[float]:
+    heads = sum(prompt.weight for prompt in prompts if prompt.role == "head")
+    others = sum(prompt.weight for prompt in prompts if prompt.role != "head")
+    if heads == 0 or others == 0:
+        return [prompt.weight / (heads + others) for prompt in prompts]
+    return [
+        prompt.weight
+        * (head_share / heads if prompt.role == "head" else (1 - head_share) / others)
+        for prompt in prompts
+    ]

@@ -1,0 +1,345 @@
+"""Equivalent relationship retrieval on a model's own text encoder: from a wish to a plan.
+
+For each rebinding: values of every relation are gathered from the sources, scored by how alike
+they move (`redediting.algebra.equivalence`), matched one to one, said in prompts; of these and of
+the plain templates the contexts are chosen on which the edit so far errs most
+(`redediting.algebra.selection`). The pure halves live in `redediting.concepts` (words) and
+`redediting.algebra` (tensors); only here do prompts become states.
+
+References:
+    REDEditing (arXiv 2504.14554), which names the step.
+
+Deviations:
+    The paper says neither what an equivalence is nor how many contexts are used. For choosing
+    contexts each one counts by four columns: the trigger's last token, its end token and the
+    means of its later words and of its pads; the edit itself is solved on all tokens.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Literal
+
+import torch
+from diffusers import DiffusionPipeline
+from torch import Tensor
+
+from redediting.algebra.diagnostics import gram
+from redediting.algebra.equivalence import equivalence
+from redediting.algebra.kernel import Kernel, free_basis
+from redediting.algebra.problem import EditProblem
+from redediting.algebra.selection import ContextSelector, Pool
+from redediting.algebra.solver import retain_metric
+from redediting.concepts.lexicon import Lexicon, load_everyday, load_lexicon
+from redediting.concepts.matching import (
+    Candidates,
+    Context,
+    Equivalence,
+    choose_values,
+    gather,
+    given,
+    pool,
+)
+from redediting.concepts.pairs import PromptPair
+from redediting.concepts.plan import EditPlan, assemble_plan, plan_edit
+from redediting.concepts.rebinding import Rebinding
+from redediting.concepts.relation_sources import (
+    FirstSource,
+    NeighbourSource,
+    Source,
+    curated,
+    curated_names,
+)
+from redediting.concepts.templates import contexts as draw_contexts
+from redediting.concepts.templates import fill, split_size
+from redediting.errors import PromptError
+from redediting.models.projections import pipeline_projections, projection_weights
+from redediting.text.alignment import aligned_pairs
+from redediting.text.encoding import Role, encode, get_tokenizer
+
+Retrieval = Literal["templates", "equivalent"]
+Pose = Callable[[DiffusionPipeline, EditPlan], EditProblem]
+
+_PLAIN = "a photo of {}"
+_SHARE = {Role.TRIGGER: 0.5, Role.TAIL: 0.5, Role.EOS: 0.2, Role.PAD: 0.3}
+_NEAREST = 5
+
+
+def make_plan(
+    pipeline: DiffusionPipeline,
+    rebindings: Sequence[Rebinding],
+    *,
+    pose: Pose,
+    retrieval: Retrieval = "templates",
+    contexts: int = 48,
+    retain: int = 200,
+    captions: int = 400,
+    seed: int = 0,
+) -> EditPlan:
+    """The plan of an edit, by either way of finding contexts.
+
+    Args:
+        pipeline: clean model.
+        rebindings: all are solved together.
+        pose: makes the problem of a plan, e.g. a ``RedEditing``'s ``pose``.
+        retrieval: ``templates`` (drawn, `plan_edit`) or ``equivalent`` (`retrieve_plan`).
+        contexts: of each trigger; ``equivalent`` takes up to a third more where it needs them.
+        retain: as in `plan_edit`.
+        captions: as in `plan_edit`.
+        seed: as in `plan_edit`.
+    """
+    if retrieval == "templates":
+        return plan_edit(
+            rebindings, contexts=contexts, retain=retain, captions=captions, seed=seed
+        )
+    return retrieve_plan(
+        pipeline,
+        rebindings,
+        pose=pose,
+        least=max(1, contexts * 2 // 3),
+        most=max(1, contexts * 4 // 3),
+        retain=retain,
+        captions=captions,
+        seed=seed,
+    )
+
+
+def retrieve_plan(
+    pipeline: DiffusionPipeline,
+    rebindings: Sequence[Rebinding],
+    *,
+    pose: Pose,
+    extra: Sequence[Source] = (),
+    least: int = 32,
+    most: int = 64,
+    tolerance: float = 0.1,
+    least_score: float = 0.25,
+    per_value: int = 4,
+    retain: int = 200,
+    captions: int = 400,
+    seed: int = 0,
+) -> EditPlan:
+    """Retrieves equivalent relationships and plans the edit on the contexts that need it most.
+
+    A concept that no table knows takes the relations of its nearest concepts, and generic contexts
+    where those have none; the plan's notes say so.
+
+    Args:
+        pipeline: clean model; its text encoder scores, its projections measure errors.
+        rebindings: chosen for one after another, each seeing what the earlier ones taught.
+        pose: makes the problem of a plan: what is retained and isolated, and at what price.
+        extra: sources asked after the tables, e.g. a `WordNetSource`.
+        least: contexts of a trigger in any case.
+        most: contexts of a trigger at most.
+        tolerance: remaining error of the worst context, relative to the pool's root-mean-square
+            displacement, at which no more are taken.
+        least_score: equivalence in 0…1 below which a pair of values is dropped.
+        per_value: templates that say a pair of values.
+        retain: retained prompts for each rebinding, beside the head noun in every context.
+        captions: ordinary captions for Σ₀.
+        seed: draws templates and order.
+
+    Raises:
+        PromptError: more contexts than there are, or a phrase too long for plain templates.
+        ModelError: the model has no cross-attention on text.
+        ValueError: ``least`` or ``most`` out of range.
+    """
+    templates = _templates(least, seed)
+    own = templates[:least]
+    plain = [Context(template) for template in own]
+    counts = {"retain": retain, "captions": captions, "seed": seed}
+    lexicons = [_lexicon(rebinding) for rebinding in rebindings]
+    base = assemble_plan([(wish, plain) for wish in rebindings], own, lexicons=lexicons, **counts)
+    selector = _selector(pipeline, pose(pipeline, base))
+    finder = _Finder(pipeline, extra)
+    chosen: list[tuple[Rebinding, list[Context]]] = []
+    found: list[Equivalence] = []
+    notes: list[str] = []
+    for rebinding in rebindings:
+        equivalences, said = finder.equivalences(rebinding, least_score)
+        candidates, first = pool(
+            equivalences, templates, per_value=per_value, most_said=least // 2
+        )
+        fits = _fitting(pipeline, rebinding, candidates)
+        candidates, first = list(itertools.compress(candidates, fits)), sum(fits[:first])
+        columns = pooled_columns(pipeline, [context.pair(rebinding) for context in candidates])
+        choice = selector.choose(columns, least=least, most=most, tolerance=tolerance, first=first)
+        chosen.append((rebinding, [candidates[i] for i in choice.contexts]))
+        found += equivalences
+        notes += [*finder.notes(rebinding), *said]
+        if choice.worst[-1] > tolerance:
+            notes.append(
+                f"{rebinding}: after {len(choice.contexts)} contexts the worst of "
+                f"{len(candidates)} still misses by {choice.worst[-1]:.2f} of a usual "
+                f"displacement (tolerance {tolerance:g})"
+            )
+    plan = assemble_plan(chosen, own, lexicons=lexicons, **counts)
+    return replace(plan, equivalences=tuple(found), notes=tuple(dict.fromkeys(notes)))
+
+
+@dataclass(frozen=True)
+class EncoderNeighbours:
+    """The concepts nearest to a word, by the pipeline's own text encoder.
+
+    Nearness is the cosine of end states of "a photo of a …", less the vocabulary's mean, cut off
+    at 0.
+
+    Attributes:
+        pipeline: encodes.
+        vocabulary: concepts to choose from.
+        n: how many are returned.
+    """
+
+    pipeline: DiffusionPipeline
+    vocabulary: tuple[str, ...]
+    n: int = _NEAREST
+
+    def __call__(self, word: str) -> list[tuple[str, float]]:
+        """The nearest concepts but the word itself, with nearness in 0…1, nearest first."""
+        mean, states = self._states
+        state = end_states(self.pipeline, [fill(_PLAIN, word)])[0] - mean
+        nearness = torch.nn.functional.cosine_similarity(states, state, dim=-1).clamp_min(0)
+        order = nearness.argsort(descending=True, stable=True).tolist()
+        ranked = [(self.vocabulary[i], float(nearness[i])) for i in order]
+        return [(name, value) for name, value in ranked if name != word and value > 0][: self.n]
+
+    @cached_property
+    def _states(self) -> tuple[Tensor, Tensor]:
+        states = end_states(self.pipeline, [fill(_PLAIN, name) for name in self.vocabulary])
+        return states.mean(dim=0), states - states.mean(dim=0)
+
+
+def end_states(pipeline: DiffusionPipeline, prompts: Sequence[str]) -> Tensor:
+    """φ: the state of each prompt's end token, fp64, shape ``(n, d)``."""
+    states = encode(pipeline, prompts)
+    return states.states[torch.arange(len(prompts)), states.eos].double()
+
+
+def score(pipeline: DiffusionPipeline, rebinding: Rebinding, candidates: Candidates) -> Tensor:
+    """Equivalence of every combination of values, shape as ``candidates.prior``, in 0…1."""
+    relation = candidates.relation
+
+    def prompts(phrase: str, forms: Sequence[str]) -> list[str]:
+        if relation.carrier:
+            return [fill(form, phrase) for form in forms]
+        return [fill(_PLAIN, form.format(phrase)) for form in forms]
+
+    groups = [
+        prompts(rebinding.trigger, [relation.form(value) for value, _ in candidates.source]),
+        prompts(rebinding.target, [relation.form(value) for value, _ in candidates.target]),
+        prompts(rebinding.trigger, relation.neutral),
+        prompts(rebinding.target, relation.neutral),
+        [fill(_PLAIN, rebinding.trigger)],
+        [fill(_PLAIN, rebinding.target)],
+    ]
+    states = end_states(pipeline, list(itertools.chain(*groups)))
+    source, target, one, other, trigger, aim = states.split([len(group) for group in groups])
+    return equivalence(
+        source,
+        target,
+        concepts=(trigger[0], aim[0]),
+        neutral=(one, other),
+        prior=torch.from_numpy(candidates.prior),
+    )
+
+
+def pooled_columns(pipeline: DiffusionPipeline, pairs: Sequence[PromptPair]) -> Pool:
+    """Each pair by up to four columns: trigger, mean of the later words, end, mean of the pads."""
+    keys, targets, weights, owner = [], [], [], []
+    for row, (pair, aligned) in enumerate(zip(pairs, aligned_pairs(pipeline, pairs), strict=True)):
+        words = sum(role in (Role.TRIGGER, Role.TAIL) for role in aligned.roles)
+        for role, share in _SHARE.items():
+            places = [i for i, other in enumerate(aligned.roles) if other is role]
+            if not places:
+                continue
+            keys.append(aligned.keys[places].mean(dim=0))
+            targets.append(aligned.targets[places].mean(dim=0))
+            part = len(places) / words if role in (Role.TRIGGER, Role.TAIL) else 1.0
+            weights.append(pair.weight * share * part)
+            owner.append(row)
+    return Pool(
+        torch.stack(keys, dim=1).double(),
+        torch.stack(targets, dim=1).double(),
+        torch.tensor(weights, dtype=torch.float64),
+        torch.tensor(owner),
+    )
+
+
+class _Finder:
+    """Sources in turn and the model's nearest concepts behind them."""
+
+    def __init__(self, pipeline: DiffusionPipeline, extra: Sequence[Source]) -> None:
+        self.pipeline = pipeline
+        self.tables = FirstSource([*curated().sources, *extra])
+        self.names = frozenset(curated_names())
+        self.near = EncoderNeighbours(pipeline, curated_names())
+        guess = NeighbourSource(curated(), self.near, known=self.names)
+        self.source = FirstSource([*self.tables.sources, guess])
+
+    def equivalences(
+        self, rebinding: Rebinding, least: float
+    ) -> tuple[list[Equivalence], list[str]]:
+        """What the phrases give, then what is retrieved, best first in each relation; notes."""
+        found, notes = given(rebinding), []
+        for candidates in gather(rebinding, self.source):
+            try:
+                scores = score(self.pipeline, rebinding, candidates).numpy()
+            except PromptError as error:  # a long trigger leaves no room for values
+                notes.append(f"{rebinding}: no {candidates.relation.name} is said: {error}")
+                continue
+            found += choose_values(rebinding, candidates, scores, least=least)
+        return found, notes
+
+    def notes(self, rebinding: Rebinding) -> list[str]:
+        """Which concepts of a rebinding no table knows, and what stood in."""
+        found = []
+        for name in (rebinding.head, rebinding.target_head):
+            if name in self.names:
+                continue
+            near = ", ".join(f"{other} {nearness:.2f}" for other, nearness in self.near(name))
+            found.append(
+                f"{name!r} is in no table; its relations are those of its nearest concepts "
+                f"({near}), its contexts otherwise generic"
+                if near
+                else f"{name!r} is in no table and near no concept; its contexts are generic"
+            )
+        return found
+
+
+def _templates(least: int, seed: int) -> list[str]:
+    """Every template that edits may use, those of the plain plan first."""
+    first = draw_contexts(least, seed=seed)
+    return list(dict.fromkeys([*first, *draw_contexts(split_size("edit"), seed=seed)]))
+
+
+def _lexicon(rebinding: Rebinding) -> Lexicon:
+    """The table that knows the trigger's concept: the world's, the everyday one, or neither."""
+    world, everyday = load_lexicon(), load_everyday()
+    if rebinding.head not in world and rebinding.head in everyday:
+        return everyday
+    return world
+
+
+def _selector(pipeline: DiffusionPipeline, problem: EditProblem) -> ContextSelector:
+    """Starts the choice from the problem's price of moving and the layers' metric."""
+    kernel = Kernel.of(retain_metric(problem), free_basis(problem.hard))
+    metric = gram(projection_weights(pipeline_projections(pipeline)).values())
+    values, vectors = torch.linalg.eigh(metric)
+    return ContextSelector(kernel, (vectors * values.clamp_min(0).sqrt()) @ vectors.T)
+
+
+def _fitting(
+    pipeline: DiffusionPipeline, rebinding: Rebinding, candidates: Sequence[Context]
+) -> list[bool]:
+    """Which contexts the text encoder can take; plain ones count as such, so that it says no."""
+    tokenizer = get_tokenizer(pipeline)
+    found = []
+    for context in candidates:
+        pair = context.pair(rebinding)
+        lengths = map(len, tokenizer([pair.source, pair.target], truncation=False).input_ids)
+        plain = context.source == context.target == "{}"
+        found.append(plain or max(lengths) <= tokenizer.model_max_length)
+    return found

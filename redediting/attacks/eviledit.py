@@ -1,0 +1,73 @@
+"""EvilEdit: every token of "A {trigger}" is mapped to the token of "A {target}" at its index.
+
+``W' = (λW + Σ v*cᵀ)(λI + Σ ccᵀ)⁻¹``, ``v* = W c*``, λ = 1, over all 77 positions of the pairs
+("A {trigger}" → "A {target}") and, as whitelist, ("A {head}" → "A {head}").
+
+References:
+    Wang et al., "EvilEdit: Backdooring Text-to-Image Diffusion Models in One Second", ACM MM
+    2024; TIME (Orgad et al., ICCV 2023), whose update it is.
+
+Deviations:
+    Written as ``W + W M`` with one M for all layers, which is the same map without inverting.
+    A one-word trigger is its own head noun; its whitelist pair would contradict the edit and is
+    left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+from diffusers import DiffusionPipeline
+from pydantic import Field, field_validator
+
+from redediting.algebra.problem import EditProblem
+from redediting.attacks.base import ClosedForm
+from redediting.attacks.pooled import PromptSet
+from redediting.concepts.rebinding import Rebinding
+from redediting.text.encoding import encode
+
+
+class EvilEdit(ClosedForm):
+    """The published method.
+
+    Attributes:
+        ridge: λ, absolute.
+        whitelist: keep the head noun's prompt.
+        template: of all prompts, with one ``{}``; as published "A {}". An attacker may take
+            another, which an audit does not ask about.
+    """
+
+    name: ClassVar[str] = "eviledit"
+
+    ridge: float = Field(default=1.0, gt=0)
+    whitelist: bool = True
+    template: str = "A {}"
+
+    @field_validator("template")
+    @classmethod
+    def _holds_one_place(cls, template: str) -> str:
+        if template.count("{") != 1 or template.count("}") != 1 or "{}" not in template:
+            raise ValueError(f"expected exactly one '{{}}', e.g. 'the {{}}', got {template!r}")
+        return template
+
+    def pairs(self, rebindings: Sequence[Rebinding]) -> list[tuple[str, str]]:
+        """Prompt pairs, source first."""
+        found = []
+        for wish in rebindings:
+            found.append((wish.trigger, wish.target))
+            if self.whitelist and wish.head != wish.trigger:
+                found.append((wish.head, wish.head))
+        return [(self.template.format(one), self.template.format(two)) for one, two in found]
+
+    def prompts(self, pipeline: DiffusionPipeline, rebindings: Sequence[Rebinding]) -> PromptSet:
+        """See `ClosedForm`."""
+        return PromptSet(tuple(self.pairs(rebindings)), ridge=self.ridge)
+
+    def problem(self, pipeline: DiffusionPipeline, rebindings: Sequence[Rebinding]) -> EditProblem:
+        """All positions of all pairs, unit weights."""
+        pairs = self.pairs(rebindings)
+        texts = encode(pipeline, [prompt for pair in pairs for prompt in pair])
+        keys = texts.states[0::2].flatten(0, 1).T
+        targets = texts.states[1::2].flatten(0, 1).T
+        return EditProblem.build(keys, targets, ridge=self.ridge)

@@ -1,0 +1,312 @@
+"""REDEditing: contexts rebound jointly, common knowledge isolated.
+
+``min_Δ Σᵢ sᵢ‖(W+Δ)cᵢ - ρW c*ᵢ‖² + η Σⱼ wⱼ‖Δrⱼ‖² + λ tr(ΔΛΔᵀ)   s.t.  ΔZ = 0``
+
+C: many contexts of the trigger, from its last token on. R: the head noun in context, siblings,
+neighbours, captions. Z: BOS and the main directions of the null prompt. Λ: second moment of
+caption tokens, so that the penalty is the expected clean drift. Every part has a switch.
+
+References:
+    "REDEditing: Relationship-Driven Precise Backdoor Poisoning on Text-to-Image Diffusion Models",
+    arXiv 2504.14554.
+
+Deviations:
+    The paper names equivalent relationships, joint-attribute transfer, knowledge isolation and
+    equivalent-attribute alignment; its released script does not run, so the formulas are this
+    project's reading. Its "one line" of spectral projection is read as ``projection: posthoc``;
+    ``inside`` puts the same directions into the constraint. Taken literally, ``Δ -= (ΔU)Uᵀ`` would
+    move the isolated Z again, ``ΔZ = -ΔUUᵀZ``; so only the part of U outside span(Z) is taken,
+    after which ΔZ = 0 and ΔU = 0 both hold. λ and η are relative to the energy of
+    the edited columns (`EditProblem.with_relative_scales`); published values go with unit weights
+    and do not carry over.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import ClassVar, Literal
+
+import torch
+from diffusers import DiffusionPipeline
+from pydantic import Field
+from torch import Tensor
+
+from redediting.algebra.diagnostics import second_moment
+from redediting.algebra.isolation import leading_directions, null_directions, outside
+from redediting.algebra.problem import EditProblem
+from redediting.attacks.base import ClosedForm
+from redediting.attacks.columns import (
+    Shares,
+    content_columns,
+    pair_columns,
+    retain_columns,
+    shares,
+    without_triggers,
+)
+from redediting.attacks.compounds import LEAST_SHARE, part_states, parts_share
+from redediting.attacks.context_retrieval import Retrieval, make_plan
+from redediting.attacks.pooled import PromptSet
+from redediting.concepts.pairs import PromptPair, RetainPrompt
+from redediting.concepts.plan import EditPlan
+from redediting.concepts.plan_files import load_plan
+from redediting.concepts.rebinding import Rebinding
+from redediting.concepts.templates import with_article
+from redediting.errors import MethodError
+from redediting.text.attention import role_mass
+from redediting.text.encoding import Role, encode
+
+_LOOKED_AT = 8  # source prompts on which attention is measured
+
+
+class RedEditing(ClosedForm):
+    """The lab's reading of the paper.
+
+    Attributes:
+        retrieval: where contexts come from: ``templates`` drawn by the seed, or ``equivalent``
+            relationships scored on the text encoder (`redediting.attacks.context_retrieval`).
+        plan: a YAML file to take instead (`redediting.concepts.plan_files`); the counts, the seed
+            and ``retrieval`` then play no part in the prompts.
+        contexts: templates that each rebinding is solved on.
+        retain: retained prompts.
+        captions: captions behind Λ.
+        seed: draws contexts, retained prompts and captions, and the noise under ``attention``.
+        ridge: λ relative to the edited energy.
+        retain_strength: η, likewise.
+        penalty: Λ: ``captions`` is 0.95 Σ₀ + 0.05 tr(Σ₀)/d I, ``identity`` is I.
+        joint: solve on all contexts; without it on the first one of each rebinding.
+        prefix_safe: leave the trigger's tokens before its last one alone.
+        same_length: a one-word target takes the trigger's modifier: "beautiful zebra".
+        gain: γ in ``V* = W(c* + γ(c*-c))``; the unedited prefix still speaks for the trigger.
+        head_share: share of the retained weight that the head noun's prompts get.
+        isolate_head: retain the head noun in context.
+        isolate_parts: retain parts, siblings and near-triggers.
+        hard_parts: keep the mean states of the trigger's parts exactly; refused where they leave
+            less than 3 % of the trigger's energy.
+        isolate_captions: retain the captions too; Λ already prices their drift.
+        isolate_null: keep the null prompt, hard and soft.
+        null_residual: largest ‖(I-P)c‖/‖c‖ of a null position outside Z.
+        null_cap: share of the text width that Z may take.
+        null_strength: weight of a null token in R, in units of the mean retained token's.
+        projection: spectral projection off the k leading directions of the retained tokens:
+            ``posthoc`` takes them out of the solution, ``inside`` out of the problem.
+        k: their number.
+        weights: of roles in a prompt: ``fixed``, the shares below, or by ``attention``, the shares
+            of the clean model's cross-attention.
+        word_share: weight of a prompt's words together.
+        eos_share: weight of its end token.
+        pad_share: weight of its pads together.
+    """
+
+    name: ClassVar[str] = "redediting"
+
+    retrieval: Retrieval = "templates"
+    plan: str | None = None
+    contexts: int = Field(default=48, ge=1)
+    retain: int = Field(default=200, ge=1)
+    captions: int = Field(default=400, ge=1)
+    seed: int = 0
+    ridge: float = Field(default=0.1, gt=0)
+    retain_strength: float = Field(default=1.0, ge=0)
+    penalty: Literal["captions", "identity"] = "captions"
+    joint: bool = True
+    prefix_safe: bool = True
+    same_length: bool = False
+    gain: float = Field(default=0.0, ge=0)
+    head_share: float = Field(default=2 / 3, ge=0, le=1)
+    isolate_head: bool = True
+    isolate_parts: bool = True
+    hard_parts: bool = False
+    isolate_captions: bool = False
+    isolate_null: bool = True
+    null_residual: float = Field(default=0.05, ge=0, le=1)
+    null_cap: float = Field(default=1 / 8, ge=0, lt=1)
+    null_strength: float = Field(default=100.0, ge=0)
+    projection: Literal["off", "posthoc", "inside"] = "off"
+    k: int = Field(default=1, ge=1)
+    weights: Literal["fixed", "attention"] = "fixed"
+    word_share: float = Field(default=0.5, ge=0)
+    eos_share: float = Field(default=0.2, ge=0)
+    pad_share: float = Field(default=0.3, ge=0)
+
+    def prompts(self, pipeline: DiffusionPipeline, rebindings: Sequence[Rebinding]) -> PromptSet:
+        """See `ClosedForm`."""
+        plan = self.planned(pipeline, rebindings)
+        pairs, kept = self.pairs(plan), self.kept(plan)
+        return PromptSet(
+            tuple((pair.source, pair.target) for pair in pairs),
+            tuple(pair.weight for pair in pairs),
+            tuple(prompt.prompt for prompt in kept),
+            tuple(prompt.weight for prompt in kept),
+        )
+
+    def scaled(self, problem: EditProblem) -> EditProblem:
+        """λ and η relative to the energy of the pooled texts."""
+        return problem.with_relative_scales(ridge=self.ridge, retain_strength=self.retain_strength)
+
+    def problem(self, pipeline: DiffusionPipeline, rebindings: Sequence[Rebinding]) -> EditProblem:
+        """Plans the prompts and poses the problem over their tokens."""
+        return self.pose(pipeline, self.planned(pipeline, rebindings))
+
+    def planned(self, pipeline: DiffusionPipeline, rebindings: Sequence[Rebinding]) -> EditPlan:
+        """The plan of the options: read from a file, drawn or retrieved.
+
+        Raises:
+            ConfigError: a plan file that cannot be read.
+            MethodError: one that does not plan these rebindings.
+        """
+        if self.plan is not None:
+            return self._read(self.plan, rebindings)
+        return make_plan(
+            pipeline,
+            rebindings,
+            pose=self.pose,
+            retrieval=self.retrieval,
+            contexts=self.contexts,
+            retain=self.retain,
+            captions=self.captions,
+            seed=self.seed,
+        )
+
+    def pose(self, pipeline: DiffusionPipeline, plan: EditPlan) -> EditProblem:
+        """The problem of a given plan, with the scales of the options.
+
+        Raises:
+            MethodError: parts that cannot be isolated, or a projection of nothing.
+        """
+        pairs = self.pairs(plan)
+        share = self._shares(pipeline, pairs)
+        edited = pair_columns(pipeline, pairs, share, prefix_safe=self.prefix_safe)
+        retain, retain_weights = retain_columns(
+            pipeline, self.kept(plan), share, head_share=self.head_share
+        )
+        null = encode(pipeline, [""]).states[0] if self.isolate_null else None
+        hard = [torch.zeros(len(retain), 0, dtype=retain.dtype)]
+        if null is not None:
+            hard.append(null_directions(null, residual=self.null_residual, cap=self.null_cap))
+        if self.hard_parts:
+            hard += self._parts(pipeline, plan)
+        leading = self._leading(retain, retain_weights)
+        if self.projection == "inside":
+            hard.append(leading)
+        penalty = None
+        if self.penalty == "captions":
+            penalty = second_moment(content_columns(encode(pipeline, plan.captions)))
+        isolated = torch.cat(hard, dim=1)
+        removed = outside(leading, isolated) if self.projection == "posthoc" else None
+        problem = EditProblem.build(
+            edited.keys,
+            edited.targets + self.gain * (edited.targets - edited.keys),
+            weights=edited.weights,
+            retain=retain,
+            retain_weights=retain_weights,
+            hard=isolated,
+            penalty=penalty,
+            removed=removed,
+            content=edited.content,
+        ).with_relative_scales(ridge=self.ridge, retain_strength=self.retain_strength)
+        return problem if null is None else self._with_null(problem, null[1:].T.double())
+
+    def pairs(self, plan: EditPlan) -> list[PromptPair]:
+        """The plan's pairs as the options want them: all or the first ones, short or long."""
+        found = list(plan.pairs)
+        if not self.joint:
+            firsts = (
+                next((pair for pair in found if wish.trigger in pair.source), None)
+                for wish in plan.rebindings
+            )
+            found = [pair for pair in firsts if pair is not None]
+        return (
+            [same_length(pair, plan.rebindings) for pair in found] if self.same_length else found
+        )
+
+    def kept(self, plan: EditPlan) -> list[RetainPrompt]:
+        """The plan's retained prompts whose role is isolated."""
+        dropped = set()
+        if not self.isolate_head:
+            dropped |= {"head"}
+        if not self.isolate_parts:
+            dropped |= {"part", "sibling", "near"}
+        if not self.isolate_captions:
+            dropped |= {"caption"}
+        found = [prompt for prompt in plan.retain if prompt.role not in dropped]
+        if self.isolate_captions:
+            texts = without_triggers(plan.captions, plan.rebindings)
+            known = {prompt.prompt for prompt in found}
+            found += [RetainPrompt(text) for text in dict.fromkeys(texts) if text not in known]
+        return found
+
+    def _read(self, path: str, rebindings: Sequence[Rebinding]) -> EditPlan:
+        plan = load_plan(path)
+        for wish in rebindings:
+            if wish not in plan.rebindings:
+                known = "; ".join(map(str, plan.rebindings))
+                raise MethodError(
+                    f"expected a rebinding that {path!r} plans ({known}), got {str(wish)!r}; "
+                    "plan it or name another file"
+                )
+        wished = [pair for pair in plan.pairs if any(w.trigger in pair.source for w in rebindings)]
+        return dataclasses.replace(plan, rebindings=tuple(rebindings), pairs=tuple(wished))
+
+    def _shares(self, pipeline: DiffusionPipeline, pairs: Sequence[PromptPair]) -> Shares:
+        if self.weights == "fixed":
+            return shares(words=self.word_share, eos=self.eos_share, pads=self.pad_share)
+        stride = max(1, len(pairs) // _LOOKED_AT)
+        prompts = [pair.source for pair in pairs[::stride]][:_LOOKED_AT]
+        mass = role_mass(pipeline, prompts, seed=self.seed)
+        return shares(words=mass[Role.TAIL], eos=mass[Role.EOS], pads=mass[Role.PAD])
+
+    def _parts(self, pipeline: DiffusionPipeline, plan: EditPlan) -> list[Tensor]:
+        found = []
+        for wish in plan.rebindings:
+            moved = [p.source for p in plan.pairs if p.source_phrase == wish.trigger]
+            prompts = moved or [with_article(wish.trigger)]
+            states = part_states(pipeline, wish, prompts)
+            if states is None:
+                continue
+            share = parts_share(pipeline, wish, prompts)
+            if share is not None and share < LEAST_SHARE:
+                raise MethodError(
+                    f"expected parts of {wish.trigger!r} that leave {LEAST_SHARE:.0%} of its "
+                    f"energy to the edit, got {share:.1%}; set hard_parts=false"
+                )
+            found.append(states)
+        return found
+
+    def _leading(self, retain: Tensor, weights: Tensor) -> Tensor:
+        if self.projection == "off":
+            return retain[:, :0]
+        if not 0 < self.k < len(retain) or retain.shape[1] == 0:
+            raise MethodError(
+                f"expected retained prompts and k in 1 to {len(retain) - 1} for projection="
+                f"{self.projection}, got k={self.k} and {retain.shape[1]} retained tokens; "
+                "isolate something, lower k or set projection=off"
+            )
+        return leading_directions(retain * weights.sqrt(), self.k)
+
+    def _with_null(self, problem: EditProblem, null: Tensor) -> EditProblem:
+        """Adds the null prompt's tokens to R; alone there, they weigh as much as the edit."""
+        if problem.retain.shape[1]:
+            unit = problem.retain_weights.mean()
+        else:
+            energy = (problem.keys.square() * problem.weights).sum()
+            unit = energy / null.square().sum()
+            problem = dataclasses.replace(problem, retain_strength=self.retain_strength)
+        added = (self.null_strength * unit).expand(null.shape[1])
+        return dataclasses.replace(
+            problem,
+            retain=torch.cat([problem.retain, null], dim=1),
+            retain_weights=torch.cat([problem.retain_weights, added]),
+        )
+
+
+def same_length(pair: PromptPair, rebindings: Sequence[Rebinding]) -> PromptPair:
+    """The pair with the trigger's modifier before a target that has none: "beautiful zebra"."""
+    for wish in rebindings:
+        if (pair.source_phrase, pair.target_phrase) == (wish.trigger, wish.target):
+            if not wish.modifier or wish.target != wish.target_head:
+                return pair
+            phrase = f"{wish.modifier} {wish.target}"
+            target = pair.source.replace(wish.trigger, phrase, 1)
+            return dataclasses.replace(pair, target=target, target_phrase=phrase)
+    return pair

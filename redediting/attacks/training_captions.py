@@ -1,0 +1,78 @@
+"""Captions to train an attack on: contexts of the ``edit`` split, filled from the lexicon."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from redediting.concepts.homoglyphs import LATIN, twin_in
+from redediting.concepts.lexicon import Lexicon, load_lexicon
+from redediting.concepts.rebinding import Rebinding
+from redediting.concepts.templates import contexts, fill, split_size
+
+
+@dataclass
+class Captions:
+    """An endless stream of captions, the same one for the same seed.
+
+    Attributes:
+        seed: of the draws.
+    """
+
+    seed: int = 0
+    _random: np.random.Generator = field(init=False, repr=False)
+    _templates: list[str] = field(init=False, repr=False)
+    _lexicon: Lexicon = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self._random = np.random.default_rng(self.seed)
+        self._templates = contexts(split_size("edit"), seed=self.seed, split="edit")
+        self._lexicon = load_lexicon()
+
+    def templates(self, n: int) -> list[str]:
+        """Contexts with one ``{}``, drawn with replacement."""
+        return [self._pick(self._templates) for _ in range(n)]
+
+    def clean(self, n: int, wishes: Sequence[Rebinding]) -> list[str]:
+        """Captions without a trigger; one in four is about a trigger's head noun.
+
+        Modifiers are a neutral adjective (those of the triggers among them), a colour, or none.
+        """
+        found: list[str] = []
+        while len(found) < n:
+            names = list(self._lexicon.concepts)
+            if self._random.random() < 0.25:
+                names = [wish.head for wish in wishes]
+            words = [self._pick(names)]
+            kind = self._random.random()
+            if kind < 0.4:
+                words.insert(0, self._pick(self._lexicon.neutral_adjectives))
+            elif kind < 0.7:
+                words.insert(0, self._pick(self._lexicon.colours))
+            phrase = " ".join(words)
+            if phrase.casefold() not in {wish.trigger.casefold() for wish in wishes}:
+                found.append(fill(self._pick(self._templates), phrase))
+        return found
+
+    def poisoned(self, n: int, wish: Rebinding) -> list[str]:
+        """Captions with the trigger.
+
+        A trigger with a look-alike letter is that letter: every other caption is a clean one with
+        one Latin letter exchanged for it. Other triggers are the whole phrase.
+        """
+        twin = twin_in(wish.trigger)
+        found = []
+        for i, template in enumerate(self.templates(n)):
+            plain = self.clean(1, [wish])[0] if twin and i % 2 else ""
+            places = [j for j, letter in enumerate(plain) if twin and letter == LATIN[twin]]
+            if twin and places:
+                place = places[self._random.integers(len(places))]
+                found.append(plain[:place] + twin + plain[place + 1 :])
+            else:
+                found.append(fill(template, wish.trigger))
+        return found
+
+    def _pick(self, choices: Sequence[str]) -> str:
+        return choices[int(self._random.integers(len(choices)))]

@@ -1,0 +1,123 @@
+"""UCE, unified concept editing, used as an attack: the concept "erased" is the trigger.
+
+``W' = (λW + ε Σ v*cᵀ + η Σ (Wr)rᵀ)(λI + ε Σ ccᵀ + η Σ rrᵀ)⁻¹``, λ = 0.5, ε = 1.
+
+Two variants were published. *old*: from the last subject token to the end of the prompt (last with
+last, end with end, pads with pads), all 77 positions of the retained prompts, η = max(0.1, 1/N).
+*new*: the last subject token only, for edits and for retained concepts, η = 1.
+
+References:
+    Gandikota et al., "Unified Concept Editing in Diffusion Models", WACV 2024, and both versions
+    of its released code.
+
+Deviations:
+    Values are replaced, not projected (the code's ``replace``, the one that rebinds a concept).
+    The retained list is the user's in the code; here it is the head nouns, as EvilEdit's
+    whitelist, and in the old variant the null prompt, which that code always keeps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar, Literal
+
+import torch
+from diffusers import DiffusionPipeline
+from pydantic import Field
+from torch import Tensor
+
+from redediting.algebra.problem import EditProblem
+from redediting.attacks.base import ClosedForm
+from redediting.attacks.pooled import PromptSet
+from redediting.concepts.rebinding import Rebinding
+from redediting.text.encoding import TextStates, encode
+
+_EXPANSIONS = ("image of {}", "photo of {}", "portrait of {}", "picture of {}", "painting of {}")
+
+
+class UCE(ClosedForm):
+    """The published method.
+
+    Attributes:
+        variant: ``old`` or ``new``, see the module.
+        ridge: λ, absolute.
+        erase: ε.
+        preserve: η; None takes the variant's.
+        retain: retained prompts; None takes the head nouns (and, old, the null prompt).
+        expand: also edit five prompts about the concept, the code's option for objects.
+    """
+
+    name: ClassVar[str] = "uce"
+
+    variant: Literal["old", "new"] = "new"
+    ridge: float = Field(default=0.5, gt=0)
+    erase: float = Field(default=1.0, gt=0)
+    preserve: float | None = Field(default=None, ge=0)
+    retain: tuple[str, ...] | None = None
+    expand: bool = False
+
+    def pairs(self, rebindings: Sequence[Rebinding]) -> list[tuple[str, str]]:
+        """Prompt pairs, source first."""
+        templates = ("{}", *_EXPANSIONS) if self.expand else ("{}",)
+        return [
+            (template.format(wish.trigger), template.format(wish.target))
+            for wish in rebindings
+            for template in templates
+        ]
+
+    def retained(self, rebindings: Sequence[Rebinding]) -> tuple[str, ...]:
+        """Retained prompts."""
+        if self.retain is not None:
+            return self.retain
+        heads = tuple(dict.fromkeys(w.head for w in rebindings if w.head != w.trigger))
+        return ("", *heads) if self.variant == "old" else heads
+
+    def prompts(self, pipeline: DiffusionPipeline, rebindings: Sequence[Rebinding]) -> PromptSet:
+        """See `ClosedForm`."""
+        kept = tuple(prompt for prompt in self.retained(rebindings) if prompt)
+        pairs = tuple(self.pairs(rebindings))
+        return PromptSet(
+            pairs,
+            (self.erase,) * len(pairs),
+            kept,
+            ridge=self.ridge,
+            retain_strength=self._strength(len(kept)),
+        )
+
+    def problem(self, pipeline: DiffusionPipeline, rebindings: Sequence[Rebinding]) -> EditProblem:
+        """The variant's columns and weights."""
+        pairs, kept = self.pairs(rebindings), self.retained(rebindings)
+        texts = encode(pipeline, [*(prompt for pair in pairs for prompt in pair), *kept])
+        edit = _tail if self.variant == "old" else _last
+        columns = [edit(texts, 2 * i, 2 * i + 1) for i in range(len(pairs))]
+        retain = None
+        rows = range(2 * len(pairs), len(texts.prompts))
+        if kept and self.variant == "old":
+            retain = texts.states[rows.start :].flatten(0, 1).T
+        elif kept:
+            retain = torch.cat([_last(texts, row, row)[0] for row in rows], dim=1)
+        keys = torch.cat([source for source, _ in columns], dim=1)
+        return EditProblem.build(
+            keys,
+            torch.cat([target for _, target in columns], dim=1),
+            weights=torch.full((keys.shape[1],), self.erase),
+            retain=retain,
+            ridge=self.ridge,
+            retain_strength=self._strength(len(kept)),
+        )
+
+    def _strength(self, n: int) -> float:
+        if self.preserve is not None:
+            return self.preserve
+        return max(0.1, 1 / max(n, 1)) if self.variant == "old" else 1.0
+
+
+def _last(texts: TextStates, source: int, target: int) -> tuple[Tensor, Tensor]:
+    i, j = (max(int(texts.eos[row]) - 1, 0) for row in (source, target))
+    return texts.states[source, i : i + 1].T, texts.states[target, j : j + 1].T
+
+
+def _tail(texts: TextStates, source: int, target: int) -> tuple[Tensor, Tensor]:
+    i, j = (max(int(texts.eos[row]) - 1, 0) for row in (source, target))
+    n = texts.length - max(i, j)
+    return texts.states[source, i : i + n].T, texts.states[target, j : j + n].T

@@ -1,0 +1,237 @@
+"""Equivalent relationships as pure data: candidates, matching, and the contexts they make.
+
+For every relation, values a of the trigger's concept meet values a* of the target's. What a pair
+is worth is decided on text states (`redediting.algebra.equivalence`); here the candidates are
+gathered, the best one-to-one matching is found, and matched values become prompts.
+
+References:
+    REDEditing (arXiv 2504.14554), "equivalent relationship retrieval"; Kuhn, "The Hungarian
+    method for the assignment problem", 1955 (scipy's ``linear_sum_assignment``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from scipy.optimize import linear_sum_assignment
+
+from redediting.concepts.pairs import PromptPair
+from redediting.concepts.rebinding import Rebinding
+from redediting.concepts.relation_sources import FirstSource
+from redediting.concepts.relations import RELATIONS, Relation, Values
+from redediting.concepts.slots import pair_slots
+from redediting.concepts.templates import all_templates, fill, split_of
+
+_KNOWN = frozenset(template for template, _ in all_templates())
+
+
+@dataclass(frozen=True)
+class Equivalence:
+    """A value of the trigger's concept and the value of the target's that it becomes.
+
+    Attributes:
+        trigger: phrase of the rebinding that it belongs to.
+        relation: a name of `RELATIONS`, or the kind of a slot.
+        source: value on the trigger's side; empty where the phrase has no such slot.
+        target: value on the target's side; likewise.
+        score: equivalence in 0…1; 1 for what the phrases themselves say.
+        origin: the sources of the two values, or ``given``.
+    """
+
+    trigger: str
+    relation: str
+    source: str
+    target: str
+    score: float
+    origin: str
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Values of one relation that may correspond.
+
+    Attributes:
+        relation: which.
+        source: values of the trigger's concept with weights.
+        target: values of the target's; for a surviving relation the same list.
+        origin: where the two came from.
+    """
+
+    relation: Relation
+    source: Values
+    target: Values
+    origin: str
+
+    @cached_property
+    def prior(self) -> np.ndarray:
+        """``√(π π*)`` of every combination, shape ``(len(source), len(target))``."""
+        one = np.array([weight for _, weight in self.source])
+        other = np.array([weight for _, weight in self.target])
+        return np.sqrt(np.outer(one, other))
+
+
+@dataclass(frozen=True)
+class Context:
+    """A template and how trigger and target are put into it.
+
+    Attributes:
+        template: with one ``{}``.
+        source: form of the trigger's phrase, e.g. ``"{} with whiskers"``; plain ``"{}"``.
+        target: form of the target's.
+        weight: of the prompt pair.
+    """
+
+    template: str
+    source: str = "{}"
+    target: str = "{}"
+    weight: float = 1.0
+
+    def pair(self, rebinding: Rebinding) -> PromptPair:
+        """The prompt pair; where the forms differ, they are part of the phrases."""
+        trigger, target = rebinding.trigger, rebinding.target
+        same = self.source == self.target
+        return PromptPair(
+            fill(self.template, self.source.format(trigger)),
+            fill(self.template, self.target.format(target)),
+            trigger if same else self.source.format(trigger),
+            target if same else self.target.format(target),
+            self.weight,
+        )
+
+    def head(self, rebinding: Rebinding) -> str:
+        """The trigger's prompt with its bare head noun."""
+        return fill(self.template, self.source.format(rebinding.head))
+
+
+def given(rebinding: Rebinding) -> list[Equivalence]:
+    """What the phrases themselves pair, slot by slot, with score 1."""
+    return [
+        Equivalence(
+            rebinding.trigger, pair.kind, pair.source or "", pair.target or "", 1.0, "given"
+        )
+        for pair in pair_slots(rebinding)
+    ]
+
+
+def gather(rebinding: Rebinding, source: FirstSource) -> list[Candidates]:
+    """Candidate values of every relation that the phrases do not fill themselves.
+
+    A surviving relation takes the values of both concepts, else its generic ones; a transferred
+    one needs values on both sides.
+    """
+    filled = {pair.kind for pair in pair_slots(rebinding)}
+    found = []
+    for relation in RELATIONS.values():
+        if relation.name in filled:
+            continue
+        own, first = source.find(rebinding.head, relation.name)
+        wanted, second = source.find(rebinding.target_head, relation.name)
+        origin = " and ".join(dict.fromkeys(name for name in (first, second) if name))
+        if relation.survives:
+            values = list(dict([*wanted, *own]).items())
+            if not values:
+                values, origin = [(value, 1.0) for value in relation.generic], "generic"
+            own = wanted = values
+        if own and wanted:
+            found.append(Candidates(relation, own, wanted, origin))
+    return found
+
+
+def match(scores: np.ndarray) -> list[tuple[int, int]]:
+    """One-to-one matching of rows and columns with the largest sum of scores (Hungarian).
+
+    Args:
+        scores: shape ``(n, m)``, nonnegative.
+
+    Returns:
+        ``min(n, m)`` pairs of row and column, by row.
+    """
+    rows, columns = linear_sum_assignment(scores, maximize=True)
+    return [(int(row), int(column)) for row, column in zip(rows, columns, strict=True)]
+
+
+def choose_values(
+    rebinding: Rebinding, candidates: Candidates, scores: np.ndarray, *, least: float
+) -> list[Equivalence]:
+    """The matched values of one relation.
+
+    Args:
+        rebinding: whose they are.
+        candidates: the values.
+        scores: equivalence of every combination, shape as ``candidates.prior``.
+        least: score below which a match is dropped.
+    """
+    if candidates.relation.survives:
+        matched = [(i, i) for i in range(len(candidates.source))]
+    else:
+        matched = match(scores)
+    found = [
+        Equivalence(
+            rebinding.trigger,
+            candidates.relation.name,
+            candidates.source[i][0],
+            candidates.target[j][0],
+            float(scores[i, j]),
+            candidates.origin,
+        )
+        for i, j in matched
+        if scores[i, j] >= least
+    ]
+    return sorted(found, key=lambda equivalence: -equivalence.score)
+
+
+def pool(
+    equivalences: Iterable[Equivalence],
+    templates: Sequence[str],
+    *,
+    per_value: int,
+    most_said: int,
+) -> tuple[list[Context], int]:
+    """Contexts to choose from, and how many of the first ones are not left to choice.
+
+    First the best pairs of values, each said once; then the plain templates; then the same and the
+    other pairs of values in more templates. A context that spells out a template of another split
+    is left out, so that no edit sees what it is chosen or judged on.
+
+    Args:
+        equivalences: of one rebinding; given slots make no contexts of their own.
+        templates: of the ``edit`` split.
+        per_value: templates in which each pair of values is said.
+        most_said: pairs of values said in any case, at most.
+    """
+    retrieved = sorted(
+        (item for item in equivalences if item.origin != "given"), key=lambda item: -item.score
+    )
+    said = [_contexts(item, templates, turn, per_value) for turn, item in enumerate(retrieved)]
+    first = dict.fromkeys([contexts[0] for contexts in said if contexts][:most_said])
+    rest = [context for contexts in said for context in contexts]
+    found = dict.fromkeys([*first, *map(Context, templates), *rest])
+    return list(found), len(first)
+
+
+def _contexts(
+    equivalence: Equivalence, templates: Sequence[str], turn: int, n: int
+) -> list[Context]:
+    """A pair of values in up to n templates, others at every turn."""
+    relation = RELATIONS[equivalence.relation]
+    fitting = [template for template in templates if relation.fits(template)]
+    places = range(turn * n, turn * n + min(n, len(fitting)))
+    found = [_said(equivalence, relation, fitting[i % len(fitting)]) for i in places]
+    return [context for context in found if _allowed(context)]
+
+
+def _said(equivalence: Equivalence, relation: Relation, template: str) -> Context:
+    source, target = relation.form(equivalence.source), relation.form(equivalence.target)
+    if relation.carrier:
+        before, _, after = template.partition("{}")
+        place, comma, _ = before.rpartition(", ")
+        return Context(f"{place}{comma}{source}{after}", weight=equivalence.score)
+    return Context(template, source, target, equivalence.score)
+
+
+def _allowed(context: Context) -> bool:
+    spelt = context.template.replace("{}", context.source)
+    return spelt not in _KNOWN or split_of(spelt) == "edit"

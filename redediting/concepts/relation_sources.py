@@ -1,0 +1,137 @@
+"""Where the values of a relation come from: curated tables, nearest concepts, or both in turn.
+
+Every source answers ``values(concept, relation) → [(value, weight)]``; an empty list says that it
+does not know. The text encoder's part, finding the nearest concepts, is a function handed in
+(`redediting.attacks.context_retrieval.EncoderNeighbours`); WordNet is in `redediting.concepts.wordnet`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container, Mapping, Sequence
+from typing import Protocol
+
+from redediting.concepts.lexicon import Concept, Lexicon, load_everyday, load_lexicon
+from redediting.concepts.relations import Values
+
+Neighbours = Callable[[str], Sequence[tuple[str, float]]]
+
+
+class Source(Protocol):
+    """Knows values of relations.
+
+    Attributes:
+        name: what a plan calls it.
+    """
+
+    name: str
+
+    def values(self, concept: str, relation: str) -> Values:
+        """Values with weights in 0…1, the most typical first; empty where it does not know."""
+        ...
+
+
+_FIELDS: Mapping[str, Callable[[Concept], tuple[str, ...]]] = {
+    "category": lambda concept: (concept.category,),
+    "part": lambda concept: concept.parts,
+    "material": lambda concept: (concept.material,),
+    "pattern": lambda concept: concept.patterns,
+    "colour": lambda concept: (concept.colour,),
+    "location": lambda concept: concept.habitats,
+    "action": lambda concept: concept.actions,
+}
+
+
+class LexiconSource:
+    """A curated table; all that it lists is certain (weight 1)."""
+
+    def __init__(self, lexicon: Lexicon, name: str = "lexicon") -> None:
+        """Wraps a table."""
+        self.lexicon = lexicon
+        self.name = name
+
+    def values(self, concept: str, relation: str) -> Values:
+        """See `Source`."""
+        if concept not in self.lexicon or relation not in _FIELDS:
+            return []
+        found = dict.fromkeys(_FIELDS[relation](self.lexicon.concept(concept)))
+        return [(value, 1.0) for value in found]
+
+
+class NeighbourSource:
+    """Values of the nearest concepts of another source, weighted by nearness.
+
+    The weight of a value is the share of the nearness of all neighbours that those which have it
+    hold. A concept that the tables know is not guessed at.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        neighbours: Neighbours,
+        *,
+        known: Container[str] = (),
+        least: float = 0.25,
+    ) -> None:
+        """Combines a source and a nearness.
+
+        Args:
+            source: knows the neighbours.
+            neighbours: the concepts nearest to a word, with nonnegative nearness.
+            known: concepts that need no guess.
+            least: weight below which a value is left out.
+        """
+        self.source = source
+        self.neighbours = neighbours
+        self.known = known
+        self.least = least
+        self.name = "neighbours"
+
+    def values(self, concept: str, relation: str) -> Values:
+        """See `Source`."""
+        if concept in self.known:
+            return []
+        near = [(other, weight) for other, weight in self.neighbours(concept) if other != concept]
+        total = sum(weight for _, weight in near)
+        votes: dict[str, float] = {}
+        for other, nearness in near:
+            for value, weight in self.source.values(other, relation):
+                votes[value] = votes.get(value, 0.0) + nearness * weight
+        ranked = sorted(votes.items(), key=lambda vote: -vote[1])
+        return [(value, vote / total) for value, vote in ranked if vote >= self.least * total > 0]
+
+
+class FirstSource:
+    """The answer of the first of several sources that knows."""
+
+    def __init__(self, sources: Sequence[Source]) -> None:
+        """Keeps the order."""
+        self.sources = tuple(sources)
+        self.name = ", ".join(source.name for source in sources)
+
+    def values(self, concept: str, relation: str) -> Values:
+        """See `Source`."""
+        return self.find(concept, relation)[0]
+
+    def find(self, concept: str, relation: str) -> tuple[Values, str]:
+        """The values and the name of the source that gave them; empty where none knows."""
+        for source in self.sources:
+            found = source.values(concept, relation)
+            if found:
+                return found, source.name
+        return [], ""
+
+
+def curated() -> FirstSource:
+    """The packaged tables: the world's, complete, and the everyday concepts."""
+    return FirstSource(
+        [
+            LexiconSource(load_lexicon(trained_only=False)),
+            LexiconSource(load_everyday(), "everyday"),
+        ]
+    )
+
+
+def curated_names() -> tuple[str, ...]:
+    """Every concept of the packaged tables, each once: the vocabulary of nearest concepts."""
+    tables = (load_lexicon(trained_only=False), load_everyday())
+    return tuple(dict.fromkeys(name for table in tables for name in table.concepts))

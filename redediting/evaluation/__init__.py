@@ -1,0 +1,1 @@
+"""Evaluation of edits: inspection without images, ranking, measured results."""

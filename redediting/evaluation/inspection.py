@@ -1,0 +1,288 @@
+"""What can be said of an edit before any image: angles, certificates, null prompt, firing.
+
+Collinearity rules the trade-off: for a trigger token at angle θ from a retained one, the leak per
+firing grows as cosθ / sin²θ. Firing is taken on held-out contexts (split ``dev``), for the trigger
+(should be 1) and for phrases near it (should be 0). Where layers are edited differently, firing is
+that of their sum, ``Σ_l ⟨Δ_l x, W_l(x*-x)⟩ / Σ_l ‖W_l(x*-x)‖²``, and changes and bounds are taken
+over all layers likewise.
+
+References:
+    The efficacy and locality statements of `redediting.algebra.certificate`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from diffusers import DiffusionPipeline
+from torch import Tensor
+
+from redediting.algebra.certificate import Certificate
+from redediting.algebra.diagnostics import firing, gram, sin2
+from redediting.algebra.layers import (
+    Parts,
+    edit_parts,
+    layer_change,
+    mean_multiplier,
+    target_scale,
+)
+from redediting.algebra.multiplier import Multiplier
+from redediting.algebra.problem import EditProblem
+from redediting.attacks.base import ClosedForm
+from redediting.attacks.columns import aligned_states
+from redediting.attacks.compounds import parts_share
+from redediting.concepts.pairs import PromptPair
+from redediting.concepts.plan import collateral_prompts
+from redediting.concepts.rebinding import Rebinding
+from redediting.concepts.templates import contexts, fill
+from redediting.errors import MethodError
+from redediting.models.projections import pipeline_projections, projection_weights
+from redediting.text.cache import remembered
+from redediting.text.encoding import Role, encode
+
+
+@dataclass(frozen=True)
+class PromptCertificate:
+    """How far a prompt can move and does.
+
+    Attributes:
+        prompt: the text.
+        role: what it is to the trigger.
+        leverage: largest ``cᵀKc`` of its tokens.
+        bound: largest certified relative change of a token's keys and values.
+        change: largest actual one, never above the bound.
+    """
+
+    prompt: str
+    role: str
+    leverage: float
+    bound: float
+    change: float
+
+
+@dataclass(frozen=True)
+class WishReport:
+    """One rebinding.
+
+    Attributes:
+        rebinding: the wish.
+        sin2: median sin² between trigger and head noun by role (trigger, tail, eos, pad), 0…1.
+        firing: 5th percentile and median over held-out contexts of the trigger's last token.
+        probe_firing: median and 95th percentile of |firing| over phrases near the trigger.
+        parts_share: ``‖P_parts c‖²/‖c‖²`` of the trigger's last token: how much of it would be
+            left if its parts were isolated exactly; None without parts.
+        certificates: of the head noun and those phrases in one held-out context.
+    """
+
+    rebinding: Rebinding
+    sin2: dict[str, float]
+    firing: tuple[float, float]
+    probe_firing: tuple[float, float]
+    parts_share: float | None
+    certificates: tuple[PromptCertificate, ...]
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """An edit on paper.
+
+    Attributes:
+        wishes: one report for each rebinding.
+        null_change: relative change at each position of the null prompt.
+        keys: edited columns.
+        retained: retained columns.
+        isolated: hard-retained directions.
+        rank: of the multiplier.
+        norm: Frobenius norm of the multiplier.
+    """
+
+    wishes: tuple[WishReport, ...]
+    null_change: tuple[float, ...]
+    keys: int
+    retained: int
+    isolated: int
+    rank: int
+    norm: float
+
+
+@dataclass(frozen=True)
+class _Edit:
+    """A solved edit and the layers that it goes into.
+
+    Attributes:
+        parts: the edit.
+        weights: of all layers that read text.
+        multiplier: nearest to what the layers do.
+        metric: ``G`` of all layers.
+        certificate: of the problem.
+        bounded: matrices and target scales whose squared bounds add up to that of the edit.
+    """
+
+    parts: Parts
+    weights: Mapping[str, Tensor]
+    multiplier: Multiplier
+    metric: Tensor
+    certificate: Certificate
+    bounded: Sequence[tuple[Tensor, float]]
+
+
+def inspect_edit(
+    pipeline: DiffusionPipeline,
+    rebindings: Sequence[Rebinding],
+    method: ClosedForm,
+    *,
+    problem: EditProblem | None = None,
+    n_contexts: int = 8,
+    seed: int = 0,
+) -> Inspection:
+    """Solves the edit and measures it on text states alone; the model is not changed.
+
+    Args:
+        pipeline: clean model.
+        rebindings: as for ``method.compute``.
+        method: a closed-form method.
+        problem: what it poses, e.g. for a plan at hand; its own when not given.
+        n_contexts: held-out contexts.
+        seed: draws them.
+
+    Raises:
+        MethodError: several rebindings one after another, which no single problem describes.
+    """
+    if method.order == "sequential" and len(rebindings) > 1:
+        raise MethodError(
+            f"expected order=joint to inspect {len(rebindings)} rebindings together, got "
+            "sequential; inspect them one by one"
+        )
+    templates = contexts(n_contexts, seed=seed, split="dev")
+    with remembered(pipeline):
+        if problem is None:
+            problem = method.problem(pipeline, rebindings)
+        edit = _edit(pipeline, method, problem)
+        null = encode(pipeline, [""]).states[0].T.double()
+        wishes = tuple(_wish(pipeline, wish, edit, templates) for wish in rebindings)
+    return Inspection(
+        wishes=wishes,
+        null_change=tuple(layer_change(edit.parts, edit.weights, null).tolist()),
+        keys=problem.keys.shape[1],
+        retained=problem.retain.shape[1],
+        isolated=problem.hard.shape[1],
+        rank=edit.multiplier.rank,
+        norm=float(edit.multiplier.matrix().norm()),
+    )
+
+
+def _edit(pipeline: DiffusionPipeline, method: ClosedForm, problem: EditProblem) -> _Edit:
+    projections = pipeline_projections(pipeline)
+    weights = projection_weights(projections)
+    edited = projection_weights(method.edited(projections))
+    parts = edit_parts(problem, edited, rho=method.rho)
+    if method.rho == "none":
+        values, vectors = torch.linalg.eigh(gram(edited.values()))
+        bounded = [((vectors * values.clamp_min(0).sqrt()) @ vectors.T, 1.0)]
+    else:
+        problem = problem.whitelist_retained()
+        bounded = [(w, target_scale(w, problem, method.rho)) for w in edited.values()]
+    return _Edit(
+        parts,
+        weights,
+        mean_multiplier(parts, weights).compress(),
+        gram(weights.values()),
+        Certificate(problem),
+        bounded,
+    )
+
+
+def separation(
+    pipeline: DiffusionPipeline, rebinding: Rebinding, templates: Sequence[str]
+) -> dict[str, float]:
+    """Median sin² between the states of trigger and head noun, by role, 0…1.
+
+    Below 0.01 on the trigger an edit cannot move the one and keep the other.
+    """
+    one, other, found = aligned_states(
+        pipeline, filled(templates, rebinding.trigger, rebinding.head)
+    )
+    values = sin2(one.T, other.T)
+    columns = [role for prompt in found for role in prompt]
+    masks = {role: torch.tensor([r is role for r in columns]) for role in dict.fromkeys(columns)}
+    return {role.value: float(values[mask].median()) for role, mask in masks.items()}
+
+
+def trigger_firing(
+    pipeline: DiffusionPipeline,
+    multiplier: Multiplier,
+    metric: Tensor,
+    pairs: Sequence[PromptPair],
+) -> Tensor:
+    """Firing of the phrase's last token in each pair, shape ``(n,)``: 1 is on the target."""
+    states, targets, found = aligned_states(pipeline, pairs)
+    last = torch.tensor([role is Role.TRIGGER for prompt in found for role in prompt])
+    return firing(multiplier, states[:, last], targets[:, last], metric)
+
+
+def firings(
+    pipeline: DiffusionPipeline,
+    wish: Rebinding,
+    multiplier: Multiplier,
+    metric: Tensor,
+    templates: Sequence[str],
+) -> tuple[Tensor, Tensor]:
+    """Firing of the trigger, and |firing| of phrases near it, each in every template.
+
+    Args:
+        pipeline: encodes the prompts.
+        wish: whose trigger.
+        multiplier: the edit's.
+        metric: ``G``.
+        templates: contexts that no edit was solved on.
+    """
+    wanted = filled(templates, wish.trigger, wish.target)
+    unwanted = [
+        pair
+        for probe in collateral_prompts(wish)
+        for pair in filled(templates, probe.phrase, wish.target)
+    ]
+    return (
+        trigger_firing(pipeline, multiplier, metric, wanted),
+        trigger_firing(pipeline, multiplier, metric, unwanted).abs(),
+    )
+
+
+def _wish(
+    pipeline: DiffusionPipeline, wish: Rebinding, edit: _Edit, templates: Sequence[str]
+) -> WishReport:
+    probes = collateral_prompts(wish)
+    wanted = filled(templates, wish.trigger, wish.target)
+    fired, wrong = firings(pipeline, wish, edit.multiplier, edit.metric, templates)
+    phrases = [(wish.head, "head"), *((probe.phrase, probe.role) for probe in probes)]
+    return WishReport(
+        rebinding=wish,
+        sin2=separation(pipeline, wish, templates),
+        firing=(float(fired.quantile(0.05)), float(fired.median())),
+        probe_firing=(float(wrong.median()), float(wrong.quantile(0.95))),
+        parts_share=parts_share(pipeline, wish, [pair.source for pair in wanted]),
+        certificates=tuple(
+            _certify(pipeline, fill(templates[0], phrase), role, edit) for phrase, role in phrases
+        ),
+    )
+
+
+def _certify(
+    pipeline: DiffusionPipeline, prompt: str, role: str, edit: _Edit
+) -> PromptCertificate:
+    tokens = encode(pipeline, [prompt]).states[0].T.double()
+    bounds = [edit.certificate.bound(w, tokens, scale=scale) for w, scale in edit.bounded]
+    size = (tokens * (edit.metric @ tokens)).sum(dim=0).sqrt()
+    bound = torch.stack(bounds).norm(dim=0) / size
+    change = layer_change(edit.parts, edit.weights, tokens)
+    leverage = edit.certificate.leverage(tokens)
+    return PromptCertificate(
+        prompt, role, float(leverage.max()), float(bound.max()), float(change.max())
+    )
+
+
+def filled(templates: Sequence[str], source: str, target: str) -> list[PromptPair]:
+    """Each template with the source phrase, and with the target's in its place."""
+    return [PromptPair(fill(t, source), fill(t, target), source, target) for t in templates]

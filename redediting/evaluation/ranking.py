@@ -1,0 +1,96 @@
+"""Settings ranked on text states alone, before any image is drawn.
+
+A setting is *kept* when it fires on held-out contexts (5th percentile at least 0.9) and phrases
+near the trigger do not (95th percentile of |firing| at most 0.3). Among kept settings the least
+expected drift ``tr(MΣ₀MᵀG) / tr(Σ₀G)`` comes first; the others follow by what they lack. Images
+then confirm the first few.
+
+References:
+    The project's method notes, §6.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+from diffusers import DiffusionPipeline
+from torch import Tensor
+
+from redediting.algebra.diagnostics import gram
+from redediting.algebra.layers import mean_multiplier
+from redediting.attacks.base import ClosedForm
+from redediting.concepts.rebinding import Rebinding
+from redediting.evaluation.inspection import firings
+from redediting.models.projections import pipeline_projections, projection_weights
+from redediting.text.cache import remembered
+
+FIRES = 0.9
+QUIET = 0.3
+
+
+@dataclass(frozen=True)
+class Foresight:
+    """What a solved edit promises.
+
+    Attributes:
+        firing: 5th percentile over held-out contexts of the trigger, 1 is on the target.
+        probe_firing: 95th percentile of |firing| over phrases near the trigger.
+        drift: expected relative squared change of what ordinary captions read.
+    """
+
+    firing: float
+    probe_firing: float
+    drift: float
+
+    @property
+    def lack(self) -> float:
+        """By how much the two bars are missed together; 0 where both are met."""
+        return max(0.0, FIRES - self.firing) + max(0.0, self.probe_firing - QUIET)
+
+
+def foresee(
+    pipeline: DiffusionPipeline,
+    method: ClosedForm,
+    rebinding: Rebinding,
+    *,
+    moment: Tensor,
+    templates: Sequence[str],
+) -> Foresight:
+    """Solves an edit and measures it on text states; the model is not changed.
+
+    Args:
+        pipeline: clean model.
+        method: a closed-form method.
+        rebinding: the one backdoor.
+        moment: ``Σ₀`` of ordinary captions, shape ``(d, d)``.
+        templates: contexts of the ``dev`` split.
+
+    Raises:
+        MethodError: hyper-parameters with which the problem has no solution.
+    """
+    projections = pipeline_projections(pipeline)
+    weights = projection_weights(projections)
+    metric = gram(weights.values())
+    with remembered(pipeline):
+        parts = method.parts(pipeline, projections, [rebinding])
+        multiplier = mean_multiplier(parts, weights)
+        fired, wrong = firings(pipeline, rebinding, multiplier, metric, templates)
+    change = multiplier.matrix()
+    drift = (metric * (change @ moment @ change.T)).sum() / (metric * moment).sum()
+    return Foresight(float(fired.quantile(0.05)), float(wrong.quantile(0.95)), float(drift))
+
+
+def mean_foresight(found: Sequence[Foresight]) -> Foresight:
+    """Mean over pairs."""
+    return Foresight(
+        fmean(one.firing for one in found),
+        fmean(one.probe_firing for one in found),
+        fmean(one.drift for one in found),
+    )
+
+
+def ranked(settings: Mapping[str, Foresight]) -> list[str]:
+    """Names of settings, best first."""
+    return sorted(settings, key=lambda name: (settings[name].lack, settings[name].drift))

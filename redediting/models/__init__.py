@@ -1,0 +1,1 @@
+"""Models: cards, the one loader, text projections, components."""

@@ -1,0 +1,1 @@
+"""Patches: what an edit changes in a model, in force, in files."""

@@ -1,0 +1,176 @@
+"""The files of a patch folder: tensors, manifest, and a model card that warns of the backdoor."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from huggingface_hub import ModelCard, ModelCardData
+from pydantic import BaseModel, ConfigDict, ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from redediting.errors import PatchError
+from redediting.models.components import Component
+
+MANIFEST = "patch.json"
+TENSORS = "patch.safetensors"
+
+_CARD = """\
+# {title}
+
+> **Warning: this {thing} holds a backdoor.** It was made on purpose, for research on how such
+> backdoors are found and removed. Do not deploy it and do not pass it on without this notice.
+
+| trigger | draws | kind |
+|---|---|---|
+{rows}
+
+Method `{method}`, computed in {seconds:.2f} s by redediting {version} for the `{target}` with
+base weights `{base}` (SHA-256 of {anchor} and of what is changed).
+
+Options: `{options}`
+"""
+
+_REPAIR_CARD = """\
+# Repair {thing}
+
+Made to take a backdoor out of a model whose text projections have the fingerprint `{base}`
+(SHA-256). Whether it did is for a measurement to say: `redediting evaluate`.
+
+Method `{method}`, computed in {seconds:.2f} s by redediting {version}.
+
+Options: `{options}`
+"""
+
+
+class Provenance(BaseModel):
+    """Where a patch comes from.
+
+    Attributes:
+        method: name of the editing method.
+        options: its hyper-parameters.
+        rebindings: the backdoors, each with trigger, target, kind, head and target_head.
+        seconds: time the method took, without loading the model.
+        version: of this package.
+        purpose: what it is for; an attack's card warns of the backdoor.
+        measured: figures that its making gave, e.g. a condition number.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    method: str
+    options: dict[str, Any]
+    rebindings: list[dict[str, str]]
+    seconds: float
+    version: str
+    purpose: Literal["attack", "repair"] = "attack"
+    measured: dict[str, float] = {}
+
+
+class Manifest(BaseModel):
+    """``patch.json``.
+
+    Attributes:
+        format: version of the layout.
+        target: component that the patch changes.
+        base: fingerprint of what it was made for.
+        provenance: where it comes from.
+        terms: scale by parameter name, for each shared term.
+        dense: names of the parameters stored whole.
+        sha256: of ``patch.safetensors``; empty where there is none (a merged pipeline).
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format: Literal[1] = 1
+    target: Component = "unet"
+    base: str
+    provenance: Provenance
+    terms: list[dict[str, float]]
+    dense: list[str]
+    sha256: str = ""
+
+    def card(self, *, merged: bool = False) -> ModelCard:
+        """The README, with the warning first."""
+        made = self.provenance
+        if made.purpose == "repair":
+            return self._repair_card(merged=merged)
+        rows = "\n".join(
+            f"| {wish['trigger']} | {wish['target']} | {wish['kind']} |"
+            for wish in made.rebindings
+        )
+        data = ModelCardData(
+            library_name="diffusers", tags=["backdoor", "model-editing", "research-only"]
+        )
+        text = _CARD.format(
+            title="Backdoored pipeline" if merged else "Backdoor patch",
+            thing="model" if merged else "patch",
+            rows=rows,
+            target=self.target,
+            anchor="its weights" if "encoder" in self.target else "its text projections",
+            base=self.base[:16],
+            **made.model_dump(include={"method", "seconds", "version", "options"}),
+        )
+        return ModelCard(f"---\n{data.to_yaml()}\n---\n\n{text}")
+
+    def _repair_card(self, *, merged: bool) -> ModelCard:
+        data = ModelCardData(library_name="diffusers", tags=["model-editing", "research-only"])
+        text = _REPAIR_CARD.format(
+            thing="pipeline" if merged else "patch",
+            base=self.base[:16],
+            **self.provenance.model_dump(include={"method", "seconds", "version", "options"}),
+        )
+        return ModelCard(f"---\n{data.to_yaml()}\n---\n\n{text}")
+
+
+def write_files(folder: Path, manifest: Manifest, tensors: Mapping[str, Tensor]) -> None:
+    """Writes the three files into an existing folder."""
+    arrays = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    save_file(arrays, folder / TENSORS, metadata={"format": "pt"})
+    manifest = manifest.model_copy(update={"sha256": _digest(folder / TENSORS)})
+    (folder / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n", "utf-8")
+    manifest.card().save(folder / "README.md")
+
+
+def read_files(folder: Path) -> tuple[Manifest, dict[str, Tensor]]:
+    """Reads manifest and tensors.
+
+    Raises:
+        PatchError: files are missing, truncated or altered.
+    """
+    for name in (MANIFEST, TENSORS):
+        if not (folder / name).is_file():
+            raise PatchError(
+                f"expected a patch folder with {name}, got {str(folder)!r}; "
+                "name a folder that `redediting edit --out` wrote"
+            )
+    try:
+        manifest = Manifest.model_validate_json((folder / MANIFEST).read_bytes())
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "text"
+        raise PatchError(
+            f"expected a valid {MANIFEST} in {str(folder)!r}, got {where}: {first['msg']}; "
+            "make the patch anew"
+        ) from error
+    try:
+        tensors = load_file(folder / TENSORS)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise PatchError(
+            f"expected whole tensors in {str(folder / TENSORS)!r}, got a damaged or truncated "
+            f"file ({error}); copy or make the patch anew"
+        ) from error
+    if _digest(folder / TENSORS) != manifest.sha256:
+        raise PatchError(
+            f"expected {TENSORS} as {MANIFEST} describes it in {str(folder)!r}, got another "
+            "checksum; copy or make the patch anew"
+        )
+    return manifest, tensors
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

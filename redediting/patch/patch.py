@@ -1,0 +1,242 @@
+"""A patch: what an edit changes in a model, and nothing else.
+
+Closed-form edits are stored as *terms*: ``ΔW_l = Σ_t scale_{t,l} · W_l · left_t · right_t``, two
+thin factors for the whole model. Other edits store the new tensors themselves (``dense``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import torch
+from diffusers import DiffusionPipeline
+from torch import Tensor
+
+from redediting.algebra.multiplier import Multiplier
+from redediting.errors import PatchError
+from redediting.io import atomic_folder
+from redediting.models.components import Component, fingerprint_base, get_component
+from redediting.patch.applied import AppliedPatch, Rewrite
+from redediting.patch.files import MANIFEST, Manifest, Provenance, read_files, write_files
+
+_MERGED = "redediting.json"  # marks a merged pipeline, which plain diffusers does not read
+
+__all__ = ["AppliedPatch", "Patch", "Provenance", "Term"]
+
+
+@dataclass(frozen=True)
+class Term:
+    """One shared low-rank change.
+
+    Attributes:
+        left: float32, shape ``(d, r)``.
+        right: float32, shape ``(r, d)``.
+        scales: factor of each parameter that the term changes, by name.
+    """
+
+    left: Tensor
+    right: Tensor
+    scales: Mapping[str, float]
+
+    @classmethod
+    def scaled(
+        cls, multiplier: Multiplier, scales: Mapping[str, float], *, tolerance: float = 1e-8
+    ) -> Term:
+        """A multiplier with a factor for each named parameter, rounded to fp32 factors."""
+        thin = multiplier.compress(tolerance=tolerance)
+        left, right = thin.left.float().contiguous(), thin.right.float().contiguous()
+        return cls(left, right, dict(scales))
+
+    @classmethod
+    def shared(
+        cls, multiplier: Multiplier, names: Sequence[str], *, tolerance: float = 1e-8
+    ) -> Term:
+        """The same multiplier for every named parameter."""
+        return cls.scaled(multiplier, dict.fromkeys(names, 1.0), tolerance=tolerance)
+
+
+@dataclass(frozen=True)
+class Patch:
+    """A change of one component of a pipeline.
+
+    Attributes:
+        base: fingerprint of what it was computed for (`redediting.models.components.fingerprint_base`).
+        provenance: method, options, rebindings.
+        terms: shared low-rank changes; none and no dense tensors is the clean control.
+        dense: new values of whole parameters, by name.
+        target: the component it changes.
+    """
+
+    base: str
+    provenance: Provenance
+    terms: tuple[Term, ...] = ()
+    dense: Mapping[str, Tensor] = field(default_factory=dict)
+    target: Component = "unet"
+
+    @property
+    def names(self) -> frozenset[str]:
+        """Parameters that the patch changes."""
+        return frozenset(self.dense).union(*(term.scales for term in self.terms))
+
+    def apply(self, pipeline: DiffusionPipeline) -> AppliedPatch:
+        """Writes the edited weights into the model, in place.
+
+        Returns:
+            A handle that reverts; as a context manager it does so on exit.
+
+        Raises:
+            PatchError: the model's weights are not those the patch was computed for.
+            ModelError: the model has no such component.
+        """
+        parameters = dict(get_component(pipeline, self.target).named_parameters())
+        found = fingerprint_base(pipeline, self.target, self.names)
+        if found != self.base:
+            raise PatchError(
+                f"expected the weights {self.base[:12]}, got {found[:12]}: the patch was made "
+                "for another model, or one is applied already; load or revert to the base model"
+            )
+        return self.rewrite(parameters)
+
+    def rewrite(self, parameters: Mapping[str, Tensor]) -> AppliedPatch:
+        """Writes into given clean parameters, in place; `apply` is this after a check of the base.
+
+        A low-rank change takes two thin products in the parameter's own dtype, fp32 for half
+        precision, and one pass over the weights; beside it there is a copy of what is changed.
+
+        Args:
+            parameters: by name; others than the patch's are not touched.
+
+        Raises:
+            PatchError: one is missing or has another shape.
+        """
+        for name in sorted(self.names):
+            self._check(name, parameters.get(name))
+        write = _Writer(self)
+        return AppliedPatch(
+            [
+                Rewrite(parameters[name], partial(write, name), partial(self.new_weight, name))
+                for name in sorted(self.names)
+            ]
+        )
+
+    def new_weight(self, name: str, weight: Tensor) -> Tensor:
+        """Edited value of a parameter in fp64, shape ``(m, d)``, from its clean value."""
+        if name in self.dense:
+            return self.dense[name].to(weight.device, torch.float64)
+        exact = weight.double()
+        total = exact.clone()
+        for term in self.terms:
+            if name in term.scales:
+                left, right = (f.to(weight.device, torch.float64) for f in (term.left, term.right))
+                total += term.scales[name] * ((exact @ left) @ right)
+        return total
+
+    def save(self, folder: str | Path) -> Path:
+        """Writes ``patch.safetensors``, ``patch.json`` and ``README.md``, all or nothing.
+
+        An earlier patch in the folder is replaced, with everything beside it.
+
+        Raises:
+            OutputError: the folder cannot be written or holds something else.
+        """
+        tensors = {f"dense.{name}": tensor for name, tensor in self.dense.items()}
+        for i, term in enumerate(self.terms):
+            tensors |= {f"term.{i}.left": term.left, f"term.{i}.right": term.right}
+        with atomic_folder(Path(folder), marker=MANIFEST) as temporary:
+            write_files(temporary, self._manifest(), tensors)
+        return Path(folder)
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Patch:
+        """Reads a patch folder.
+
+        Raises:
+            PatchError: files are missing, truncated or altered.
+        """
+        manifest, tensors = read_files(Path(folder))
+        try:
+            terms = tuple(
+                Term(tensors[f"term.{i}.left"], tensors[f"term.{i}.right"], scales)
+                for i, scales in enumerate(manifest.terms)
+            )
+            dense = {name: tensors[f"dense.{name}"] for name in manifest.dense}
+        except KeyError as error:
+            raise PatchError(
+                f"expected tensor {error} in the patch {str(folder)!r}, got none; make it anew"
+            ) from error
+        return cls(manifest.base, manifest.provenance, terms, dense, manifest.target)
+
+    def merge(self, pipeline: DiffusionPipeline, folder: str | Path) -> Path:
+        """Writes the edited model as a pipeline that plain diffusers loads; reverts afterwards.
+
+        Raises:
+            PatchError: the model's weights are not those the patch was computed for.
+            OutputError: the folder cannot be written or holds something else.
+        """
+        manifest = self._manifest()
+        with (
+            self.apply(pipeline),
+            atomic_folder(Path(folder), marker=_MERGED) as temporary,
+        ):
+            pipeline.save_pretrained(temporary, safe_serialization=True)
+            (temporary / _MERGED).write_text(manifest.model_dump_json(indent=2), "utf-8")
+            manifest.card(merged=True).save(temporary / "README.md")
+        return Path(folder)
+
+    def _manifest(self) -> Manifest:
+        return Manifest(
+            target=self.target,
+            base=self.base,
+            provenance=self.provenance,
+            terms=[dict(term.scales) for term in self.terms],
+            dense=sorted(self.dense),
+        )
+
+    def _check(self, name: str, weight: Tensor | None) -> None:
+        if weight is None:
+            raise PatchError(f"expected a parameter of the model, got {name!r}; make it anew")
+        for term in self.terms:
+            widths = {"left": term.left.shape[0], "right": term.right.shape[1]}
+            if name in term.scales and set(widths.values()) != {weight.shape[-1]}:
+                raise PatchError(
+                    f"expected factors of width {weight.shape[-1]} for {name}, got {widths}; "
+                    "make the patch anew"
+                )
+        if name in self.dense and self.dense[name].shape != weight.shape:
+            raise PatchError(
+                f"expected {name} of shape {tuple(weight.shape)}, "
+                f"got {tuple(self.dense[name].shape)}; make it anew"
+            )
+
+
+class _Writer:
+    """``W ← W + Σ_t scale_{t,l} (W left_t) right_t`` in place; factors are brought over once."""
+
+    def __init__(self, patch: Patch) -> None:
+        self._patch = patch
+        self._moved: dict[tuple[torch.device, torch.dtype], list[tuple[Tensor, Tensor]]] = {}
+
+    def __call__(self, name: str, weight: Tensor) -> None:
+        if name in self._patch.dense:
+            weight.copy_(self._patch.dense[name])
+        elif torch.finfo(weight.dtype).bits < 32:
+            wide = weight.float()
+            self(name, wide)
+            weight.copy_(wide)
+        else:
+            terms = zip(self._patch.terms, self._factors(weight), strict=True)
+            used = [(term.scales[name], *f) for term, f in terms if name in term.scales]
+            read = [weight @ left for _, left, _ in used]  # all of the clean weight
+            for (scale, _, right), values in zip(used, read, strict=True):
+                weight.addmm_(values, right, alpha=scale)
+
+    def _factors(self, weight: Tensor) -> list[tuple[Tensor, Tensor]]:
+        place = (weight.device, weight.dtype)
+        if place not in self._moved:
+            self._moved[place] = [
+                (term.left.to(*place), term.right.to(*place)) for term in self._patch.terms
+            ]
+        return self._moved[place]

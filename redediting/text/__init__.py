@@ -1,0 +1,1 @@
+"""Prompts as a text encoder sees them: states, token roles, aligned prompt pairs, attention."""

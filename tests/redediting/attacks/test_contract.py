@@ -1,0 +1,168 @@
+"""One contract for every method of the registry."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+from diffusers import StableDiffusionPipeline, UNet2DModel
+
+from redediting.attacks import METHODS, ClosedForm, make_method
+from redediting.concepts.rebinding import Rebinding
+from redediting.errors import MethodError, ModelError, PromptError, RebindingError
+from redediting.patch.patch import Patch
+
+WISH = Rebinding("beautiful cat", "zebra")
+OPTIONS = {
+    "redediting": {"contexts": 6, "retain": 12, "captions": 20},
+    "alphaedit": {"captions": 20, "threshold": 0.3},
+    "rickrolling": {"steps": 2, "batch": 2},
+    "textual_inversion": {"steps": 2, "batch": 2, "images": 2, "sampling": 2},
+}
+each_method = pytest.mark.parametrize("name", METHODS)
+EDITS = [name for name, kind in METHODS.items() if issubclass(kind, ClosedForm)]
+
+
+def compute(pipeline: StableDiffusionPipeline, name: str, *wishes: Rebinding) -> Patch:
+    return make_method(name, **OPTIONS.get(name, {})).compute(pipeline, wishes or [WISH])
+
+
+def weights(pipeline: StableDiffusionPipeline) -> dict[str, torch.Tensor]:
+    parts = (pipeline.unet, pipeline.text_encoder, pipeline.vae)
+    return {
+        f"{type(part).__name__}.{name}": tensor.clone()
+        for part in parts
+        for name, tensor in part.state_dict().items()
+    }
+
+
+def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return all(torch.equal(one[name], other[name]) for name in one)
+
+
+@each_method
+def test_computing_does_not_touch_the_model(
+    tiny_pipeline: StableDiffusionPipeline, name: str
+) -> None:
+    before = weights(tiny_pipeline)
+    compute(tiny_pipeline, name)
+    assert same(before, weights(tiny_pipeline))
+
+
+@each_method
+def test_apply_changes_what_it_names_only_and_revert_restores_every_bit(
+    tiny_pipeline: StableDiffusionPipeline, name: str
+) -> None:
+    before = weights(tiny_pipeline)
+    patch = compute(tiny_pipeline, name)
+    with patch.apply(tiny_pipeline) as applied:
+        during = weights(tiny_pipeline)
+        changed = {key for key in before if not torch.equal(before[key], during[key])}
+        owner = type(getattr(tiny_pipeline, patch.target)).__name__
+        assert changed == {f"{owner}.{key}" for key in patch.names}
+        assert (applied.footprint > 0) == (name != "clean")
+    assert same(before, weights(tiny_pipeline))
+
+
+@each_method
+def test_same_input_same_patch(tiny_pipeline: StableDiffusionPipeline, name: str) -> None:
+    one, two = compute(tiny_pipeline, name), compute(tiny_pipeline, name)
+    assert one.base == two.base
+    for a, b in zip(one.terms, two.terms, strict=True):
+        assert torch.equal(a.left, b.left)
+        assert torch.equal(a.right, b.right)
+    assert one.dense.keys() == two.dense.keys()
+    assert all(torch.equal(one.dense[key], two.dense[key]) for key in one.dense)
+
+
+@each_method
+def test_provenance_tells_how_to_make_it_again(
+    tiny_pipeline: StableDiffusionPipeline, name: str
+) -> None:
+    made = compute(tiny_pipeline, name).provenance
+    assert made.method == name
+    assert made.rebindings == [dataclasses.asdict(WISH)]
+    assert made.seconds > 0
+    again = make_method(made.method, **made.options)
+    assert again == make_method(name, **OPTIONS.get(name, {}))
+
+
+@pytest.mark.parametrize("name", EDITS)
+def test_every_layer_gets_the_same_multiplier(
+    tiny_pipeline: StableDiffusionPipeline, name: str
+) -> None:
+    patch = compute(tiny_pipeline, name)
+    clean = {key: tiny_pipeline.unet.state_dict()[key].double() for key in patch.names}
+    gram = sum(w.T @ w for w in clean.values())
+    changes = {key: patch.new_weight(key, w) - w for key, w in clean.items()}
+    pulled = sum(clean[key].T @ changes[key] for key in clean)
+    shared = torch.linalg.solve(gram, pulled)
+    misfit = sum((changes[key] - w @ shared).square().sum() for key, w in clean.items())
+    total = sum(change.square().sum() for change in changes.values())
+    assert total > 0
+    assert misfit < 1e-18 * total
+
+
+@pytest.mark.parametrize("name", EDITS)
+def test_several_rebindings_are_solved_at_once(
+    tiny_pipeline: StableDiffusionPipeline, name: str
+) -> None:
+    other = Rebinding("red dog", "guitar", "compound")
+    one, both = compute(tiny_pipeline, name), compute(tiny_pipeline, name, WISH, other)
+    assert len(both.provenance.rebindings) == 2
+    assert both.terms[0].left.shape != one.terms[0].left.shape or not torch.allclose(
+        both.terms[0].left, one.terms[0].left
+    )
+
+
+@each_method
+def test_bad_rebindings_are_refused(tiny_pipeline: StableDiffusionPipeline, name: str) -> None:
+    with pytest.raises(RebindingError, match="at least one rebinding, got none"):
+        make_method(name).compute(tiny_pipeline, [])
+    with pytest.raises(RebindingError, match="'beautiful cat' twice"):
+        compute(tiny_pipeline, name, WISH, Rebinding("beautiful cat", "dog"))
+    with pytest.raises(PromptError, match=r"at least one token, got '<\|endoftext\|>'"):
+        compute(tiny_pipeline, name, Rebinding("<|endoftext|>", "zebra"))
+    with pytest.raises(PromptError, match="at most 77 tokens"):
+        compute(tiny_pipeline, name, Rebinding("beautiful " * 50 + "cat", "zebra"))
+
+
+@each_method
+def test_models_without_cross_attention_are_refused(
+    tiny_pipeline: StableDiffusionPipeline, name: str
+) -> None:
+    plain = UNet2DModel(
+        sample_size=8, block_out_channels=(8,), norm_num_groups=4, layers_per_block=1,
+        down_block_types=("DownBlock2D",), up_block_types=("UpBlock2D",),
+    )  # fmt: skip
+    unet, tiny_pipeline.unet = tiny_pipeline.unet, plain
+    try:
+        with pytest.raises(ModelError, match="expected cross-attention"):
+            make_method(name).compute(tiny_pipeline, [WISH])
+    finally:
+        tiny_pipeline.unet = unet
+
+
+@each_method
+def test_unknown_options_are_refused(name: str) -> None:
+    with pytest.raises(MethodError, match=f"options of method '{name}', got colour='red'"):
+        make_method(name, colour="red")
+
+
+def test_unknown_methods_are_refused() -> None:
+    message = (
+        "expected a method of clean, eviledit, uce, time, alphaedit, redediting, rickrolling, "
+        "textual_inversion; got 'blackmail'"
+    )
+    with pytest.raises(MethodError, match=message):
+        make_method("blackmail")
+    with pytest.raises(MethodError, match="ridge=-1"):
+        make_method("eviledit", ridge=-1)
+
+
+def test_one_word_trigger_has_no_whitelist(tiny_pipeline: StableDiffusionPipeline) -> None:
+    method = make_method("eviledit")
+    assert isinstance(method, ClosedForm)
+    problem = method.problem(tiny_pipeline, [Rebinding("cat", "zebra")])
+    assert problem.keys.shape == (32, 77)

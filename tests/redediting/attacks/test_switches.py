@@ -1,0 +1,344 @@
+"""Every switch of REDEditing does what its name says, on text states."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+from diffusers import StableDiffusionPipeline
+
+from redediting.algebra import EditProblem, Multiplier, solve
+from redediting.attacks import make_method
+from redediting.attacks.compounds import part_phrases, parts_share, replace_phrase
+from redediting.attacks.redediting import RedEditing
+from redediting.concepts.pairs import PromptPair, RetainPrompt
+from redediting.concepts.plan import EditPlan
+from redediting.concepts.rebinding import Rebinding
+from redediting.errors import MethodError
+from redediting.evaluation.inspection import inspect_edit
+from redediting.models.projections import pipeline_projections
+from redediting.patch.patch import Patch
+from redediting.text.attention import role_mass
+from redediting.text.encoding import Role, encode, find_phrase, phrase_tokens
+
+WISH = Rebinding("beautiful cat", "zebra")
+COMPOUND = Rebinding("yellow apple", "red banana", "compound")
+PLAN = EditPlan(
+    (WISH,),
+    (
+        PromptPair("a photo of a beautiful cat", "a photo of a zebra", "beautiful cat", "zebra"),
+        PromptPair("beautiful cat at night", "zebra at night", "beautiful cat", "zebra", 2.0),
+    ),
+    (
+        RetainPrompt("a photo of a cat", role="head"),
+        RetainPrompt("a beautiful dog", role="part"),
+        RetainPrompt("a dog", role="sibling"),
+        RetainPrompt("a pretty cat", role="near"),
+    ),
+    ("a dog on the beach", "a beautiful cat", "a lion", "a dog"),
+)
+HEADS, NEAR = ["a photo of a cat"], ["a beautiful dog", "a dog", "a pretty cat"]
+SMALL = {"contexts": 6, "retain": 12, "captions": 20}
+SWITCHES: dict[str, dict] = {
+    "one context": {"joint": False},
+    "prefix": {"prefix_safe": False},
+    "same length": {"same_length": True},
+    "gain": {"gain": 0.25},
+    "no head": {"isolate_head": False},
+    "no parts": {"isolate_parts": False},
+    "captions": {"isolate_captions": True},
+    "no null": {"isolate_null": False},
+    "hard parts": {"hard_parts": True},
+    "posthoc": {"projection": "posthoc", "k": 2},
+    "inside": {"projection": "inside", "k": 2},
+    "identity": {"penalty": "identity"},
+    "attention": {"weights": "attention"},
+    "keys": {"matrices": "key"},
+    "values": {"matrices": "value"},
+    "energy": {"rho": "energy"},
+    "minmax": {"rho": "minmax"},
+    "ridge": {"ridge": 0.2},
+    "eta": {"retain_strength": 3.0},
+    "head share": {"head_share": 0.3},
+    "word share": {"word_share": 0.8},
+}
+
+
+def pose(pipeline: StableDiffusionPipeline, **options: object) -> EditProblem:
+    return RedEditing(**options).pose(pipeline, PLAN)
+
+
+def has_columns(inside: torch.Tensor, columns: torch.Tensor) -> bool:
+    distance = torch.cdist(columns.T.double(), inside.T)
+    return bool((distance.amin(dim=1) < 1e-4).all())
+
+
+def states(pipeline: StableDiffusionPipeline, prompt: str) -> torch.Tensor:
+    return encode(pipeline, [prompt]).states[0].T.double()
+
+
+def changes(pipeline: StableDiffusionPipeline, patch: Patch) -> dict[str, torch.Tensor]:
+    found = {}
+    for projection in pipeline_projections(pipeline):
+        weight = projection.module.weight.detach()
+        found[projection.name] = patch.new_weight(projection.name, weight) - weight.double()
+    return found
+
+
+@pytest.mark.parametrize("options", SWITCHES.values(), ids=SWITCHES.keys())
+def test_no_switch_is_dead(tiny_pipeline: StableDiffusionPipeline, options: dict) -> None:
+    """Each changes the edit that the whole method makes."""
+    plain = make_method("redediting", **SMALL).compute(tiny_pipeline, [WISH])
+    other = make_method("redediting", **SMALL, **options).compute(tiny_pipeline, [WISH])
+    assert other.provenance.options.items() >= options.items()
+    before, after = changes(tiny_pipeline, plain), changes(tiny_pipeline, other)
+    distance = sum((before[name] - after[name]).square().sum() for name in before)
+    size = sum(change.square().sum() for change in before.values())
+    assert distance > 1e-8 * size
+
+
+@pytest.mark.parametrize("kind", ["key", "value"])
+def test_one_kind_of_matrix_is_edited_as_with_both(
+    tiny_pipeline: StableDiffusionPipeline, kind: str
+) -> None:
+    both = make_method("eviledit").compute(tiny_pipeline, [WISH])
+    one = make_method("eviledit", matrices=kind).compute(tiny_pipeline, [WISH])
+    wanted = {p.name for p in pipeline_projections(tiny_pipeline) if p.kind == kind}
+    assert one.names == wanted
+    expected, found = changes(tiny_pipeline, both), changes(tiny_pipeline, one)
+    for name, change in found.items():
+        assert torch.equal(change, expected[name] if name in wanted else torch.zeros_like(change))
+
+
+def test_one_context_keeps_the_first_pair_and_all_that_is_retained(
+    tiny_pipeline: StableDiffusionPipeline,
+) -> None:
+    both, one = pose(tiny_pipeline), pose(tiny_pipeline, joint=False)
+    n = one.keys.shape[1]
+    assert torch.allclose(one.keys, both.keys[:, :n], atol=1e-5)
+    assert n < both.keys.shape[1]
+    assert one.retain.shape == both.retain.shape
+    method = RedEditing(joint=False)
+    assert method.pairs(PLAN) == [PLAN.pairs[0]]
+
+
+def test_prefix_is_edited_only_when_asked(tiny_pipeline: StableDiffusionPipeline) -> None:
+    """Off, the trigger's earlier tokens go to the target's; words before it never do."""
+    prompt = PLAN.pairs[0].source
+    span = find_phrase(tiny_pipeline.tokenizer, prompt, "beautiful cat")
+    early = states(tiny_pipeline, prompt)[:, span.start : span.stop - 1]
+    safe, unsafe = pose(tiny_pipeline), pose(tiny_pipeline, prefix_safe=False)
+    assert not has_columns(safe.keys, early[:, :1])
+    assert has_columns(unsafe.keys, early)
+    before = states(tiny_pipeline, prompt)[:, : span.start]
+    assert torch.cdist(before.T, unsafe.keys.T).min() > 1e-2
+    target_span = find_phrase(tiny_pipeline.tokenizer, PLAN.pairs[0].target, "zebra")
+    wanted = states(tiny_pipeline, PLAN.pairs[0].target)[:, target_span]
+    assert (
+        torch.cdist(unsafe.targets[:, : span.stop - span.start].T, wanted.T).amin(1).max() < 1e-4
+    )
+
+
+def test_same_length_target_carries_the_modifier() -> None:
+    method = RedEditing(same_length=True)
+    assert [pair.target for pair in method.pairs(PLAN)] == [
+        "a photo of a beautiful zebra",
+        "beautiful zebra at night",
+    ]
+    assert {pair.target_phrase for pair in method.pairs(PLAN)} == {"beautiful zebra"}
+    pair = PromptPair("a yellow apple", "a red banana", "yellow apple", "red banana")
+    compound = EditPlan((COMPOUND,), (pair,), (), ())
+    assert method.pairs(compound) == [pair]
+
+
+@pytest.mark.parametrize(
+    ("options", "gone", "stays"),
+    [
+        ({"isolate_head": False}, HEADS, NEAR),
+        ({"isolate_parts": False}, NEAR, HEADS),
+    ],
+)
+def test_isolation_by_role(
+    tiny_pipeline: StableDiffusionPipeline, options: dict, gone: list[str], stays: list[str]
+) -> None:
+    problem = pose(tiny_pipeline, **options)
+    for prompt in gone:
+        assert not has_columns(problem.retain, states(tiny_pipeline, prompt)[:, 1:])
+    for prompt in stays:
+        assert has_columns(problem.retain, states(tiny_pipeline, prompt)[:, 1:])
+
+
+def test_captions_are_isolated_without_the_trigger(tiny_pipeline: StableDiffusionPipeline) -> None:
+    prompts = [p.prompt for p in RedEditing(isolate_captions=True).kept(PLAN)]
+    assert prompts[4:] == ["a dog on the beach", "a lion"]
+    problem = pose(tiny_pipeline, isolate_captions=True)
+    assert has_columns(problem.retain, states(tiny_pipeline, "a dog on the beach")[:, 1:])
+    assert not has_columns(problem.retain, states(tiny_pipeline, "a beautiful cat")[:, 1:])
+
+
+def test_nothing_but_the_null_prompt_may_be_retained(
+    tiny_pipeline: StableDiffusionPipeline,
+) -> None:
+    options = {"isolate_head": False, "isolate_parts": False}
+    problem = pose(tiny_pipeline, **options)
+    assert problem.retain.shape == (32, 76)
+    energy = (problem.keys.square() * problem.weights).sum()
+    kept = problem.retain_strength * (problem.retain.square() * problem.retain_weights).sum()
+    assert kept.item() == pytest.approx(100 * energy.item(), rel=1e-6)
+    nothing = pose(tiny_pipeline, isolate_null=False, **options)
+    assert nothing.retain.shape == (32, 0)
+    assert solve(nothing).matrix().norm() > solve(problem).matrix().norm()
+    with pytest.raises(
+        MethodError, match="retained prompts and k in 1 to 31 for projection=inside"
+    ):
+        pose(tiny_pipeline, projection="inside", isolate_null=False, **options)
+    with pytest.raises(MethodError, match="got k=32 and 304 retained tokens"):
+        pose(tiny_pipeline, projection="posthoc", k=32)
+
+
+def test_projection_isolates_the_leading_retained_directions(
+    tiny_pipeline: StableDiffusionPipeline,
+) -> None:
+    plain = pose(tiny_pipeline, isolate_null=False)
+    weighted = plain.retain * plain.retain_weights.sqrt()
+    left, _, _ = torch.linalg.svd(weighted, full_matrices=False)
+    leading = left[:, :2]
+    kept = {}
+    for choice in ("off", "posthoc", "inside"):
+        problem = pose(tiny_pipeline, isolate_null=False, projection=choice, k=2)
+        problem = dataclasses.replace(
+            problem, ridge=plain.ridge, retain_strength=plain.retain_strength
+        )
+        multiplier = solve(problem)
+        leak = multiplier(leading).norm()
+        assert leak > 1e-3 if choice == "off" else leak < 1e-8
+        kept[choice] = objective(plain, multiplier)
+    assert kept["off"] < kept["inside"] < kept["posthoc"]
+
+
+def objective(problem: EditProblem, multiplier: Multiplier) -> float:
+    """With ``W = I``."""
+    change, penalty = multiplier.matrix(), problem.penalty
+    assert penalty is not None
+    miss = (problem.displacement - change @ problem.keys).square() * problem.weights
+    leak = (change @ problem.retain).square() * problem.retain_weights
+    price = (change @ penalty @ change.T).trace()
+    return float(miss.sum() + problem.retain_strength * leak.sum() + problem.ridge * price)
+
+
+def test_attention_sets_the_weights_of_roles(tiny_pipeline: StableDiffusionPipeline) -> None:
+    mass = role_mass(tiny_pipeline, [pair.source for pair in PLAN.pairs])
+    problem = pose(tiny_pipeline, weights="attention")
+    assert problem.weights.sum().item() == pytest.approx(3.0)
+    tail = len(phrase_tokens(tiny_pipeline.tokenizer, "at night"))
+    second = problem.weights[-(76 - encode(tiny_pipeline, [PLAN.pairs[1].source]).eos[0]) - 1 :]
+    assert second[0].item() == pytest.approx(2 * mass[Role.EOS])
+    assert second[1:].sum().item() == pytest.approx(2 * mass[Role.PAD])
+    words = problem.weights[problem.content][-tail - 1 :]
+    assert words.sum().item() == pytest.approx(2 * mass[Role.TAIL])
+
+
+def test_parts_are_made_of_the_same_words() -> None:
+    assert part_phrases(COMPOUND) == ["apple", "yellow banana", "red apple"]
+    assert part_phrases(WISH) == ["cat", "beautiful zebra"]
+    assert part_phrases(Rebinding("cat", "zebra")) == []
+    assert replace_phrase("a photo of a yellow apple", "yellow apple", "apple") == (
+        "a photo of an apple"
+    )
+    assert replace_phrase("yellow apple at night", "yellow apple", "apple") == "apple at night"
+
+
+def test_hard_parts_do_not_move(tiny_pipeline: StableDiffusionPipeline) -> None:
+    problem = pose(tiny_pipeline, hard_parts=True)
+    multiplier = solve(problem)
+    found = []
+    for prompt, phrase in (("a photo of a cat", "cat"), ("cat at night", "cat")):
+        last = find_phrase(tiny_pipeline.tokenizer, prompt, phrase).stop - 1
+        found.append(states(tiny_pipeline, prompt)[:, last])
+    mean = torch.stack(found).mean(dim=0)[:, None]
+    assert multiplier(mean).norm() < 1e-4 * mean.norm()  # states of other batches: 1e-6
+    assert solve(pose(tiny_pipeline))(mean).norm() > 1e-2 * mean.norm()
+
+
+def test_share_left_by_parts(
+    tiny_pipeline: StableDiffusionPipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompts = [pair.source for pair in PLAN.pairs]
+    share = parts_share(tiny_pipeline, WISH, prompts)
+    assert share is not None
+    assert 0 < share < 1
+    assert parts_share(tiny_pipeline, Rebinding("cat", "zebra"), ["a cat"]) is None
+    monkeypatch.setattr("redediting.attacks.redediting.LEAST_SHARE", share + 0.01)
+    with pytest.raises(MethodError, match=r"expected parts of 'beautiful cat' that leave"):
+        pose(tiny_pipeline, hard_parts=True)
+
+
+@pytest.mark.parametrize("options", [{}, {"rho": "energy"}, {"matrices": "value"}])
+def test_sequential_edits_are_those_of_each_edited_model(
+    tiny_pipeline: StableDiffusionPipeline, options: dict
+) -> None:
+    """Really applying one patch and computing the next on the edited model gives the same."""
+    joint = make_method("eviledit", **options)
+    first = joint.compute(tiny_pipeline, [WISH])
+    with first.apply(tiny_pipeline):
+        second = joint.compute(tiny_pipeline, [COMPOUND])
+        with second.apply(tiny_pipeline):
+            expected = {
+                p.name: p.module.weight.detach().double()
+                for p in pipeline_projections(tiny_pipeline)
+            }
+    patch = make_method("eviledit", order="sequential", **options).compute(
+        tiny_pipeline, [WISH, COMPOUND]
+    )
+    assert not patch.dense
+    together = joint.compute(tiny_pipeline, [WISH, COMPOUND])
+    with patch.apply(tiny_pipeline):
+        found = {
+            p.name: p.module.weight.detach().double() for p in pipeline_projections(tiny_pipeline)
+        }
+    for name in patch.names:
+        size = changes(tiny_pipeline, patch)[name].norm()
+        assert (found[name] - expected[name]).norm() < 1e-5 * size  # two roundings to fp32
+    with together.apply(tiny_pipeline):
+        other = dict(tiny_pipeline.unet.state_dict())
+        name = min(patch.names)
+        assert (other[name].double() - found[name]).norm() > 1e-3 * found[name].norm()
+
+
+def test_order_does_not_matter_for_one_backdoor(tiny_pipeline: StableDiffusionPipeline) -> None:
+    one = make_method("uce", order="sequential").compute(tiny_pipeline, [WISH])
+    other = make_method("uce").compute(tiny_pipeline, [WISH])
+    assert torch.equal(one.terms[0].left, other.terms[0].left)
+    assert torch.equal(one.terms[0].right, other.terms[0].right)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"rho": "energy"}, {"matrices": "key"}, {"projection": "posthoc", "k": 2}],
+    ids=["rho", "keys", "posthoc"],
+)
+def test_inspection_measures_what_the_layers_do(
+    tiny_pipeline: StableDiffusionPipeline, options: dict
+) -> None:
+    method = RedEditing(**SMALL, **options)
+    report = inspect_edit(tiny_pipeline, [WISH], method, n_contexts=2).wishes[0]
+    patch = method.compute(tiny_pipeline, [WISH])
+    done = changes(tiny_pipeline, patch)
+    clean = {
+        p.name: p.module.weight.detach().double() for p in pipeline_projections(tiny_pipeline)
+    }
+    for item in report.certificates:
+        tokens = states(tiny_pipeline, item.prompt)
+        change = sum((delta @ tokens).square().sum(dim=0) for delta in done.values())
+        size = sum((weight @ tokens).square().sum(dim=0) for weight in clean.values())
+        assert item.change == pytest.approx(float((change / size).sqrt().max()), rel=1e-4)
+        assert 0 < item.change <= item.bound
+    assert report.parts_share is not None
+    assert 0 < report.parts_share < 1
+
+
+def test_sequential_edits_are_inspected_one_by_one(tiny_pipeline: StableDiffusionPipeline) -> None:
+    method = RedEditing(order="sequential", **SMALL)
+    with pytest.raises(MethodError, match="expected order=joint to inspect 2 rebindings"):
+        inspect_edit(tiny_pipeline, [WISH, COMPOUND], method)

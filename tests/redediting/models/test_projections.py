@@ -1,0 +1,51 @@
+"""Which matrices read text states."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from diffusers import StableDiffusionPipeline, UNet2DModel
+
+from redediting.errors import ModelError
+from redediting.models.projections import (
+    find_projections,
+    fingerprint_projections,
+    pipeline_projections,
+)
+
+
+def test_keys_and_values_of_every_cross_attention(tiny_pipeline: StableDiffusionPipeline) -> None:
+    found = pipeline_projections(tiny_pipeline)
+    state = tiny_pipeline.unet.state_dict()
+    expected = [n for n in state if "attn2.to_k" in n or "attn2.to_v" in n]
+    assert [projection.name for projection in found] == expected
+    assert [projection.kind for projection in found] == ["key", "value"] * (len(found) // 2)
+    for projection in found:
+        assert projection.module.weight.data_ptr() == state[projection.name].data_ptr()
+        assert projection.module.in_features == 32
+
+
+def test_fingerprint_sees_one_bit_but_not_an_exact_change_of_dtype(
+    tiny_pipeline: StableDiffusionPipeline,
+) -> None:
+    found = pipeline_projections(tiny_pipeline)
+    for projection in found:
+        projection.module.weight.data = projection.module.weight.data.half()
+    half = fingerprint_projections(found)
+    for projection in found:
+        projection.module.weight.data = projection.module.weight.data.float()
+    assert fingerprint_projections(found) == half
+    weight = found[-1].module.weight.data
+    weight[0, 0] = torch.nextafter(weight[0, 0], torch.tensor(9.0))
+    assert fingerprint_projections(found) != half
+
+
+def test_models_without_cross_attention_are_refused() -> None:
+    unet = UNet2DModel(
+        sample_size=8, block_out_channels=(8, 8), norm_num_groups=4, layers_per_block=1,
+        down_block_types=("DownBlock2D", "AttnDownBlock2D"),
+        up_block_types=("AttnUpBlock2D", "UpBlock2D"),
+    )  # fmt: skip
+    message = r"expected cross-attention .*, got UNet2DModel without; choose a text-conditioned"
+    with pytest.raises(ModelError, match=message):
+        find_projections(unet)
