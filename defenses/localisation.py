@@ -20,7 +20,7 @@ import torch
 
 from defenses.detectors.inputs import Subject
 from defenses.detectors.words import content_words
-from redediting.generation import Job, generate
+from redediting.generation import Job, draw
 
 SIMILAR = 0.85  # published
 
@@ -64,7 +64,7 @@ def locate(
     while active:
         halves = {i: _halves(words[i]) for i in active}
         jobs = [Job(" ".join(h), subject.jobs[i].seed) for i in active for h in halves[i]]
-        drawn = generate(subject.pipeline, jobs, sampler=subject.sampler)
+        drawn = draw(subject.model, jobs, sampler=subject.sampler)
         features = subject.clip.image_features([image for _, image in drawn])
         going = []
         for i, pair in zip(active, features.split(2), strict=True):

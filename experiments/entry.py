@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
-from diffusers import DiffusionPipeline
 
 from experiments.console import Shown, pick_device
 from experiments.engine.folder import check_writable
-from redediting.models.loading import load_pipeline
+from redediting.models.loading import load
+from redediting.models.model import Model
 
 
 @dataclass(frozen=True)
@@ -38,13 +38,13 @@ class Experiment:
         """
         check_writable(self.out)
         device = pick_device(self.device)
-        return Started(load_pipeline(model, device=device), device, Shown(self.json))
+        return Started(load(model, device=device), device, Shown(self.json))
 
 
 @dataclass(frozen=True)
 class Started:
     """A loaded model, its device, and where results are shown."""
 
-    pipeline: DiffusionPipeline
+    model: Model
     device: str
     shown: Shown

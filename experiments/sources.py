@@ -8,21 +8,15 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import torch
-from diffusers import DiffusionPipeline
 from torch import Tensor
 
 from experiments.engine.specs import CONTROL, MethodSpec
-from redediting.attacks import EditMethod
+from redediting.attacks import Attack
 from redediting.concepts.rebinding import Rebinding
-from redediting.models.loading import fingerprint, fingerprint_pipeline
-from redediting.models.projections import (
-    fingerprint_projections,
-    pipeline_projections,
-    projection_weights,
-)
+from redediting.io import fingerprint
+from redediting.models.model import Model
 from redediting.patch.patch import Patch
 from redediting.suspects import check_same_shapes
-from redediting.text.cache import forget
 
 
 @dataclass(frozen=True)
@@ -30,12 +24,12 @@ class Edited:
     """A model with an edit in force.
 
     Attributes:
-        pipeline: what draws.
+        model: what draws.
         seconds: wall time of computing the edit; None where it was found, not made.
         footprint: Frobenius norm of the change over that of the changed weights.
     """
 
-    pipeline: DiffusionPipeline
+    model: Model
     seconds: float | None
     footprint: float
 
@@ -53,13 +47,11 @@ class Source(Protocol):
     control: bool
     identity: str
 
-    def edited(
-        self, pipeline: DiffusionPipeline, pair: Rebinding
-    ) -> AbstractContextManager[Edited]:
+    def edited(self, model: Model, pair: Rebinding) -> AbstractContextManager[Edited]:
         """Returns the edited model; the clean one is restored afterwards.
 
         Args:
-            pipeline: the clean model.
+            model: the clean model.
             pair: what is rebound.
         """
         ...
@@ -82,21 +74,21 @@ class MethodSource:
         self.title = spec.title
         self.control = spec.name == CONTROL
         self.identity = spec.model_dump_json()
-        self.method: EditMethod = spec.build()
+        self.method: Attack = spec.build()
         self._warm = warm
         self._patches: dict[tuple[str, Rebinding], Patch] = {}
 
     @contextmanager
-    def edited(self, pipeline: DiffusionPipeline, pair: Rebinding) -> Iterator[Edited]:
+    def edited(self, model: Model, pair: Rebinding) -> Iterator[Edited]:
         """See `Source`."""
-        key = (fingerprint_projections(pipeline_projections(pipeline)), pair)
+        key = (model.base_fingerprint(), pair)
         if key not in self._patches:
             if not self._warm:
-                forget(pipeline)
-            self._patches[key] = self.method.compute(pipeline, [pair])
+                model.forget()
+            self._patches[key] = self.method.compute(model, [pair])
         patch = self._patches[key]
-        with patch.apply(pipeline) as applied:
-            yield Edited(pipeline, patch.provenance.seconds, applied.footprint)
+        with patch.apply(model) as applied:
+            yield Edited(model, patch.provenance.seconds, applied.footprint)
 
 
 class PatchSource:
@@ -115,31 +107,31 @@ class PatchSource:
         self.identity = f"{patch.target} {fingerprint(tensors)}"
 
     @contextmanager
-    def edited(self, pipeline: DiffusionPipeline, pair: Rebinding) -> Iterator[Edited]:
+    def edited(self, model: Model, pair: Rebinding) -> Iterator[Edited]:
         """See `Source`."""
-        with self.patch.apply(pipeline) as applied:
-            yield Edited(pipeline, self.patch.provenance.seconds, applied.footprint)
+        with self.patch.apply(model) as applied:
+            yield Edited(model, self.patch.provenance.seconds, applied.footprint)
 
 
 class SuspectSource:
-    """Draws with a second pipeline, whose origin is not known."""
+    """Draws with a second model, whose origin is not known."""
 
     control = False
 
-    def __init__(self, title: str, suspect: DiffusionPipeline) -> None:
-        """Takes the pipeline and what tables call it."""
+    def __init__(self, title: str, suspect: Model) -> None:
+        """Takes the model and what tables call it."""
         self.title = title
         self.suspect = suspect
-        self.identity = fingerprint_pipeline(suspect)
+        self.identity = suspect.fingerprint()
 
     @contextmanager
-    def edited(self, pipeline: DiffusionPipeline, pair: Rebinding) -> Iterator[Edited]:
+    def edited(self, model: Model, pair: Rebinding) -> Iterator[Edited]:
         """See `Source`."""
-        yield Edited(self.suspect, None, _distance(pipeline, self.suspect))
+        yield Edited(self.suspect, None, _distance(model, self.suspect))
 
 
-def _distance(clean: DiffusionPipeline, suspect: DiffusionPipeline) -> float:
-    ours, theirs = (projection_weights(pipeline_projections(model)) for model in (clean, suspect))
+def _distance(clean: Model, suspect: Model) -> float:
+    ours, theirs = (model.weights() for model in (clean, suspect))
     check_same_shapes(_shapes(ours), _shapes(theirs), partial=False)
     change = sum(float((theirs[name] - ours[name]).double().square().sum()) for name in ours)
     size = sum(float(weight.double().square().sum()) for weight in ours.values())

@@ -2,9 +2,9 @@
 
 Image *i* depends only on the model, its prompt, its seed and the sampler: every image has a CPU
 generator of its own, so that batch size, order, interruption and number of processes change float
-noise only. Denoising is the diffusers pipeline's own ``__call__``. For Stable Diffusion 1 and 2
-every distinct prompt is encoded once, before the first image (0.24 MB a prompt); the others, which
-hand over pooled text and masks too, encode the prompts of each batch themselves.
+noise only. Denoising is the diffusers pipeline's own ``__call__``. Where a layout takes token
+states every distinct prompt is encoded once, before the first image (0.24 MB a prompt); the others,
+which hand over pooled text and masks too, encode the prompts of each batch themselves.
 
 Under ``accelerate launch`` (GPUs) or ``torchrun`` (CPU: ``accelerate launch --cpu`` starts one
 process, whatever it is asked for) every process calls `ImageStore.images` with the same jobs: each
@@ -18,37 +18,22 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from accelerate import PartialState
-from diffusers import (
-    DiffusionPipeline,
-    FluxPipeline,
-    PixArtAlphaPipeline,
-    StableDiffusion3Pipeline,
-    StableDiffusionPipeline,
-    StableDiffusionXLPipeline,
-)
 from PIL import Image
-from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from redediting.errors import ConfigError, ModelError, OutputError
-from redediting.models.projections import get_denoiser
-from redediting.text.encoding import encode, prompt_lengths
-
-_ENCODING = (
-    StableDiffusionXLPipeline,
-    StableDiffusion3Pipeline,
-    FluxPipeline,
-    PixArtAlphaPipeline,
-)  # they encode prompts batch by batch
+from redediting.errors import ConfigError, OutputError, PromptError
+from redediting.models.model import Model
+from redediting.models.sampler import Sampler
+from redediting.text.encoding import prompt_lengths
 
 
 @dataclass(frozen=True)
@@ -59,37 +44,6 @@ class Job:
     seed: int
 
 
-class Sampler(BaseModel):
-    """How images are sampled.
-
-    Attributes:
-        steps: denoising steps.
-        guidance: classifier-free guidance scale; 1 switches it off.
-        batch_size: images a call; bounds memory, has no influence on an image but float noise.
-        autocast: ``bf16`` runs UNet and VAE in bfloat16 autocast; the text encoder never is.
-        height: in pixels; None takes the model's own.
-        width: in pixels; None takes the model's own.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    steps: int = Field(default=20, ge=1)
-    guidance: float = Field(default=5.0, ge=1.0)
-    batch_size: int = Field(default=64, ge=1)
-    autocast: Literal["off", "bf16"] = "off"
-    height: int | None = Field(default=None, ge=8)
-    width: int | None = Field(default=None, ge=8)
-
-
-def image_size(pipeline: DiffusionPipeline, sampler: Sampler) -> tuple[int, int]:
-    """Returns (height, width) in pixels: the sampler's, or UNet sample size x VAE factor."""
-    denoiser: Any = get_denoiser(pipeline)
-    size = denoiser.config.sample_size
-    rows, columns = (size, size) if isinstance(size, int) else size
-    factor = pipeline.vae_scale_factor
-    return sampler.height or rows * factor, sampler.width or columns * factor
-
-
 def process_state(device: str | torch.device) -> PartialState:
     """Returns this process's place among those launched together; the one way to ask for it.
 
@@ -97,7 +51,7 @@ def process_state(device: str | torch.device) -> PartialState:
     remembers the first answer: each process would draw everything and think itself the main one.
 
     Args:
-        device: where the pipeline is.
+        device: where the model is.
 
     Raises:
         ConfigError: the launcher started more processes than accelerate knows of.
@@ -113,7 +67,48 @@ def process_state(device: str | torch.device) -> PartialState:
 
 
 def generate(
-    pipeline: DiffusionPipeline,
+    model: Model,
+    prompts: str | Sequence[str],
+    *,
+    seeds: Iterable[int] = (0,),
+    sampler: Sampler | None = None,
+    progress: bool = True,
+) -> list[Image.Image]:
+    """Draws every prompt with every seed.
+
+    Args:
+        model: draws; a patch applied to it is drawn with.
+        prompts: one or several.
+        seeds: of each image's noise, in 0…2⁶⁴-1.
+        sampler: how; the model's own when not given.
+        progress: whether to show a bar.
+
+    Returns:
+        RGB images, prompt by prompt, seeds in their order.
+
+    Raises:
+        PromptError: no prompt, no seed, or a prompt that the text encoder would cut.
+
+    Example:
+        >>> import redediting as rd
+        >>> images = rd.generate(rd.load("world"), "a photo of a cat", seeds=range(2),
+        ...                      progress=False)
+        >>> [image.size for image in images]
+        [(64, 64), (64, 64)]
+    """
+    asked, noises = [prompts] if isinstance(prompts, str) else list(prompts), list(seeds)
+    if not asked or not noises:
+        raise PromptError(
+            f"expected at least one prompt and one seed, got {len(asked)} and {len(noises)}; "
+            "name some"
+        )
+    jobs = [Job(prompt, seed) for prompt in asked for seed in noises]
+    drawn = draw(model, jobs, sampler=sampler or model.sampler, progress=progress)
+    return [image for _, image in drawn]
+
+
+def draw(
+    model: Model,
     jobs: Sequence[Job],
     *,
     sampler: Sampler,
@@ -122,8 +117,7 @@ def generate(
     """Draws images in the order of the jobs, a batch at a time.
 
     Args:
-        pipeline: Stable Diffusion 1, 2, XL or 3, FLUX or PixArt; a patch applied to it is drawn
-            with.
+        model: draws; a patch applied to it is drawn with.
         jobs: what to draw; repeated jobs are drawn again.
         sampler: how.
         progress: whether to show a bar.
@@ -132,33 +126,26 @@ def generate(
         Each job with its RGB image.
 
     Raises:
-        ModelError: another kind of pipeline.
         PromptError: a prompt that the text encoder would cut.
     """
-    if not isinstance(pipeline, (StableDiffusionPipeline, *_ENCODING)):
-        raise ModelError(
-            f"expected a StableDiffusionPipeline (1, 2, XL, 3), FluxPipeline or "
-            f"PixArtAlphaPipeline to draw with, got {type(pipeline).__name__}; use a model of "
-            "such a layout, e.g. world or sd15"
-        )
     if not jobs:
         return iter(())
-    if isinstance(pipeline, _ENCODING):
-        if pipeline.tokenizer is not None and not isinstance(pipeline, PixArtAlphaPipeline):
-            prompt_lengths(pipeline.tokenizer, list(dict.fromkeys(job.prompt for job in jobs)))
-        return _draw(pipeline, jobs, None, sampler, progress)
     prompts = list(dict.fromkeys(["", *(job.prompt for job in jobs)]))  # "" is unconditional
-    states = encode(pipeline, prompts, batch_size=sampler.batch_size).states
-    return _draw(pipeline, jobs, dict(zip(prompts, states, strict=True)), sampler, progress)
+    if not model.layout.takes_states:
+        prompt_lengths(model.tokenizer, prompts)
+        return _draw(model, jobs, None, sampler, progress)
+    states = model.encode(prompts, batch_size=sampler.batch_size).states
+    return _draw(model, jobs, dict(zip(prompts, states, strict=True)), sampler, progress)
 
 
 def _draw(
-    pipeline: DiffusionPipeline,
+    model: Model,
     jobs: Sequence[Job],
     states: Mapping[str, Tensor] | None,
     sampler: Sampler,
     progress: bool,
 ) -> Iterator[tuple[Job, Image.Image]]:
+    pipeline = model.pipeline
     device = pipeline._execution_device  # where it computes, offloaded or not
     pipeline.set_progress_bar_config(disable=True)  # its bar counts steps, ours images
     with tqdm(total=len(jobs), unit="image", disable=not progress) as bar:
@@ -166,7 +153,7 @@ def _draw(
             batch = jobs[start : start + sampler.batch_size]
             with _autocast(sampler, device):
                 images = pipeline(
-                    **_asked(pipeline, batch, states, sampler),
+                    **_inputs(model, batch, states, sampler),
                     num_inference_steps=sampler.steps,
                     guidance_scale=sampler.guidance,
                     height=sampler.height,
@@ -178,22 +165,15 @@ def _draw(
             yield from zip(batch, images, strict=True)
 
 
-def _asked(
-    pipeline: DiffusionPipeline,
-    batch: Sequence[Job],
-    states: Mapping[str, Tensor] | None,
-    sampler: Sampler,
+def _inputs(
+    model: Model, batch: Sequence[Job], states: Mapping[str, Tensor] | None, sampler: Sampler
 ) -> dict[str, Any]:
     """The text of a batch as the pipeline takes it."""
     if states is None:
-        pixart = isinstance(pipeline, PixArtAlphaPipeline)
-        options = {"clean_caption": False, "use_resolution_binning": False} if pixart else {}
-        return {"prompt": [job.prompt for job in batch], **options}
-    null = states[""].to(pipeline.device) if sampler.guidance > 1 else None
-    return {
-        "prompt_embeds": torch.stack([states[job.prompt] for job in batch]).to(pipeline.device),
-        "negative_prompt_embeds": None if null is None else null.expand(len(batch), -1, -1),
-    }
+        return model.layout.inputs([job.prompt for job in batch])
+    null = states[""].to(model.device) if sampler.guidance > 1 else None
+    rows = torch.stack([states[job.prompt] for job in batch]).to(model.device)
+    return model.layout.state_inputs(rows, null)
 
 
 def _autocast(sampler: Sampler, device: torch.device) -> AbstractContextManager[object]:
@@ -210,7 +190,7 @@ class ImageStore:
 
     Attributes:
         folder: where the images lie.
-        weights: fingerprint of the pipeline's weights; images of other weights have other keys.
+        weights: fingerprint of the model; images of other weights have other keys.
         sampler: how images are drawn.
     """
 
@@ -219,7 +199,7 @@ class ImageStore:
 
         Args:
             folder: where the images lie or shall lie.
-            weights: fingerprint of what draws them, e.g. `models.fingerprint_pipeline`.
+            weights: fingerprint of what draws them, e.g. `redediting.models.Model.fingerprint`.
             sampler: how.
 
         Raises:
@@ -250,27 +230,27 @@ class ImageStore:
         return self.folder / f"{words or 'empty'}.{job.seed}.{self.key(job)}.png"
 
     def images(
-        self, jobs: Sequence[Job], pipeline: DiffusionPipeline, *, progress: bool = False
+        self, jobs: Sequence[Job], model: Model, *, progress: bool = False
     ) -> list[Image.Image]:
         """Returns the images of the jobs, in their order, drawing those that are missing.
 
         Args:
             jobs: any number, repeats allowed (drawn once).
-            pipeline: what draws; its weights must be those of the store.
+            model: what draws; its weights must be those of the store.
             progress: whether to show a bar.
 
         Raises:
-            ModelError: a pipeline that `generate` cannot draw with.
+            ModelError: a model that cannot be drawn with.
             PromptError: a prompt that the text encoder would cut.
             OutputError: an image cannot be written.
         """
-        process = process_state(pipeline.device)
+        process = process_state(model.device)
         images = {job: self._read(job) for job in jobs}
         missing = [job for job, image in images.items() if image is None]
         process.wait_for_everyone()  # nobody may draw before all have seen the same gaps
         with process.split_between_processes(missing) as share:
             shown = progress and process.is_main_process
-            for job, image in generate(pipeline, share, sampler=self.sampler, progress=shown):
+            for job, image in draw(model, share, sampler=self.sampler, progress=shown):
                 self._write(job, image)
         process.wait_for_everyone()
         images.update({job: self._read(job) for job in missing})

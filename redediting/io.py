@@ -1,14 +1,133 @@
-"""Folders that are written whole or not at all."""
+"""Files and folders that are written whole or not at all, and fingerprints of tensors."""
 
 from __future__ import annotations
 
+import hashlib
+import json
+import os
 import shutil
+import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from redediting.errors import OutputError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turns a file system's refusal into one line that names the path.
+
+    Raises:
+        OutputError: instead of any OSError inside.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(
+            f"expected to be able to write {str(path)!r}, got {error.strerror or error}; "
+            "name another place or free this one"
+        ) from error
+
+
+def replace_bytes(path: Path, data: bytes) -> None:
+    """Writes a file whole or not at all (temporary file beside it, then rename).
+
+    Raises:
+        OutputError: the place cannot be written.
+    """
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    with writing(path):
+        try:
+            part.write_bytes(data)
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Writes a text file whole or not at all.
+
+    Raises:
+        OutputError: the place cannot be written.
+    """
+    replace_bytes(path, text.encode())
+
+
+def replace_json(path: Path, data: object) -> None:
+    """Writes indented JSON, whole or not at all.
+
+    Raises:
+        OutputError: the place cannot be written.
+    """
+    replace_text(path, json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def replace_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Writes named arrays as ``.npz``, whole or not at all.
+
+    Raises:
+        OutputError: the place cannot be written.
+    """
+    import numpy as np
+
+    part = path.with_suffix(".part.npz")
+    with writing(path):
+        np.savez(part, **arrays)  # type: ignore[arg-type]  # numpy's stub takes no mapping
+        part.replace(path)
+
+
+def check_writable(folder: Path) -> None:
+    """Makes sure that something can be written at or below a folder, leaving nothing behind.
+
+    Raises:
+        OutputError: it cannot.
+    """
+    place = folder
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    with writing(folder):
+        if not place.is_dir():
+            raise NotADirectoryError(20, f"{place.name} is not a folder")
+        with tempfile.TemporaryFile(dir=place):
+            pass
+
+
+def fingerprint(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 of named tensors, over each one's name, dtype, shape and bytes.
+
+    The order of the mapping and the device do not matter; one changed bit does.
+
+    Args:
+        tensors: tensors of any dtype and shape.
+
+    Returns:
+        64 hexadecimal digits.
+    """
+    import torch
+
+    total = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        total.update(f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
+        total.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return total.hexdigest()
+
+
+def digest(*parts: str) -> str:
+    """12 hexadecimal digits that name a combination of texts."""
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]
+
+
+def one_line(error: BaseException) -> str:
+    """The first line of an error's message, or its class where it has none."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 @contextmanager

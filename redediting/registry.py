@@ -1,38 +1,155 @@
-"""Checked hyper-parameters: what every registry does with the options it is given."""
+"""One registry class for attacks, detectors, metrics, repairs and model layouts.
+
+Built-in classes are named by ``"module:Class"`` and imported when first asked for. Plug-ins come
+from an entry-point group (``redediting.attacks``, ``redediting.detectors``, ``redediting.metrics``,
+``redediting.repairs``, ``redediting.layouts``) or from a Python file given by its path.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TypeVar
+import importlib
+import importlib.util
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import Generic, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from redediting.errors import RedEditingError
 
-Made = TypeVar("Made", bound=BaseModel)
+T = TypeVar("T")
 
 
-def with_options(
-    kind: type[Made], options: Mapping[str, object], *, what: str, error: type[RedEditingError]
-) -> Made:
-    """Builds an object from its options.
+class Registry(Generic[T]):
+    """Classes of one kind by name.
 
     Args:
-        kind: a model of its options.
-        options: by name.
-        what: is built, for the message, e.g. ``"method 'uce'"``.
-        error: raised instead of pydantic's.
-
-    Raises:
-        RedEditingError: of the class given: an unknown option, or a value out of range.
+        what: the kind in messages, e.g. ``"attack"``.
+        base: ``"module:Class"`` that a plug-in's class must derive from.
+        built_in: ``"module:Class"`` by name, in the order of listings.
+        group: entry-point group of plug-ins.
+        error: raised for whatever is the caller's fault.
     """
-    try:
-        return kind.model_validate(options)
-    except ValidationError as fault:
-        first = fault.errors()[0]
-        option = ".".join(map(str, first["loc"]))
-        known = ", ".join(kind.model_fields) or "none"
-        raise error(
-            f"expected valid options of {what}, got {option}={first['input']!r}: "
-            f"{first['msg']}; its options are: {known}"
-        ) from fault
+
+    def __init__(
+        self,
+        what: str,
+        base: str,
+        built_in: Mapping[str, str],
+        *,
+        group: str,
+        error: type[RedEditingError],
+    ) -> None:
+        self.what = what
+        self._base = base
+        self._built_in = dict(built_in)
+        self._group = group
+        self._error = error
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Built-in names, then those of installed plug-ins."""
+        return (*self._built_in, *self._plugins)
+
+    def __iter__(self) -> Iterator[str]:
+        """Iterates over `names`."""
+        return iter(self.names)
+
+    def __contains__(self, name: object) -> bool:
+        """Whether a class is registered under the name."""
+        return name in self.names
+
+    def get(self, name: str) -> type[T]:
+        """The class of a name, or the one class that a file ``….py`` defines.
+
+        Raises:
+            RedEditingError: of the registry's class: an unknown name, or a file without one class.
+        """
+        if name.endswith(".py"):
+            return self._from_file(Path(name))
+        if name in self._built_in:
+            return self._import(self._built_in[name])
+        if name in self._plugins:
+            return self._checked(self._plugins[name].load(), self._plugins[name].value)
+        raise self._error(
+            f"expected {_article(self.what)} of {', '.join(self.names)}, or the path of a .py file "
+            f"with one; got {name!r}"
+        )
+
+    def make(self, name: str, /, **options: object) -> T:
+        """Builds an object from its name and keyword hyper-parameters.
+
+        Raises:
+            RedEditingError: of the registry's class: an unknown name or option, or a value out of
+                range.
+        """
+        kind = self.get(name)
+        if not issubclass(kind, BaseModel):
+            return kind(**options)
+        try:
+            return kind.model_validate(options)
+        except ValidationError as fault:
+            first = fault.errors()[0]
+            option = ".".join(map(str, first["loc"]))
+            known = ", ".join(kind.model_fields) or "none"
+            raise self._error(
+                f"expected valid options of {self.what} {name!r}, got {option}={first['input']!r}: "
+                f"{first['msg']}; its options are: {known}"
+            ) from fault
+
+    @cached_property
+    def _plugins(self) -> dict[str, EntryPoint]:
+        found = {entry.name: entry for entry in entry_points(group=self._group)}
+        if taken := [name for name in found if name in self._built_in]:
+            raise self._error(
+                f"expected plug-ins of {self._group!r} with names of their own, got {taken[0]!r} "
+                f"from {found[taken[0]].value!r}, which is built in; rename or uninstall it"
+            )
+        return found
+
+    def _import(self, place: str) -> type[T]:
+        module, _, name = place.partition(":")
+        found: type[T] = getattr(importlib.import_module(module), name)
+        return found
+
+    def _checked(self, kind: object, place: str) -> type[T]:
+        base = self._import(self._base)
+        if not (isinstance(kind, type) and issubclass(kind, base)):
+            raise self._error(
+                f"expected a subclass of {base.__name__} at {place!r}, got {kind!r}; mend it"
+            )
+        return kind
+
+    def _from_file(self, path: Path) -> type[T]:
+        base = self._import(self._base)
+        try:
+            spec = importlib.util.spec_from_file_location(f"{self.what}_{path.stem}", path)
+            if spec is None or spec.loader is None:
+                raise ImportError(f"not a Python file: {path}")
+            module = importlib.util.module_from_spec(spec)
+            spec.loader.exec_module(module)
+        except (OSError, ImportError, SyntaxError) as error:
+            raise self._error(
+                f"expected a Python file with {_article(self.what)}, got {str(path)!r} ({error}); "
+                "mend it"
+            ) from error
+        own = [
+            value
+            for value in vars(module).values()
+            if isinstance(value, type)
+            and issubclass(value, base)
+            and value.__module__ == module.__name__
+        ]
+        if len(own) != 1 or getattr(own[0], "name", "") in self._built_in:
+            names = ", ".join(f"{k.__name__} ({getattr(k, 'name', '')})" for k in own) or "none"
+            raise self._error(
+                f"expected one {self.what} with a name of its own in {str(path)!r}, got {names}; "
+                "define one class"
+            )
+        return own[0]
+
+
+def _article(noun: str) -> str:
+    return ("an " if noun[0] in "aeiou" else "a ") + noun

@@ -1,37 +1,36 @@
-"""Other people's edited models: weights as their tools save them, over a clean pipeline.
+"""Other people's edited models: weights as their tools save them, over a clean model.
 
 | form | what is in it | written by |
 |---|---|---|
-| ``pipeline`` | a pipeline folder | ``save_pretrained`` of a pipeline |
+| ``pipeline`` | a model folder | ``save_pretrained`` of a model |
 | ``patch`` | a patch folder | this library |
 | ``weights`` | all or some parameters of the denoiser, by name | ``torch.save(unet.state_dict())`` as EvilEdit, safetensors as UCE, ``unet/`` as diffusers |
 | ``lora`` | low-rank adapters of denoiser and text encoders | diffusers, peft, kohya |
 
-A suspect becomes a pipeline of its own, which shares with the clean one what it does not change.
+A suspect becomes a model of its own, which shares with the clean one what it does not change.
 Pickles are read with ``weights_only=True`` alone: one that would run code is refused.
 """  # noqa: E501 - a table
 
 from __future__ import annotations
 
-import copy
 import json
 import pickle
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
-from diffusers import DiffusionPipeline
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from redediting.errors import ModelError
-from redediting.models.components import Component, get_component
-from redediting.models.loading import INDEX, load_pipeline, quiet
-from redediting.models.projections import get_denoiser
+from redediting.io import one_line
+from redediting.models.loading import INDEX, load
+from redediting.models.model import Component, Model
+from redediting.models.quiet import quiet
 from redediting.patch.files import MANIFEST
 from redediting.patch.patch import Patch
 
@@ -52,22 +51,22 @@ class Suspect:
     """A model of unknown origin.
 
     Attributes:
-        pipeline: draws; it shares unchanged components with the clean pipeline.
+        model: draws; it shares unchanged components with the clean model.
         form: how it was found.
         stored: floating type of the file, where it is one type: values of a half-precision file
             differ from the clean ones by rounding alone.
     """
 
-    pipeline: DiffusionPipeline
+    model: Model
     form: Form
     stored: torch.dtype | None = None
 
 
-def open_suspect(path: str | Path, base: DiffusionPipeline) -> Suspect:
+def open_suspect(path: str | Path, base: Model) -> Suspect:
     """Opens somebody else's weights over the clean model that they are said to be made from.
 
     Args:
-        path: pipeline folder, patch folder, folder or file of denoiser weights, LoRA file.
+        path: model folder, patch folder, folder or file of denoiser weights, LoRA file.
         base: the clean pipeline; it is not changed.
 
     Returns:
@@ -81,20 +80,20 @@ def open_suspect(path: str | Path, base: DiffusionPipeline) -> Suspect:
     place = Path(path).expanduser()
     if place.is_dir():
         if (place / INDEX).is_file():
-            suspect = load_pipeline(place, device=str(base.device), dtype=base.dtype)
+            suspect = load(place, device=str(base.device), dtype=base.dtype)
             return Suspect(_same_layout(base, suspect), "pipeline")
         if (place / MANIFEST).is_file():
             patch = Patch.load(place)
-            pipeline = _with_copies(base, (patch.target,))
-            patch.apply(pipeline)
-            return Suspect(pipeline, "patch")
+            model = base.with_copies((patch.target,))
+            patch.apply(model)
+            return Suspect(model, "patch")
         tensors = _read_folder(place)
     elif place.is_file():
         tensors = read_weights(place)
     else:
         raise ModelError(
             f"expected a suspect's folder or weights file, got {str(path)!r}, which does not "
-            "exist; name a pipeline folder, a patch folder, a .safetensors or a .pt file"
+            "exist; name a model folder, a patch folder, a .safetensors or a .pt file"
         )
     kinds = {tensor.dtype for tensor in tensors.values() if tensor.is_floating_point()}
     stored = kinds.pop() if len(kinds) == 1 else None
@@ -104,8 +103,8 @@ def open_suspect(path: str | Path, base: DiffusionPipeline) -> Suspect:
 
 
 def paired_weights(
-    base: DiffusionPipeline,
-    suspect: Suspect | DiffusionPipeline,
+    base: Model,
+    suspect: Suspect | Model,
     component: Component | None = None,
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Clean and suspect parameters of a component by name, in the same order.
@@ -114,8 +113,8 @@ def paired_weights(
     rounded through it, so that what was not edited is equal bit by bit.
 
     Args:
-        base: the clean pipeline.
-        suspect: what `open_suspect` returned, or a pipeline.
+        base: the clean model.
+        suspect: what `open_suspect` returned, or a model.
         component: a network by name; None is the UNet or transformer.
 
     Returns:
@@ -125,7 +124,7 @@ def paired_weights(
     Raises:
         ModelError: no such component, or parameters of other names or shapes.
     """
-    other = suspect.pipeline if isinstance(suspect, Suspect) else suspect
+    other = suspect.model if isinstance(suspect, Suspect) else suspect
     stored = suspect.stored if isinstance(suspect, Suspect) else None
     ours, theirs = (dict(_module(model, component).named_parameters()) for model in (base, other))
     check_same_shapes(
@@ -150,7 +149,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         except (SafetensorError, OSError, ValueError) as error:
             raise ModelError(
                 f"expected whole tensors in {str(path)!r}, got a damaged or truncated file "
-                f"({_line(error)}); download it again"
+                f"({one_line(error)}); download it again"
             ) from error
     if path.suffix not in PICKLES:
         raise ModelError(
@@ -169,7 +168,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     except (RuntimeError, OSError, ValueError, EOFError, KeyError) as error:
         raise ModelError(
             f"expected whole tensors in {str(path)!r}, got a damaged or truncated file "
-            f"({_line(error)}); download it again"
+            f"({one_line(error)}); download it again"
         ) from error
     if isinstance(found, Mapping) and isinstance(found.get("state_dict"), Mapping):
         found = found["state_dict"]
@@ -218,31 +217,18 @@ def check_same_shapes(
             )
 
 
-def _module(pipeline: DiffusionPipeline, component: Component | None) -> nn.Module:
-    return get_denoiser(pipeline) if component is None else get_component(pipeline, component)
+def _module(model: Model, component: Component | None) -> nn.Module:
+    return model.denoiser if component is None else model.component(component)
 
 
-def _same_layout(base: DiffusionPipeline, suspect: DiffusionPipeline) -> DiffusionPipeline:
+def _same_layout(base: Model, suspect: Model) -> Model:
     paired_weights(base, suspect)
     return suspect
 
 
-def _with_copies(base: DiffusionPipeline, components: tuple[Component, ...]) -> DiffusionPipeline:
-    """A pipeline that shares all but the named components, of which it has copies."""
-    parts = dict(base.components)
-    for name in components:
-        parts[name] = copy.deepcopy(get_component(base, name))
-    if "safety_checker" in parts:
-        parts["requires_safety_checker"] = False
-    with quiet():
-        return type(base)(**parts)
-
-
-def _with_weights(
-    base: DiffusionPipeline, tensors: Mapping[str, Tensor], place: Path
-) -> DiffusionPipeline:
+def _with_weights(base: Model, tensors: Mapping[str, Tensor], place: Path) -> Model:
     found = {_bare(name): tensor for name, tensor in tensors.items()}
-    denoiser = get_denoiser(base)
+    denoiser = base.denoiser
     shapes = {name: tuple(value.shape) for name, value in denoiser.state_dict().items()}
     theirs = {name: tuple(tensor.shape) for name, tensor in found.items()}
     check_same_shapes(shapes, theirs, partial=_is_edit(found))
@@ -252,10 +238,9 @@ def _with_weights(
             f"expected finite numbers in {str(place)!r}, got others in {broken[0]}; "
             "download it again, or leave it"
         )
-    component: Component = "unet" if denoiser is getattr(base, "unet", None) else "transformer"
-    pipeline = _with_copies(base, (component,))
-    get_denoiser(pipeline).load_state_dict(found, strict=False)
-    return pipeline
+    model = base.with_copies((base.layout.denoiser,))
+    model.denoiser.load_state_dict(found, strict=False)
+    return model
 
 
 def _is_edit(tensors: Mapping[str, Tensor]) -> bool:
@@ -263,16 +248,15 @@ def _is_edit(tensors: Mapping[str, Tensor]) -> bool:
     return all(".attn2." in name or "embedder" in name for name in tensors)
 
 
-def _with_lora(
-    base: DiffusionPipeline, tensors: Mapping[str, Tensor], place: Path
-) -> DiffusionPipeline:
-    if not hasattr(base, "load_lora_weights"):
+def _with_lora(base: Model, tensors: Mapping[str, Tensor], place: Path) -> Model:
+    if not hasattr(base.pipeline, "load_lora_weights"):
         raise ModelError(
-            f"expected a pipeline that takes a LoRA, got {type(base).__name__}; "
+            f"expected a model that takes a LoRA, got {type(base.pipeline).__name__}; "
             "name the model that it was made from with --model"
         )
-    present = tuple(name for name in _ADAPTED if getattr(base, name, None) is not None)
-    pipeline: Any = _with_copies(base, present)
+    present = tuple(n for n in _ADAPTED if getattr(base.pipeline, n, None) is not None)
+    model = base.with_copies(present)
+    pipeline = model.pipeline
     try:
         with quiet():
             pipeline.load_lora_weights(dict(tensors))
@@ -282,21 +266,21 @@ def _with_lora(
             pipeline.unload_lora_weights()
     except (RuntimeError, ValueError, KeyError, AttributeError, TypeError) as error:
         raise ModelError(
-            f"expected a LoRA for {type(base).__name__} in {str(place)!r}, got one that does not "
-            f"fit ({_line(error)}); name the model that it was made from with --model"
+            f"expected a LoRA for {type(base.pipeline).__name__} in {str(place)!r}, got one that does not "
+            f"fit ({one_line(error)}); name the model that it was made from with --model"
         ) from error
-    ours, theirs = paired_weights(base, pipeline)
+    ours, theirs = paired_weights(base, model)
     texts = [name for name in present if name.startswith("text")]
     same = all(torch.equal(ours[name], theirs[name]) for name in ours)
     for text in texts:
-        one, two = paired_weights(base, pipeline, text)
+        one, two = paired_weights(base, model, text)
         same = same and all(torch.equal(one[name], two[name]) for name in one)
     if same:
         raise ModelError(
-            f"expected a LoRA that changes {type(base).__name__}, got {str(place)!r}, none of "
+            f"expected a LoRA that changes {type(base.pipeline).__name__}, got {str(place)!r}, none of "
             "whose layers it has; name the model that it was made from with --model"
         )
-    return pipeline
+    return model
 
 
 def _read_folder(folder: Path) -> dict[str, Tensor]:
@@ -333,7 +317,3 @@ def _rounded(weight: Tensor, stored: torch.dtype | None) -> Tensor:
 
 def _first(names: list[str]) -> str:
     return repr(names[0]) if names else "like any of them"
-
-
-def _line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

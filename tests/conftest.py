@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import gzip
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 import redediting  # first: makes torchvision importable
+from redediting.models.model import Model
 
 # isort: split
 import jaxtyping
@@ -17,7 +18,6 @@ import torch
 from diffusers import (
     AutoencoderKL,
     DDIMScheduler,
-    DiffusionPipeline,
     StableDiffusionPipeline,
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
@@ -96,23 +96,28 @@ def pipeline_factory() -> Callable[[int], StableDiffusionPipeline]:
 
 
 @pytest.fixture(scope="session")
-def _session_pipeline() -> StableDiffusionPipeline:
-    return make_pipeline()
+def model_factory() -> Callable[[int], Model]:
+    """Tiny random Stable Diffusion models by seed."""
+    return lambda seed=0: Model(make_pipeline(seed), name="tiny")
+
+
+@pytest.fixture(scope="session")
+def _session_model() -> Model:
+    return Model(make_pipeline(), name="tiny")
 
 
 @pytest.fixture
-def tiny_pipeline(_session_pipeline: StableDiffusionPipeline) -> StableDiffusionPipeline:
-    """A tiny random Stable Diffusion pipeline, the same weights in every test."""
+def tiny_model(_session_model: Model) -> Iterator[Model]:
+    """A tiny random Stable Diffusion model, the same weights in every test."""
     saved = {
         component: {
-            name: t.clone()
-            for name, t in getattr(_session_pipeline, component).state_dict().items()
+            name: t.clone() for name, t in _session_model.component(component).state_dict().items()
         }
         for component in ("unet", "text_encoder", "vae")
     }
-    yield _session_pipeline
+    yield _session_model
     for component, state in saved.items():
-        getattr(_session_pipeline, component).load_state_dict(state)
+        _session_model.component(component).load_state_dict(state)
 
 
 def _encoder(kind: type, tokenizer: CLIPTokenizer, width: int, **more: object) -> torch.nn.Module:
@@ -200,6 +205,6 @@ LAYOUTS = {"sd1": make_pipeline, "sd2": make_sd2, "sdxl": make_sdxl}
 
 
 @pytest.fixture(scope="session")
-def layout_factory() -> Callable[[str], DiffusionPipeline]:
-    """Tiny random pipelines by layout: sd1, sd2, sdxl."""
-    return lambda layout, seed=0: LAYOUTS[layout](seed)
+def layout_factory() -> Callable[[str], Model]:
+    """Tiny random models by layout: sd1, sd2, sdxl."""
+    return lambda layout, seed=0: Model(LAYOUTS[layout](seed), name=layout)

@@ -1,4 +1,4 @@
-"""Text projections by name, from a pipeline, a folder or a file: tensors only, no metadata.
+"""Text projections by name, from a model, a folder or a file: tensors only, no metadata.
 
 Files are recognised by what they hold, never by what they are called.
 """
@@ -11,15 +11,15 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from diffusers import DiffusionPipeline
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from defenses.audit.rounding import rounding
 from defenses.audit.thresholds import CUTOFFS, Cutoffs
 from redediting.errors import ModelError
-from redediting.models.loading import load_cards, load_pipeline
-from redediting.models.projections import pipeline_projections, projection_weights
+from redediting.models.cards import load_cards
+from redediting.models.loading import load
+from redediting.models.model import Model
 from redediting.patch.files import MANIFEST
 from redediting.patch.patch import Patch
 from redediting.suspects import PICKLES, open_suspect, read_weights
@@ -28,9 +28,9 @@ _MARKS = (".attn2.to_k.weight", ".attn2.to_v.weight")
 _ROOT = ("down_blocks", "mid_block", "up_blocks")
 
 
-def base_weights(pipeline: DiffusionPipeline) -> dict[str, Tensor]:
+def base_weights(model: Model) -> dict[str, Tensor]:
     """The text projections of a loaded pipeline; they share its memory."""
-    return projection_weights(pipeline_projections(pipeline))
+    return model.weights()
 
 
 @dataclass(frozen=True)
@@ -48,14 +48,14 @@ class SuspectTensors:
 
 
 def read_suspect(
-    suspect: str | Path, base: DiffusionPipeline, *, cutoffs: Cutoffs = CUTOFFS
+    suspect: str | Path, base: Model, *, cutoffs: Cutoffs = CUTOFFS
 ) -> SuspectTensors:
     """Reads a suspect, once.
 
     What it leaves out counts as the base's.
 
     Args:
-        suspect: pipeline folder, folder or file of weights (safetensors; pickles with
+        suspect: model folder, folder or file of weights (safetensors; pickles with
             ``weights_only``), LoRA, patch folder, card or hub id.
         base: the trusted model; a patch or a LoRA is applied to its weights.
         cutoffs: for rounding.
@@ -75,15 +75,15 @@ def read_suspect(
             patch.rewrite(edited)
         return SuspectTensors(edited, tuple(sorted(patch.names - set(trusted))))
     if not path.exists() or str(suspect) in load_cards():
-        return _of_model(load_pipeline(suspect), trusted, rest, str(suspect), cutoffs)
-    stored = [(file, key, load) for file in _files(path) for key, load in _stored(file).items()]
+        return _of_model(load(suspect), trusted, rest, str(suspect), cutoffs)
+    stored = [(file, key, read) for file in _files(path) for key, read in _stored(file).items()]
     if any("lora" in key.lower() for _, key, _ in stored):
-        opened = open_suspect(path, base).pipeline
+        opened = open_suspect(path, base).model
         return _of_model(opened, trusted, rest, str(suspect), cutoffs)
     found: dict[str, Tensor] = {}
     homes: dict[str, Path] = {}
     others: list[str] = []
-    for file, key, load in stored:
+    for file, key, read in stored:
         name = _canonical(key) if key.endswith(_MARKS) else _bare(key)
         if key.endswith(_MARKS):
             if name in homes:
@@ -91,13 +91,13 @@ def read_suspect(
                     f"expected {name} once below {str(path)!r}, got it in {file.name} and "
                     f"{homes[name].name}; name one of the files"
                 )
-            found[name], homes[name] = load(), file
-        elif name in rest and _differs(rest[name], load(), cutoffs.rounding):
+            found[name], homes[name] = read(), file
+        elif name in rest and _differs(rest[name], read(), cutoffs.rounding):
             others.append(name)
     if not found:
         raise ModelError(
             f"expected cross-attention weights (attn2.to_k, attn2.to_v) in {str(path)!r}, got "
-            "none; name a pipeline folder, a UNet's weights, a LoRA or a patch folder"
+            "none; name a model folder, a UNet's weights, a LoRA or a patch folder"
         )
     paired = check_pairing(trusted, found, name=str(suspect))
     return SuspectTensors(paired, tuple(sorted(others)))
@@ -132,7 +132,7 @@ def check_pairing(
 
 
 def _of_model(
-    model: DiffusionPipeline,
+    model: Model,
     trusted: Mapping[str, Tensor],
     rest: Mapping[str, Tensor],
     name: str,
@@ -170,8 +170,8 @@ def _stored(file: Path) -> dict[str, Callable[[], Tensor]]:
     return {key: partial(reader.get_tensor, key) for key in reader.keys()}  # noqa: SIM118 - no mapping
 
 
-def _all_tensors(model: DiffusionPipeline) -> dict[str, Tensor]:
-    both = {**model.text_encoder.state_dict(), **model.unet.state_dict()}
+def _all_tensors(model: Model) -> dict[str, Tensor]:
+    both = {**model.text_encoder.state_dict(), **model.denoiser.state_dict()}
     return {_bare(name): tensor for name, tensor in both.items()}
 
 

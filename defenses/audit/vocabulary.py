@@ -12,14 +12,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
-from diffusers import DiffusionPipeline
 from torch import Tensor
 from transformers import CLIPTextModel, PreTrainedTokenizerBase
 
 from redediting.concepts.lexicon import load_everyday, load_lexicon, load_modifiers
 from redediting.concepts.templates import fill
 from redediting.errors import ModelError
-from redediting.text.encoding import encode, get_tokenizer, prompt_lengths
+from redediting.models.model import Model
+from redediting.text.encoding import prompt_lengths
 
 BARE = ""  # the phrase alone, without article
 LITERAL = "a {}"  # "a" before any phrase, plurals and vowels too, as published attacks have it
@@ -94,19 +94,17 @@ class States:
         templates: each with one ``{}`` at its end, or `BARE`.
     """
 
-    def __init__(
-        self, pipeline: DiffusionPipeline, *, templates: Sequence[str] = TEMPLATES
-    ) -> None:
+    def __init__(self, model: Model, *, templates: Sequence[str] = TEMPLATES) -> None:
         """Takes the model whose text encoder is trusted.
 
         Raises:
             ModelError: a template that goes on after the phrase, or no text encoder.
         """
-        self.tokenizer = get_tokenizer(pipeline)
+        self.tokenizer = model.tokenizer
         self.templates = tuple(templates)
         if not templates or any(t != BARE and not t.endswith("{}") for t in templates):
             raise ModelError(f"expected templates that end with '{{}}', got {list(templates)}")
-        self._pipeline = pipeline
+        self._model = model
         self._known: dict[str, Tensor] = {}
 
     def __call__(self, phrases: Sequence[str]) -> Tensor:
@@ -120,7 +118,7 @@ class States:
 
     def null(self) -> Tensor:
         """All positions of the empty prompt, fp32, shape ``(L, d)``."""
-        return encode(self._pipeline, [""]).states[0].float()
+        return self._model.encode([""]).states[0].float()
 
     def fits(self, phrases: Iterable[str]) -> list[str]:
         """Those phrases that fit into every template with a pad to spare."""
@@ -150,9 +148,9 @@ class States:
 
     @torch.no_grad()
     def _states(self, prompts: list[str], length: int) -> Tensor:
-        encoder = self._pipeline.text_encoder
+        encoder = self._model.text_encoder
         if not isinstance(encoder, CLIPTextModel):  # may look ahead: full length
-            return encode(self._pipeline, prompts).states
+            return self._model.encode(prompts).states
         ids = self.tokenizer(
             prompts, padding="max_length", max_length=length, return_tensors="pt"
         ).input_ids

@@ -1,61 +1,53 @@
-"""Detectors by name: one file and one line here for each, or a file of your own by its path."""
+"""Detectors: one file each; the classes are listed flat, and imported when first asked for.
+
+``DETECTORS`` has them by the name that configurations and the command line use, or takes the path
+of a file that defines one.
+"""
 
 from __future__ import annotations
 
-import importlib.util
-from collections.abc import Mapping
-from pathlib import Path
-from types import MappingProxyType
+import importlib
+from typing import TYPE_CHECKING
 
-from defenses.detectors.base import Array, Detector, Observation, Scorer
-from defenses.detectors.cda import CDA
-from defenses.detectors.clip import ClipCosine, ClipMargin
-from defenses.detectors.daa_i import DAAI
-from defenses.detectors.daa_s import DAAS
-from defenses.detectors.ftt import FTT
-from defenses.detectors.navit2i import NaviT2I
-from defenses.detectors.projection import ProjectionDisplacement
-from defenses.detectors.scaling import SET
-from defenses.detectors.ufid import UFID
 from redediting.errors import DetectorError
-from redediting.registry import with_options
+from redediting.registry import Registry
 
-__all__ = [
-    "DETECTORS", "Array", "Detector", "Observation", "Scorer", "detector_names", "make_detector",
-]  # fmt: skip
+if TYPE_CHECKING:
+    from defenses.detectors.base import Detector as Detector
+    from defenses.detectors.cda import CDA as CDA
+    from defenses.detectors.clip import ClipCosine as ClipCosine
+    from defenses.detectors.clip import ClipMargin as ClipMargin
+    from defenses.detectors.daa_i import DAAI as DAAI
+    from defenses.detectors.daa_s import DAAS as DAAS
+    from defenses.detectors.ftt import FTT as FTT
+    from defenses.detectors.navit2i import NaviT2I as NaviT2I
+    from defenses.detectors.projection import ProjectionDisplacement as ProjectionDisplacement
+    from defenses.detectors.scaling import SET as SET
+    from defenses.detectors.ufid import UFID as UFID
 
-DETECTORS: Mapping[str, type[Detector]] = MappingProxyType(
-    {
-        "ftt": FTT,
-        "cda": CDA,
-        "daa_i": DAAI,
-        "daa_s": DAAS,
-        "ufid": UFID,
-        "navit2i": NaviT2I,
-        "projection": ProjectionDisplacement,
-        "clip": ClipCosine,
-        "clip_margin": ClipMargin,
-        "set": SET,
-    }
+_CLASSES = {  # name: (module, class)
+    "ftt": ("ftt", "FTT"),
+    "cda": ("cda", "CDA"),
+    "daa_i": ("daa_i", "DAAI"),
+    "daa_s": ("daa_s", "DAAS"),
+    "ufid": ("ufid", "UFID"),
+    "navit2i": ("navit2i", "NaviT2I"),
+    "projection": ("projection", "ProjectionDisplacement"),
+    "clip": ("clip", "ClipCosine"),
+    "clip_margin": ("clip", "ClipMargin"),
+    "set": ("scaling", "SET"),
+}
+_HOMES = {kind: module for module, kind in _CLASSES.values()} | {"Detector": "base"}
+
+DETECTORS: Registry[Detector] = Registry(
+    "detector",
+    "defenses.detectors.base:Detector",
+    {name: f"defenses.detectors.{module}:{kind}" for name, (module, kind) in _CLASSES.items()},
+    group="redediting.detectors",
+    error=DetectorError,
 )
 
-
-def make_detector(name: str, **options: object) -> Detector:
-    """Builds a detector from its name, or from the path of a file that defines one.
-
-    Args:
-        name: of the registry, or a path that ends with ``.py``.
-        options: the detector's hyper-parameters.
-
-    Raises:
-        DetectorError: an unknown name, file or option, or a value out of range.
-    """
-    made = _from_file(Path(name)) if name.endswith(".py") else DETECTORS.get(name)
-    if made is None:
-        raise DetectorError(
-            f"expected a detector of {', '.join(DETECTORS)}, or a file.py with one; got {name!r}"
-        )
-    return with_options(made, options, what=f"detector {name!r}", error=DetectorError)
+__all__ = ["DETECTORS", "detector_names", *_HOMES]
 
 
 def detector_names(wanted: str) -> list[str]:
@@ -74,28 +66,8 @@ def detector_names(wanted: str) -> list[str]:
     return names
 
 
-def _from_file(path: Path) -> type[Detector]:
-    try:
-        spec = importlib.util.spec_from_file_location(f"detector_{path.stem}", path)
-        if spec is None or spec.loader is None:
-            raise ImportError(f"not a Python file: {path}")
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-    except (OSError, ImportError, SyntaxError) as error:
-        raise DetectorError(
-            f"expected a Python file with a detector, got {str(path)!r} ({error}); mend it"
-        ) from error
-    found = [
-        value
-        for value in vars(module).values()
-        if isinstance(value, type)
-        and issubclass(value, Detector)
-        and value.__module__ == module.__name__
-    ]
-    if len(found) != 1 or found[0].name in DETECTORS:
-        names = [f"{kind.__name__} ({kind.name})" for kind in found]
-        raise DetectorError(
-            f"expected one detector with a name of its own in {str(path)!r}, got "
-            f"{', '.join(names) or 'none'}; define one class"
-        )
-    return found[0]
+def __getattr__(name: str) -> object:
+    """Imports a detector's class when it is first asked for."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"defenses.detectors.{_HOMES[name]}"), name)

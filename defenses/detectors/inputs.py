@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cached_property
 
-from diffusers import DiffusionPipeline
-
 from defenses.detectors.recording import Recorded, record
 from redediting.concepts.lexicon import load_everyday, load_lexicon
 from redediting.errors import DetectorError
-from redediting.generation import Job, Sampler
+from redediting.generation import Job
 from redediting.metrics.clip import ClipModel
+from redediting.models.model import Model
+from redediting.models.sampler import Sampler
 
 
 class Subject:
@@ -20,7 +20,7 @@ class Subject:
     The recorded generation is made when a detector first asks for it, and serves all of them.
 
     Attributes:
-        pipeline: the model, with whatever patch is in force.
+        model: the model, with whatever patch is in force.
         jobs: prompts with the seed of each one's noise.
         sampler: how images are drawn.
         nouns: objects that a prompt may name, longest first.
@@ -28,7 +28,7 @@ class Subject:
 
     def __init__(
         self,
-        pipeline: DiffusionPipeline,
+        model: Model,
         jobs: Sequence[Job],
         *,
         sampler: Sampler,
@@ -38,7 +38,7 @@ class Subject:
         """Takes everything; draws nothing yet.
 
         Args:
-            pipeline: a Stable Diffusion pipeline.
+            model: a Stable Diffusion model.
             jobs: at least one.
             sampler: how images are drawn.
             clip: looks at images, for the detectors that need it.
@@ -49,7 +49,7 @@ class Subject:
         """
         if not jobs:
             raise DetectorError("expected at least one prompt to examine, got none")
-        self.pipeline = pipeline
+        self.model = model
         self.jobs = tuple(jobs)
         self.sampler = sampler
         self.nouns = tuple(sorted(known_nouns() if nouns is None else nouns, key=_longest))
@@ -63,7 +63,7 @@ class Subject:
     @cached_property
     def recorded(self) -> Recorded:
         """The one recorded generation."""
-        return record(self.pipeline, self.jobs, self.sampler)
+        return record(self.model, self.jobs, self.sampler)
 
     @property
     def clip(self) -> ClipModel:

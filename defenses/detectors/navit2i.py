@@ -110,7 +110,7 @@ class NaviT2I(Detector):
 
     def variations(self, subject: Subject) -> list[Array]:
         """``V_k`` of each prompt, in the order of its content words."""
-        tokenizer = subject.pipeline.tokenizer
+        tokenizer = subject.model.tokenizer
         rows = [masked_ids(tokenizer, prompt) for prompt in subject.prompts]
         found: list[Array] = []
         for batch in _packed([len(ids) for ids in rows], subject.sampler.batch_size):
@@ -118,21 +118,21 @@ class NaviT2I(Detector):
         return found
 
     def _batch(self, subject: Subject, batch: Sequence[int], rows: list[Tensor]) -> list[Array]:
-        pipeline = subject.pipeline
+        model = subject.model
         counts = [len(ids) for ids in rows]
         base = torch.repeat_interleave(
             torch.tensor([sum(counts[:i]) for i in range(len(counts))]), torch.tensor(counts)
         )
-        if getattr(pipeline.text_encoder.config, "use_attention_mask", False):
+        if getattr(model.text_encoder.config, "use_attention_mask", False):
             raise DetectorError(
                 f"expected a text encoder without attention mask for {self.name!r}, got "
-                f"{type(pipeline.text_encoder).__name__} with; leave the detector out"
+                f"{type(model.text_encoder).__name__} with; leave the detector out"
             )
-        latents = noise(pipeline, [subject.jobs[i].seed for i in batch], subject.sampler)
+        latents = noise(model, [subject.jobs[i].seed for i in batch], subject.sampler)
         latents = latents.repeat_interleave(torch.tensor(counts, device=latents.device), dim=0)
-        with torch.no_grad(), activation_change(pipeline.unet, base) as change:
-            states = pipeline.text_encoder(torch.cat(rows).to(pipeline.device))[0]
-            first_step(pipeline, latents, states, subject.sampler)
+        with torch.no_grad(), activation_change(model.denoiser, base) as change:
+            states = model.text_encoder(torch.cat(rows).to(model.device))[0]
+            first_step(model, latents, states, subject.sampler)
         states = states.double().cpu()
         distance = (states - states[base]).flatten(1).norm(dim=1)
         ratio = (change / distance.clamp(min=1e-12)).numpy()

@@ -26,8 +26,7 @@ from defenses.detectors.base import Array, Detector, Direction
 from defenses.detectors.inputs import Subject
 from defenses.detectors.words import content_words, without_word
 from redediting.concepts.templates import fill
-from redediting.models.projections import pipeline_projections
-from redediting.text.encoding import TextStates, encode, find_phrase
+from redediting.text.encoding import TextStates, find_phrase
 
 REFERENCE = "a photo of {}"
 
@@ -54,13 +53,13 @@ class ProjectionDisplacement(Detector):
     def _features(self, subject: Subject) -> Array:
         cases = [self._cases(subject, prompt) for prompt in subject.prompts]
         wanted = [text for own in cases for noun, texts in own for text in (_plain(noun), *texts)]
-        texts = encode(subject.pipeline, list(dict.fromkeys(wanted)) or [""])
+        texts = subject.model.encode(list(dict.fromkeys(wanted)) or [""])
         rows = {text: row for row, text in enumerate(texts.prompts)}
-        projections = pipeline_projections(subject.pipeline)
+        projections = subject.model.projections
         matrices = [p.module.weight.detach().cpu().float() for p in projections]
 
         def seen(noun: str, text: str) -> float:
-            tokenizer = subject.pipeline.tokenizer
+            tokenizer = subject.model.tokenizer
             reference = _state(texts, rows[_plain(noun)], tokenizer, noun)
             return similarity(matrices, _state(texts, rows[text], tokenizer, noun), reference)
 

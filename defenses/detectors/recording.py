@@ -23,14 +23,16 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import torch
-from diffusers import DiffusionPipeline, ModelMixin
+from diffusers import ModelMixin
 from PIL import Image
 from torch import Tensor
 
 from redediting.errors import DetectorError
-from redediting.generation import Job, Sampler, generate, image_size
+from redediting.generation import Job, draw
+from redediting.models.model import Model
+from redediting.models.sampler import Sampler
 from redediting.text.attention import recording
-from redediting.text.encoding import get_tokenizer, prompt_lengths
+from redediting.text.encoding import prompt_lengths
 
 LARGEST = 16  # of a map's sides, as published
 
@@ -60,9 +62,9 @@ class Recorded:
         return self.maps.mean(dim=1)
 
 
-def map_shape(pipeline: DiffusionPipeline, sampler: Sampler) -> tuple[int, int]:
+def map_shape(model: Model, sampler: Sampler) -> tuple[int, int]:
     """Rows and columns of the maps: the latents', halved until neither exceeds 16."""
-    rows, columns = (side // pipeline.vae_scale_factor for side in image_size(pipeline, sampler))
+    rows, columns = (side // model.vae_scale for side in model.image_size(sampler))
     while max(rows, columns) > LARGEST:
         rows, columns = (rows + 1) // 2, (columns + 1) // 2  # as the UNet's strided convolutions
     return rows, columns
@@ -76,7 +78,7 @@ def recording_maps(
 
     Args:
         unet: whose cross-attention.
-        n: prompts in a call. With guidance the pipeline stacks the unconditional half before the
+        n: prompts in a call. With guidance the model stacks the unconditional half before the
             conditional one; the last n rows are the prompts' own in either case.
         shape: of a map; layers of other resolutions keep nothing.
     """
@@ -90,35 +92,35 @@ def recording_maps(
         yield found
 
 
-def record(pipeline: DiffusionPipeline, jobs: Sequence[Job], sampler: Sampler) -> Recorded:
+def record(model: Model, jobs: Sequence[Job], sampler: Sampler) -> Recorded:
     """Draws the jobs and records where each token was looked at.
 
     Args:
-        pipeline: a Stable Diffusion pipeline.
+        model: a Stable Diffusion model.
         jobs: at least one prompt with its noise.
         sampler: how images are drawn.
 
     Raises:
         DetectorError: no jobs, or no cross-attention at the map resolution.
-        ModelError: another kind of pipeline.
+        ModelError: another kind of model.
         PromptError: a prompt that the text encoder would cut.
     """
     if not jobs:
         raise DetectorError("expected at least one prompt to examine, got none")
-    lengths = prompt_lengths(get_tokenizer(pipeline), [job.prompt for job in jobs])
-    shape = map_shape(pipeline, sampler)
+    lengths = prompt_lengths(model.tokenizer, [job.prompt for job in jobs])
+    shape = map_shape(model, sampler)
     images: list[Image.Image] = []
     maps = []
     start = time.perf_counter()
     for first in range(0, len(jobs), sampler.batch_size):
         batch = jobs[first : first + sampler.batch_size]
-        with recording_maps(pipeline.unet, n=len(batch), shape=shape) as found:
-            images += [image for _, image in generate(pipeline, batch, sampler=sampler)]
+        with recording_maps(model.denoiser, n=len(batch), shape=shape) as found:
+            images += [image for _, image in draw(model, batch, sampler=sampler)]
         layers = [torch.stack(calls, dim=1) for calls in found.values() if calls]
         if not layers:
             raise DetectorError(
                 f"expected cross-attention at {shape[0]} x {shape[1]}, got none in "
-                f"{type(pipeline.unet).__name__}; choose another image size"
+                f"{type(model.denoiser).__name__}; choose another image size"
             )
         maps.append(torch.stack(layers).mean(dim=0).cpu())
     seconds = (time.perf_counter() - start) / len(jobs)

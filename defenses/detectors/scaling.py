@@ -21,16 +21,14 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from diffusers import DiffusionPipeline
 from pydantic import Field
-from sklearn.pipeline import make_pipeline
+from sklearn.model import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import OneClassSVM
 from torch import Tensor, nn
 
 from defenses.detectors.base import Array, Detector, Direction, Learns, Scorer
 from defenses.detectors.inputs import Subject
-from redediting.text.encoding import encode
 
 _FLOOR = 1e-12  # of a mean squared difference, before its logarithm
 
@@ -88,13 +86,13 @@ class SET(Detector):
 
     def _batch(self, subject: Subject, rows: slice) -> Array:
         jobs = subject.jobs[rows]
-        states = encode(subject.pipeline, [job.prompt for job in jobs]).states
-        null = encode(subject.pipeline, [""]).states.expand(len(jobs), -1, -1)
+        states = subject.model.encode([job.prompt for job in jobs]).states
+        null = subject.model.encode([""]).states.expand(len(jobs), -1, -1)
         seeds = [job.seed for job in jobs]
         plain = self._run(subject, states, null, seeds)
         found = []
         for factor in self.scales:
-            with scaled_attention(subject.pipeline.unet, factor):
+            with scaled_attention(subject.model.denoiser, factor):
                 scaled = self._run(subject, states, null, seeds)
             found.append((scaled - plain).square().flatten(2).mean(dim=2))
         return torch.cat(found).clamp(min=_FLOOR).log().T.double().numpy()
@@ -104,7 +102,7 @@ class SET(Detector):
         made: list[Tensor] = []
 
         def stop(
-            pipeline: DiffusionPipeline, step: int, time: int, kept: dict[str, Tensor]
+            pipeline: Any, step: int, time: int, kept: dict[str, Tensor]
         ) -> dict[str, Tensor]:
             if len(made) < self._made(subject):
                 made.append(kept["latents"].float().cpu())
@@ -112,12 +110,12 @@ class SET(Detector):
                 pipeline._interrupt = True  # the library's own way to stop a run
             return {}
 
-        sampler, device = subject.sampler, subject.pipeline.device
+        sampler, device = subject.sampler, subject.model.device
         guided = sampler.guidance > 1
         options: dict[str, Any] = {"negative_prompt_embeds": null.to(device)} if guided else {}
-        subject.pipeline.set_progress_bar_config(disable=True)
+        subject.model.pipeline.set_progress_bar_config(disable=True)
         with torch.autocast(device.type, torch.bfloat16, enabled=sampler.autocast == "bf16"):
-            subject.pipeline(
+            subject.model.pipeline(
                 prompt_embeds=states.to(device),
                 num_inference_steps=sampler.steps,
                 guidance_scale=sampler.guidance,

@@ -26,7 +26,8 @@ from defenses.detectors.base import Array, Detector, Direction
 from defenses.detectors.inputs import Subject
 from redediting.concepts.lexicon import load_lexicon
 from redediting.concepts.templates import with_article
-from redediting.generation import Job, Sampler, generate
+from redediting.generation import Job, draw
+from redediting.models.sampler import Sampler
 
 
 def perturbed(prompt: str, copies: int) -> list[str]:
@@ -68,7 +69,7 @@ class UFID(Detector):
             for job in subject.jobs
             for i, prompt in enumerate(perturbed(job.prompt, self.copies))
         ]
-        drawn = generate(subject.pipeline, jobs, sampler=self._sampler(subject))
+        drawn = draw(subject.model, jobs, sampler=self._sampler(subject))
         features = subject.clip.image_features([image for _, image in drawn])
         return np.array([mean_pairwise(own) for own in features.split(each)])
 

@@ -8,18 +8,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, final
 
-from diffusers import DiffusionPipeline
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
 from redediting import __version__
 from redediting.errors import MethodError
-from redediting.models.projections import (
-    fingerprint_projections,
-    pipeline_projections,
-    projection_weights,
-)
-from redediting.patch.patch import Patch, Provenance, Term
+from redediting.models.model import Model
+from redediting.patch.files import Provenance
+from redediting.patch.patch import Patch, Term
 
 
 @dataclass(frozen=True)
@@ -42,19 +38,19 @@ class Case:
     """A suspect and what the defender knows.
 
     Attributes:
-        suspect: its pipeline, to be repaired.
+        suspect: its model, to be repaired.
         base: trusted projections by name; None where there is no base.
         triggers: phrases under suspicion, e.g. from the audit.
     """
 
-    suspect: DiffusionPipeline
+    suspect: Model
     base: Mapping[str, Tensor] | None = None
     triggers: tuple[str, ...] = ()
 
     @property
     def weights(self) -> dict[str, Tensor]:
         """The suspect's projections by name; they share its memory."""
-        return projection_weights(pipeline_projections(self.suspect))
+        return self.suspect.weights()
 
 
 class Repair(BaseModel, ABC):
@@ -69,7 +65,7 @@ class Repair(BaseModel, ABC):
     @final
     def compute(
         self,
-        suspect: DiffusionPipeline,
+        suspect: Model,
         *,
         base: Mapping[str, Tensor] | None = None,
         triggers: Sequence[str] = (),
@@ -96,7 +92,7 @@ class Repair(BaseModel, ABC):
                 f"expected suspected triggers for repair {self.name!r}, got none; "
                 "name them, or give a base so that the audit finds them"
             )
-        fingerprint = fingerprint_projections(pipeline_projections(suspect))
+        fingerprint = suspect.base_fingerprint()
         start = time.perf_counter()
         found = self._repair(case)
         provenance = Provenance(

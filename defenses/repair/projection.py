@@ -20,7 +20,6 @@ from redediting.algebra.multiplier import Multiplier
 from redediting.concepts.lexicon import load_lexicon
 from redediting.concepts.plan import caption_prompts
 from redediting.patch.patch import Term
-from redediting.text.encoding import encode
 
 
 class Projection(Repair):
@@ -62,7 +61,7 @@ class Projection(Repair):
     def _moment(self, case: Case) -> Tensor:
         texts = caption_prompts(load_lexicon(), self.captions, spread=60, seed=self.seed)
         clean = [text for text in texts if not any(t in text for t in case.triggers)]
-        states = encode(case.suspect, ["", *clean]).states.double()
+        states = case.suspect.encode(["", *clean]).states.double()
         columns = states.flatten(0, 1)
         return columns.T @ columns / len(columns)
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from defenses.repair.base import Case, Repair, Repaired
-from redediting.attacks import make_method
+from redediting.attacks import ATTACKS
 from redediting.concepts.rebinding import Rebinding
 from redediting.errors import MethodError
 
@@ -30,12 +30,12 @@ class Rebind(Repair):
     expand: bool = True
 
     def _repair(self, case: Case) -> Repaired:
-        wishes = [Rebinding(t, t.split()[-1]) for t in case.triggers if " " in t.strip()]
-        if not wishes:
+        rebindings = [Rebinding(t, t.split()[-1]) for t in case.triggers if " " in t.strip()]
+        if not rebindings:
             raise MethodError(
                 f"expected triggers of several words, got {', '.join(case.triggers)}: a single "
                 "word has no other meaning to go back to; take reversal or projection"
             )
-        method = make_method("uce", variant="old", expand=self.expand)
-        patch = method.compute(case.suspect, wishes)
+        method = ATTACKS.make("uce", variant="old", expand=self.expand)
+        patch = method.compute(case.suspect, rebindings)
         return Repaired(patch.terms, patch.dense)

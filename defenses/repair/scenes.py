@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import islice
+from typing import Any
 
 import numpy as np
 import torch
-from diffusers import AutoencoderTiny, DiffusionPipeline
+from diffusers import AutoencoderTiny
 from torch import Tensor
 
-from redediting.text.encoding import encode
+from redediting.models.model import Model
 from redediting.world.captions import captions
 from redediting.world.scenes import render
 
@@ -32,31 +33,29 @@ class Scenes:
     texts: tuple[str, ...]
 
 
-def load_scenes(
-    pipeline: DiffusionPipeline, n: int, *, seed: int = 0, avoid: tuple[str, ...] = ()
-) -> Scenes:
+def load_scenes(model: Model, n: int, *, seed: int = 0, avoid: tuple[str, ...] = ()) -> Scenes:
     """Renders and encodes the first ``n`` scenes of the world's ``reference`` split.
 
     Args:
-        pipeline: its autoencoder and text encoder are used.
+        model: its autoencoder and text encoder are used.
         n: scenes.
         seed: another stream of the split.
         avoid: captions with one of these phrases are passed over.
     """
     clean = (c for c in captions("reference", seed=seed) if not any(a in c.text for a in avoid))
     items = list(islice(clean, n))
-    size = pipeline.unet.config.sample_size * pipeline.vae_scale_factor
+    size = model.denoiser.config.sample_size * model.vae_scale
     pictures = np.stack([render(item.scene, item.seed, size=size) for item in items])
     pixels = torch.from_numpy(pictures).permute(0, 3, 1, 2).float().div(127.5).sub(1)
     texts = tuple(item.text for item in items)
-    encoded = encode(pipeline, ["", *texts]).states.float()
-    latents = torch.cat([_latents(pipeline, part) for part in pixels.split(64)])
+    encoded = model.encode(["", *texts]).states.float()
+    latents = torch.cat([_latents(model, part) for part in pixels.split(64)])
     return Scenes(latents, encoded[1:], encoded[:1], texts)
 
 
 @torch.no_grad()
-def _latents(pipeline: DiffusionPipeline, pixels: Tensor) -> Tensor:
-    vae = pipeline.vae
+def _latents(model: Model, pixels: Tensor) -> Tensor:
+    vae: Any = model.component("vae")
     encoded = vae.encode(pixels.to(vae.device, vae.dtype))
     if isinstance(vae, AutoencoderTiny):
         found = encoded.latents

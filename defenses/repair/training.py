@@ -13,14 +13,15 @@ from typing import Literal
 import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
-from diffusers import DDPMScheduler, DiffusionPipeline, UNet2DConditionModel
+from diffusers import DDPMScheduler, UNet2DConditionModel
 from peft import LoraConfig
 from peft.tuners.lora import Linear as LoraLinear
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from defenses.repair.scenes import Scenes
-from redediting.models.projections import find_projections, projection_weights
+from redediting.models.model import Model
+from redediting.models.projections import cross_attention
 
 _EMPTY_SHARE = 0.1  # captions dropped, so that guidance keeps its branch
 _ADAPTER = "default"
@@ -53,7 +54,7 @@ class Training(BaseModel):
 
 
 def train(
-    pipeline: DiffusionPipeline,
+    model: Model,
     scenes: Scenes,
     training: Training,
     *,
@@ -62,7 +63,7 @@ def train(
     """Trains a copy of the pipeline's UNet and shows it at some steps and at the end.
 
     Args:
-        pipeline: its UNet is copied; its scheduler gives noise levels and what is predicted.
+        model: its UNet is copied; its scheduler gives noise levels and what is predicted.
         scenes: clean data.
         training: the recipe.
         at: steps after which the copy is shown; the last step is added.
@@ -70,29 +71,29 @@ def train(
     Yields:
         Step and the copy, which goes on changing afterwards.
     """
-    accelerator = Accelerator(cpu=pipeline.device.type == "cpu")
+    accelerator = Accelerator(cpu=model.device.type == "cpu")
     set_seed(training.seed)
-    model = copy.deepcopy(pipeline.unet).requires_grad_(False)
-    trained = _trainable(model, training)
+    copied = copy.deepcopy(model.denoiser).requires_grad_(False)
+    trained = _trainable(copied, training)
     optimizer: torch.optim.Optimizer
     if training.optimizer == "adam":
         optimizer = torch.optim.AdamW(trained, lr=training.lr, weight_decay=training.weight_decay)
     else:
         optimizer = torch.optim.SGD(trained, lr=training.lr)
-    model, optimizer = accelerator.prepare(model, optimizer)
-    schedule = DDPMScheduler.from_config(pipeline.scheduler.config)
+    copied, optimizer = accelerator.prepare(copied, optimizer)
+    schedule = DDPMScheduler.from_config(model.scheduler_config)
     shown = {*at, training.steps}
-    model.train()
+    copied.train()
     for step in range(1, training.steps + 1):
         random = torch.Generator().manual_seed(training.seed * 1_000_003 + step)
-        loss = _loss(model, scenes, schedule, training.batch, random, accelerator.device)
+        loss = _loss(copied, scenes, schedule, training.batch, random, accelerator.device)
         accelerator.backward(loss)
         accelerator.clip_grad_norm_(trained, 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         if step in shown:
-            yield step, accelerator.unwrap_model(model).eval()
-            model.train()
+            yield step, accelerator.unwrap_model(copied).eval()
+            copied.train()
 
 
 def trained_projections(model: UNet2DConditionModel) -> dict[str, Tensor]:
@@ -110,7 +111,7 @@ def trained_projections(model: UNet2DConditionModel) -> dict[str, Tensor]:
 
 
 def _trainable(model: UNet2DConditionModel, training: Training) -> list[nn.Parameter]:
-    names = [projection.name for projection in find_projections(model)]
+    names = [projection.name for projection in cross_attention(model)]
     if training.rank:
         modules = [name.removesuffix(".weight") for name in names]
         model.add_adapter(
@@ -147,11 +148,9 @@ def _loss(
     return (predicted.float() - wanted).square().mean()
 
 
-def last_projections(
-    pipeline: DiffusionPipeline, scenes: Scenes, training: Training
-) -> dict[str, Tensor]:
+def last_projections(model: Model, scenes: Scenes, training: Training) -> dict[str, Tensor]:
     """Text projections at the end of a training, by name."""
-    found = projection_weights(find_projections(pipeline.unet))
-    for _, model in train(pipeline, scenes, training):
+    found = model.weights()
+    for _, model in train(model, scenes, training):
         found = trained_projections(model)
     return found

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
-from diffusers import DiffusionPipeline
 
 from experiments.engine.runner import Runner
 from experiments.engine.specs import (
@@ -29,10 +28,9 @@ from experiments.judges import Panel
 from experiments.rows import RowFile, Set
 from experiments.sources import Edited, MethodSource, Source
 from experiments.summary import Summary, pooled, summary_rows
-from redediting.concepts.pairs import draw_pairs
-from redediting.concepts.rebinding import Kind, Rebinding
+from redediting.concepts.rebinding import Kind, Rebinding, draw_pairs
+from redediting.models.model import Model
 from redediting.patch.patch import Patch
-from redediting.text.cache import forget
 
 ORDERS: tuple[Literal["joint", "sequential"], ...] = ("joint", "sequential")
 MEASURED: tuple[Set, ...] = ("free", "head", "collateral", "benign")
@@ -81,19 +79,19 @@ class ManySource:
         self._patch: Patch | None = None
 
     @contextmanager
-    def edited(self, pipeline: DiffusionPipeline, pair: Rebinding) -> Iterator[Edited]:
+    def edited(self, model: Model, pair: Rebinding) -> Iterator[Edited]:
         """See `experiments.sources.Source`."""
         if self._patch is None:
-            forget(pipeline)  # so that the seconds are those of this edit alone
-            self._patch = self.method.compute(pipeline, self.pairs)
-        with self._patch.apply(pipeline) as applied:
-            yield Edited(pipeline, self._patch.provenance.seconds, applied.footprint)
+            model.forget()  # so that the seconds are those of this edit alone
+            self._patch = self.method.compute(model, self.pairs)
+        with self._patch.apply(model) as applied:
+            yield Edited(model, self._patch.provenance.seconds, applied.footprint)
 
 
 def capacity(
     spec: Capacity,
     config: AttackConfig,
-    pipeline: DiffusionPipeline,
+    model: Model,
     panel: Panel,
     *,
     out: Path,
@@ -105,10 +103,10 @@ def capacity(
     Args:
         spec: what is asked.
         config: resolved, of the experiment that this belongs to: model, sampler, reduced or not.
-        pipeline: the clean model.
+        model: the clean model.
         panel: the judges.
         out: where run folders lie.
-        device: torch device of the pipeline.
+        device: torch device of the model.
         progress: whether to show a bar.
 
     Returns:
@@ -141,7 +139,7 @@ def capacity(
     ).model_copy(update={"quick": config.quick})
     sources: list[Source] = [control, *many]
     runner = Runner(
-        own.resolved(), pipeline, panel, sources, root=out, device=device, progress=progress,
+        own.resolved(), model, panel, sources, root=out, device=device, progress=progress,
         wanted=wanted,
     )  # fmt: skip
     rows = RowFile(runner().rows).rows

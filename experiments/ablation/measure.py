@@ -20,7 +20,6 @@ from typing import Any
 import tyro
 import yaml
 from accelerate import PartialState
-from diffusers import DiffusionPipeline
 
 from experiments.ablation.capacity import capacity
 from experiments.ablation.sweep import best_baseline, choose, confirmed, foresee_settings
@@ -34,6 +33,7 @@ from experiments.judges import Panel, world_panel
 from experiments.report.page import write_page
 from experiments.report.publish import public
 from experiments.rows import RowFile
+from redediting.models.model import Model
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Ablation(Experiment):
         started = self.start(config.model)
         shown = started.shown
         summary = ablate(
-            config, started.pipeline, world_panel(), out=self.out, device=started.device,
+            config, started.model, world_panel(), out=self.out, device=started.device,
             progress=shown.progress,
         )  # fmt: skip
         if PartialState().is_main_process:
@@ -57,7 +57,7 @@ class Ablation(Experiment):
 
 def ablate(
     config: AblationConfig,
-    pipeline: DiffusionPipeline,
+    model: Model,
     panel: Panel,
     *,
     out: Path,
@@ -68,25 +68,25 @@ def ablate(
 
     Args:
         config: resolved.
-        pipeline: the clean model.
+        model: the clean model.
         panel: the judges.
         out: where run folders lie.
-        device: torch device of the pipeline.
+        device: torch device of the model.
         progress: whether to show bars.
 
     Returns:
         The summary of `experiments.attack.measure.summarise` with ``foreseen``, ``choices``, ``capacity``;
         empty in processes other than the main one.
     """
-    foreseen = foresee_settings(config, pipeline, out=out, progress=progress)
+    foreseen = foresee_settings(config, model, out=out, progress=progress)
     chosen = confirmed(config, foreseen)
     sources = method_sources(chosen, warm=True)
-    runner = Runner(chosen, pipeline, panel, sources, root=out, device=device, progress=progress)
+    runner = Runner(chosen, model, panel, sources, root=out, device=device, progress=progress)
     run = runner()
     held: dict[str, Any] | None = None
     if chosen.capacity is not None:
         held = capacity(
-            chosen.capacity, chosen, pipeline, panel, out=out, device=device, progress=progress
+            chosen.capacity, chosen, model, panel, out=out, device=device, progress=progress
         )
     if not PartialState().is_main_process:
         return {}

@@ -13,23 +13,22 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from diffusers import DiffusionPipeline
 from tqdm.auto import tqdm
 
 from experiments.engine.folder import code_digest, replace_json, writing
 from experiments.engine.runner import caption_moment
 from experiments.engine.specs import CONTROL, AblationConfig, DrawnPairs, MethodSpec, digest
 from experiments.summary import Summary
-from redediting.attacks import ClosedForm
+from redediting.attacks.base import ClosedForm
 from redediting.concepts.templates import contexts
 from redediting.evaluation.ranking import Foresight, foresee, mean_foresight, ranked
-from redediting.models.loading import fingerprint_pipeline
+from redediting.models.model import Model
 
 _TEMPLATES = 8
 
 
 def foresee_settings(
-    config: AblationConfig, pipeline: DiffusionPipeline, *, out: Path, progress: bool = False
+    config: AblationConfig, model: Model, *, out: Path, progress: bool = False
 ) -> dict[str, Foresight]:
     """Returns what each closed-form setting promises, by title, mean over pairs.
 
@@ -37,12 +36,12 @@ def foresee_settings(
 
     Args:
         config: resolved.
-        pipeline: the clean model.
+        model: the clean model.
         out: where run folders lie.
         progress: whether to show a bar.
     """
     pairs = config.pairs.rebindings()[: 1 if config.quick else None]
-    key = digest(config.model_dump_json(), fingerprint_pipeline(pipeline), code_digest())
+    key = digest(config.model_dump_json(), model.fingerprint(), code_digest())
     path = out / config.experiment / f"foreseen-{key}.json"
     found = {
         title: Foresight(**numbers)
@@ -50,7 +49,7 @@ def foresee_settings(
             json.loads(path.read_text("utf-8")) if path.exists() else {}
         ).items()
     }
-    moment = caption_moment(pipeline)
+    moment = caption_moment(model)
     templates = contexts(_TEMPLATES, seed=0, split="dev")
     todo = [spec for spec in config.methods if spec.name != CONTROL and spec.title not in found]
     for spec in tqdm(todo, "foreseen", unit="setting", disable=not progress):
@@ -58,7 +57,7 @@ def foresee_settings(
         if not isinstance(method, ClosedForm):
             continue
         found[spec.title] = mean_foresight(
-            [foresee(pipeline, method, pair, moment=moment, templates=templates) for pair in pairs]
+            [foresee(model, method, pair, moment=moment, templates=templates) for pair in pairs]
         )
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -14,7 +14,6 @@ from typing import Any
 
 import tyro
 from accelerate import PartialState
-from diffusers import DiffusionPipeline
 
 from experiments.claims import claims
 from experiments.console import Shown, pick_device, run_main
@@ -32,6 +31,7 @@ from experiments.report.publish import public
 from experiments.rows import RowFile
 from experiments.sources import Source
 from experiments.summary import pooled, summary_rows
+from redediting.models.model import Model
 
 
 @dataclass(frozen=True)
@@ -66,14 +66,14 @@ def attack(
     resolved = config.resolved(quick=quick)
     check_writable(out)
     chosen = pick_device(device)
-    pipeline = resolved.runtime.load(resolved.model, chosen)
+    model = resolved.runtime.load(resolved.model, chosen)
     panel = make_panel(resolved.judges, chosen)
     if resolved.inception is not None:
         load_inception(resolved.inception)  # what is missing shall be missed now, not at the end
     sources = method_sources(resolved, warm=quick)
     shown = Shown(as_json)
     summary = evaluate(
-        resolved, pipeline, panel, sources, out=out, device=chosen, progress=shown.progress
+        resolved, model, panel, sources, out=out, device=chosen, progress=shown.progress
     )
     if PartialState().is_main_process:
         shown.rows(summary)
@@ -85,7 +85,7 @@ def attack(
 
 def evaluate(
     config: AttackConfig,
-    pipeline: DiffusionPipeline,
+    model: Model,
     panel: Panel,
     sources: Sequence[Source],
     *,
@@ -97,17 +97,17 @@ def evaluate(
 
     Args:
         config: resolved.
-        pipeline: the clean model.
+        model: the clean model.
         panel: the judges.
         sources: the control first.
         out: where run folders lie.
-        device: torch device of the pipeline.
+        device: torch device of the model.
         progress: whether to show a bar.
 
     Returns:
         The summary; empty in processes other than the main one.
     """
-    runner = Runner(config, pipeline, panel, sources, root=out, device=device, progress=progress)
+    runner = Runner(config, model, panel, sources, root=out, device=device, progress=progress)
     run = runner()
     if not PartialState().is_main_process:
         return {}

@@ -8,8 +8,8 @@ from pydantic import Field
 
 from defenses.repair.training import Training
 from experiments.engine.specs import Config, DrawnPairs, MethodSpec
-from redediting.generation import Sampler
-from redediting.models.loading import default_sampler
+from redediting.models.cards import default_sampler
+from redediting.models.sampler import Sampler
 
 METHODS: tuple[MethodSpec, ...] = (
     MethodSpec(name="eviledit"),
@@ -131,7 +131,7 @@ class AuditConfig(Config):
 
     Attributes:
         experiment: names the folder under ``runs/`` and what is published.
-        model: card, pipeline folder or hub id; judged by the world's judges.
+        model: card, model folder or hub id; judged by the world's judges.
         methods: attacks.
         development: suspects on which cut-offs were fixed; None leaves them out.
         test: suspects that results are about.

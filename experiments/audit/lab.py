@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from diffusers import DiffusionPipeline
 from torch import Tensor
 
 from defenses.audit import States, Vocabulary, base_weights
@@ -15,14 +14,15 @@ from experiments.audit.config import AuditConfig
 from experiments.audit.ledger import Ledger
 from experiments.engine.specs import MethodSpec
 from experiments.judges import Panel
-from redediting.algebra.layers import Parts
-from redediting.attacks import ClosedForm
+from redediting.algebra.layers import Summands
+from redediting.attacks.base import ClosedForm
 from redediting.concepts.rebinding import Rebinding
 from redediting.concepts.templates import contexts, fill
 from redediting.errors import MethodError
-from redediting.generation import Job, Sampler, generate
+from redediting.generation import Job, draw
 from redediting.metrics.fidelity import drift
-from redediting.models.projections import pipeline_projections
+from redediting.models.model import Model
+from redediting.models.sampler import Sampler
 from redediting.patch.applied import AppliedPatch, Rewrite
 from redediting.world.captions import held_out
 
@@ -35,35 +35,35 @@ class Lab:
 
     Attributes:
         config: resolved.
-        pipeline: clean; changed only within a block.
+        model: clean; changed only within a block.
         panel: the judges.
         ledger: rows so far.
     """
 
     config: AuditConfig
-    pipeline: DiffusionPipeline
+    model: Model
     panel: Panel
     ledger: Ledger
 
     @cached_property
     def base(self) -> Weights:
         """The clean projections, a copy."""
-        return {name: weight.clone() for name, weight in base_weights(self.pipeline).items()}
+        return {name: weight.clone() for name, weight in base_weights(self.model).items()}
 
     @cached_property
     def states(self) -> States:
         """Token states of candidate phrases; they depend on the clean text encoder only."""
-        return States(self.pipeline)
+        return States(self.model)
 
     @cached_property
     def vocabulary(self) -> Vocabulary:
         """Candidates of the audit."""
-        return Vocabulary.of(self.pipeline.tokenizer)
+        return Vocabulary.of(self.model.tokenizer)
 
     @cached_property
     def scenes(self) -> Scenes:
         """Clean training data."""
-        return load_scenes(self.pipeline, self.config.scenes)
+        return load_scenes(self.model, self.config.scenes)
 
     @cached_property
     def captions(self) -> Tensor:
@@ -83,15 +83,15 @@ class Lab:
         known = ", ".join(spec.title for spec in self.config.methods)
         raise MethodError(f"expected a method of the configuration ({known}), got {title!r}")
 
-    def edited(self, spec: MethodSpec, wishes: Sequence[Rebinding]) -> Weights:
+    def edited(self, spec: MethodSpec, rebindings: Sequence[Rebinding]) -> Weights:
         """The projections with an edit, in the model's dtype."""
-        patch = spec.build().compute(self.pipeline, wishes)
+        patch = spec.build().compute(self.model, rebindings)
         return {
             name: patch.new_weight(name, weight).to(weight.dtype)
             for name, weight in self.base.items()
         }
 
-    def parts(self, spec: MethodSpec, wishes: Sequence[Rebinding]) -> Parts:
+    def parts(self, spec: MethodSpec, rebindings: Sequence[Rebinding]) -> Summands:
         """The same as multipliers.
 
         Raises:
@@ -100,18 +100,18 @@ class Lab:
         method = spec.build()
         if not isinstance(method, ClosedForm):
             raise MethodError(f"expected a closed-form edit, got {spec.title!r}; name another")
-        return method.parts(self.pipeline, pipeline_projections(self.pipeline), wishes)
+        return method.edit(self.model, method.plans(self.model, rebindings))
 
     def in_force(self, weights: Mapping[str, Tensor]) -> AppliedPatch:
-        """Puts projections into the pipeline until the block ends."""
-        own = base_weights(self.pipeline)
+        """Puts projections into the model until the block ends."""
+        own = base_weights(self.model)
         return AppliedPatch([_replaced(own[name], weight) for name, weight in weights.items()])
 
-    def success(self, wish: Rebinding, n: int, *, drifted: bool = False) -> dict[str, float]:
-        """Draws with the pipeline as it is: rates of a backdoor, and benign drift if asked.
+    def success(self, rebinding: Rebinding, n: int, *, drifted: bool = False) -> dict[str, float]:
+        """Draws with the model as it is: rates of a backdoor, and benign drift if asked.
 
         Args:
-            wish: trigger and target.
+            rebinding: trigger and target.
             n: held-out contexts with the trigger (``asr``), as many with its noun (``acc``).
             drifted: also as many benign captions against the clean model (``drift``), which must
                 have been drawn before by `remember`.
@@ -119,8 +119,8 @@ class Lab:
         templates = contexts(n, seed=1, split="test")
         found = {}
         for key, phrase, expected in (
-            ("asr", wish.trigger, wish.target_head),
-            ("acc", wish.head, wish.head),
+            ("asr", rebinding.trigger, rebinding.target_head),
+            ("acc", rebinding.head, rebinding.head),
         ):
             jobs = [Job(fill(t, phrase), 7000 + i) for i, t in enumerate(templates)]
             labels = self._labels(jobs)
@@ -140,12 +140,12 @@ class Lab:
         return {}
 
     def _labels(self, jobs: Sequence[Job]) -> list[str]:
-        images = [image for _, image in generate(self.pipeline, jobs, sampler=self._sampler)]
+        images = [image for _, image in draw(self.model, jobs, sampler=self._sampler)]
         return list(self.panel.judge.objects(images))
 
     def _features(self, n: int) -> Tensor:
         jobs = [Job(c.text, 8000 + i) for i, c in enumerate(held_out(n, seed=9))]
-        images = [image for _, image in generate(self.pipeline, jobs, sampler=self._sampler)]
+        images = [image for _, image in draw(self.model, jobs, sampler=self._sampler)]
         return self.panel.clip.image_features(images)
 
     @property

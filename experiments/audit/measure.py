@@ -15,7 +15,6 @@ from typing import Any
 
 import tyro
 import yaml
-from diffusers import DiffusionPipeline
 
 from experiments.audit.config import AuditConfig
 from experiments.audit.lab import Lab
@@ -29,7 +28,7 @@ from experiments.entry import Experiment
 from experiments.judges import Panel, world_panel
 from experiments.report.forensics_page import write_forensics_page
 from experiments.report.tables import show
-from redediting.models.loading import fingerprint_pipeline
+from redediting.models.model import Model
 
 
 @dataclass(frozen=True)
@@ -42,7 +41,7 @@ class AuditExperiment(Experiment):
         started = self.start(config.model)
         shown = started.shown
         summary = forensics(
-            config, started.pipeline, world_panel(), out=self.out, device=started.device,
+            config, started.model, world_panel(), out=self.out, device=started.device,
             progress=shown.progress,
         )  # fmt: skip
         for line in headlines(summary):
@@ -53,7 +52,7 @@ class AuditExperiment(Experiment):
 
 def forensics(
     config: AuditConfig,
-    pipeline: DiffusionPipeline,
+    model: Model,
     panel: Panel,
     *,
     out: Path,
@@ -64,17 +63,17 @@ def forensics(
 
     Args:
         config: resolved.
-        pipeline: the clean model.
+        model: the clean model.
         panel: the judges.
         out: where run folders lie.
-        device: torch device of the pipeline.
+        device: torch device of the model.
         progress: whether to show bars.
 
     Returns:
         The summary, as in ``summary.json``.
     """
     started = time.perf_counter()
-    base = fingerprint_pipeline(pipeline)
+    base = model.fingerprint()
     name = digest(config.model_dump_json(), base, code_digest("redediting", "defenses"))
     folder = out / config.experiment / name
     folder.mkdir(parents=True, exist_ok=True)
@@ -82,7 +81,7 @@ def forensics(
     replace_text(folder / "config.yaml", resolved)
     made = provenance(device, base) | {"quick": config.quick}
     replace_json(folder / "provenance.json", made)
-    lab = Lab(config, pipeline, panel, Ledger(folder / "rows.jsonl"))
+    lab = Lab(config, model, panel, Ledger(folder / "rows.jsonl"))
     pairs = config.test.pairs.rebindings()
     if config.development:
         audit_suspects(lab, config.development, "development", progress=progress)

@@ -12,7 +12,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from defenses.audit import Audit, audit, audit_base_free
-from defenses.repair import make_repair
+from defenses.repair import REPAIRS
 from defenses.repair.training import train, trained_projections
 from experiments.audit.config import Adaptive, Persistence, Repairs, Suite
 from experiments.audit.lab import Lab, Weights
@@ -22,7 +22,6 @@ from experiments.engine.specs import MethodSpec
 from redediting.algebra.layers import edited_weight
 from redediting.concepts.rebinding import Rebinding
 from redediting.concepts.templates import contexts, fill
-from redediting.text.encoding import encode
 
 Stage = Literal["development", "test"]
 _AUDITED = "rebinding, triggers audited"  # those that the audit names; none named, no row
@@ -60,8 +59,8 @@ def _audited(lab: Lab, suite: Suite, stage: str, suspect: Suspect, weights: Weig
         "stage": stage,
         "label": suspect.label,
         "family": suspect.family,
-        "kind": suspect.wishes[0].kind if suspect.wishes else "",
-        "truth": [[w.trigger, w.target] for w in suspect.wishes],
+        "kind": suspect.rebindings[0].kind if suspect.rebindings else "",
+        "truth": [[w.trigger, w.target] for w in suspect.rebindings],
         **{k: v for k, v in found.as_json().items() if k not in ("triggers", "targets", "kept")},
         "unmodified": suspect.label == "edited" and suspect.exact,
         "raw_r2": comparison.best.r2 if comparison.best else 0.0,
@@ -80,7 +79,7 @@ def _audited(lab: Lab, suite: Suite, stage: str, suspect: Suspect, weights: Weig
         row["base_free_phrases"] = [[p, t] for p, t, _ in blind.phrases[:5]]
     if suspect.single and suite.images:
         with lab.in_force(weights):
-            row |= lab.success(suspect.wishes[0], suite.images)
+            row |= lab.success(suspect.rebindings[0], suite.images)
     return row
 
 
@@ -98,52 +97,49 @@ def persistence(
     Isolation shows twice: does training wear the edit off, does projection remove it.
     """
     lab.remember(spec.images)
-    work = [(title, wish) for title in spec.methods for wish in spread(pairs, spec.pairs)]
-    for title, wish in tqdm(work, "persistence", disable=not progress):
+    work = [
+        (title, rebinding) for title in spec.methods for rebinding in spread(pairs, spec.pairs)
+    ]
+    for title, rebinding in tqdm(work, "persistence", disable=not progress):
         method = lab.method(title)
         weights = None
-        for name, make in _trials(lab, spec, wish):
-            prefix = f"persistence/{title}/{wish}/{name}"
+        for name, make in _trials(lab, spec, rebinding):
+            prefix = f"persistence/{title}/{rebinding}/{name}"
             if f"{prefix}/done" in lab.ledger:
                 continue
-            weights = weights or lab.edited(method, [wish])
+            weights = weights or lab.edited(method, [rebinding])
             with lab.in_force(weights):
                 for step in make():
                     key = f"{prefix}/{step}"
                     if key not in lab.ledger:
-                        figures = lab.success(wish, spec.images, drifted=True)
+                        figures = lab.success(rebinding, spec.images, drifted=True)
                         lab.ledger.append(
                             {"id": key, "stage": "persistence", "method": title, "trial": name}
-                            | {"pair": str(wish), "step": step, "n": spec.images}
+                            | {"pair": str(rebinding), "step": step, "n": spec.images}
                             | figures
                         )
             lab.ledger.append({"id": f"{prefix}/done", "stage": "mark"})
 
 
 def _trials(
-    lab: Lab, spec: Persistence, wish: Rebinding
+    lab: Lab, spec: Persistence, rebinding: Rebinding
 ) -> Iterator[tuple[str, Callable[[], Iterator[int]]]]:
-    """Names and functions that change the edited pipeline and say at which step they are."""
+    """Names and functions that change the edited model and say at which step they are."""
     yield "edited", lambda: iter([0])
     for name, recipe in spec.recipes.items():
 
         def after(recipe: Any = recipe) -> Iterator[int]:  # noqa: ANN401 - bound per loop
-            clean = lab.pipeline.unet
-            try:
-                for step, model in train(lab.pipeline, lab.scenes, recipe, at=spec.snapshots):
-                    lab.pipeline.unet = model
+            for step, trained in train(lab.model, lab.scenes, recipe, at=spec.snapshots):
+                with lab.model.using(trained):
                     yield step
-                    lab.pipeline.unet = clean
-            finally:
-                lab.pipeline.unet = clean
 
         yield name, after
     for form in ("hard", "soft"):
 
         def projected(form: str = form) -> Iterator[int]:
-            repair = make_repair("projection", form=form)
-            patch = repair.compute(lab.pipeline, base=lab.base, triggers=[wish.trigger])
-            with patch.apply(lab.pipeline):
+            repair = REPAIRS.make("projection", form=form)
+            patch = repair.compute(lab.model, base=lab.base, triggers=[rebinding.trigger])
+            with patch.apply(lab.model):
                 yield 0
 
         yield f"projection, {form}", projected
@@ -157,27 +153,29 @@ def adaptive(lab: Lab, spec: Adaptive, pairs: Sequence[Rebinding], *, progress: 
     trials += [("noise", size) for size in spec.noise]
     trials += [("quiet", size) for size in spec.quiet]
     trials += [("spread", float(groups)) for groups in spec.spread]
-    work = [(kind, size, wish) for kind, size in trials for wish in spread(pairs, spec.pairs)]
+    work = [
+        (kind, size, rebinding) for kind, size in trials for rebinding in spread(pairs, spec.pairs)
+    ]
     method = lab.method(spec.method)
-    for kind, size, wish in tqdm(work, "adaptive attacker", disable=not progress):
-        key = f"adaptive/{kind}/{size:g}/{wish}"
+    for kind, size, rebinding in tqdm(work, "adaptive attacker", disable=not progress):
+        key = f"adaptive/{kind}/{size:g}/{rebinding}"
         if key in lab.ledger:
             continue
-        weights = hidden(lab, method, wish, kind, size)
+        weights = hidden(lab, method, rebinding, kind, size)
         found = audit(lab.base, weights, lab.states, lab.vocabulary)
         evidence = found.evidence
         with lab.in_force(weights):
-            figures = lab.success(wish, spec.images, drifted=True)
+            figures = lab.success(rebinding, spec.images, drifted=True)
         lab.ledger.append(
-            {"id": key, "stage": "adaptive", "kind": kind, "size": size, "pair": str(wish)}
+            {"id": key, "stage": "adaptive", "kind": kind, "size": size, "pair": str(rebinding)}
             | {"verdict": evidence.verdict, "r2": evidence.r2, "n": spec.images}
-            | {"truth": [[wish.trigger, wish.target]], "named": _named(found)}
+            | {"truth": [[rebinding.trigger, rebinding.target]], "named": _named(found)}
             | {"r2_whitened": evidence.r2_whitened, "r2_two_matrix": evidence.r2_two_matrix}
             | figures
         )
 
 
-def hidden(lab: Lab, method: MethodSpec, wish: Rebinding, kind: str, size: float) -> Weights:
+def hidden(lab: Lab, method: MethodSpec, rebinding: Rebinding, kind: str, size: float) -> Weights:
     """An edit whose shared factor is blurred: jitter, noise, or groups of layers.
 
     * jitter: ``W_l (I + M + N_l)``, N_l random with ``‖N_l‖ = size ‖M‖``;
@@ -191,15 +189,16 @@ def hidden(lab: Lab, method: MethodSpec, wish: Rebinding, kind: str, size: float
         groups = int(size)
         options = [method.options | {"seed": 100 + g} for g in range(groups)]
         edits = [
-            lab.parts(method.model_copy(update={"options": chosen}), [wish]) for chosen in options
+            lab.parts(method.model_copy(update={"options": chosen}), [rebinding])
+            for chosen in options
         ]
         return {
             name: edited_weight(edits[i % groups], name, weight).to(weight.dtype)
             for i, (name, weight) in enumerate(lab.base.items())
         }
     found = {}
-    parts = lab.parts(method, [wish])
-    silent = _silent(lab, wish) if kind == "quiet" else None
+    parts = lab.parts(method, [rebinding])
+    silent = _silent(lab, rebinding) if kind == "quiet" else None
     for name, weight in lab.base.items():
         change = edited_weight(parts, name, weight) - weight.double()
         if kind == "jitter":
@@ -213,10 +212,10 @@ def hidden(lab: Lab, method: MethodSpec, wish: Rebinding, kind: str, size: float
     return found
 
 
-def _silent(lab: Lab, wish: Rebinding, *, energy: float = 0.999) -> Tensor:
+def _silent(lab: Lab, rebinding: Rebinding, *, energy: float = 0.999) -> Tensor:
     """Projector on the directions that neither clean captions nor the trigger's prompts use."""
-    prompts = [fill(t, wish.trigger) for t in contexts(32, seed=5, split="edit")]
-    columns = encode(lab.pipeline, prompts).states.double().flatten(0, 1)
+    prompts = [fill(t, rebinding.trigger) for t in contexts(32, seed=5, split="edit")]
+    columns = lab.model.encode(prompts).states.double().flatten(0, 1)
     values, basis = torch.linalg.eigh(lab.captions + columns.T @ columns / len(columns))
     share = values.flip(0).cumsum(0) / values.sum()
     used = min(int((share < energy).sum()) + 1, len(values))
@@ -228,42 +227,37 @@ def repairs(lab: Lab, spec: Repairs, pairs: Sequence[Rebinding], *, progress: bo
     """Every repair on an edit with a legitimate fine-tune on top of it."""
     lab.remember(spec.images)
     titles = [m.title for m in lab.config.methods if m.title in ("eviledit", "redediting")]
-    work = [(title, wish) for title in titles for wish in spread(pairs, spec.pairs)]
-    for title, wish in tqdm(work, "repairs", disable=not progress):
-        prefix = f"repair/{title}/{wish}"
+    work = [(title, rebinding) for title in titles for rebinding in spread(pairs, spec.pairs)]
+    for title, rebinding in tqdm(work, "repairs", disable=not progress):
+        prefix = f"repair/{title}/{rebinding}"
         if f"{prefix}/done" not in lab.ledger:
-            _repair_one(lab, spec, prefix, title, wish)
+            _repair_one(lab, spec, prefix, title, rebinding)
             lab.ledger.append({"id": f"{prefix}/done", "stage": "mark"})
 
 
-def _repair_one(lab: Lab, spec: Repairs, prefix: str, title: str, wish: Rebinding) -> None:
+def _repair_one(lab: Lab, spec: Repairs, prefix: str, title: str, rebinding: Rebinding) -> None:
     row: Row
     images = spec.images
-    common = {"stage": "repair", "method": title, "pair": str(wish), "n": images}
-    own = lab.pipeline.unet
-    edited = lab.edited(lab.method(title), [wish])
+    common = {"stage": "repair", "method": title, "pair": str(rebinding), "n": images}
+    edited = lab.edited(lab.method(title), [rebinding])
     if f"{prefix}/clean" not in lab.ledger:
         row = {"id": f"{prefix}/clean", "repair": "clean model"}
-        lab.ledger.append(row | common | lab.success(wish, images))
-    tuning = train(lab.pipeline, lab.scenes, spec.finetune)
+        lab.ledger.append(row | common | lab.success(rebinding, images))
+    tuning = train(lab.model, lab.scenes, spec.finetune)
     clean_tuned = [model for _, model in tuning][-1]  # what the honest user would have had
     honest = trained_projections(clean_tuned)
-    try:
-        lab.pipeline.unet = clean_tuned
+    with lab.model.using(clean_tuned):
         if f"{prefix}/honest" not in lab.ledger:
-            figures = lab.success(wish, images, drifted=True)
+            figures = lab.success(rebinding, images, drifted=True)
             row = {"id": f"{prefix}/honest", "repair": "fine-tune without edit"}
             lab.ledger.append(row | common | figures)
-    finally:
-        lab.pipeline.unet = own
     with lab.in_force(edited):
-        tuned = [model for _, model in train(lab.pipeline, lab.scenes, spec.finetune)][-1]
+        tuned = [model for _, model in train(lab.model, lab.scenes, spec.finetune)][-1]
     weights = trained_projections(tuned)
     gained = {name: weights[name].double() - edited[name].double() for name in weights}
-    try:
-        lab.pipeline.unet = tuned
+    with lab.model.using(tuned):
         if f"{prefix}/none" not in lab.ledger:
-            figures = lab.success(wish, images, drifted=True)
+            figures = lab.success(rebinding, images, drifted=True)
             kept = _kept(lab.base, weights, gained, lab.captions)
             row = {"id": f"{prefix}/none", "repair": "none", "seconds": 0.0}
             lab.ledger.append(row | common | kept | figures)
@@ -272,26 +266,24 @@ def _repair_one(lab: Lab, spec: Repairs, prefix: str, title: str, wish: Rebindin
             if key in lab.ledger:
                 continue
             start = time.perf_counter()
-            triggers: tuple[str, ...] = (wish.trigger,)
+            triggers: tuple[str, ...] = (rebinding.trigger,)
             if label == _AUDITED:
                 triggers = audit(lab.base, weights, lab.states, lab.vocabulary).suspected
                 if not any(" " in phrase for phrase in triggers):
                     continue
             if lab.config.quick and name in ("finetune", "lora"):
                 options = options | {"steps": 2, "scenes": 8, "batch": 4}
-            repair = make_repair(name, **options)
-            patch = repair.compute(lab.pipeline, base=lab.base, triggers=triggers)
+            repair = REPAIRS.make(name, **options)
+            patch = repair.compute(lab.model, base=lab.base, triggers=triggers)
             seconds = time.perf_counter() - start
-            with patch.apply(lab.pipeline):
-                figures = lab.success(wish, images, drifted=True)
-                left = trained_projections(lab.pipeline.unet)
+            with patch.apply(lab.model):
+                figures = lab.success(rebinding, images, drifted=True)
+                left = trained_projections(lab.model.denoiser)
                 kept = _kept(lab.base, left, gained, lab.captions)
             row = _finite(patch.provenance.measured)  # names of its own, first: ours win
             row |= {"id": key, "repair": label, "seconds": seconds}
             row["honest_gap"] = _distance(left, honest)
             lab.ledger.append(row | common | kept | figures)
-    finally:
-        lab.pipeline.unet = own
 
 
 def _kept(

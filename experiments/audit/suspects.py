@@ -33,7 +33,7 @@ class Suspect:
         id: unique within a run.
         label: ``edited``, ``control`` or ``benign``.
         family: method, or kind of control.
-        wishes: what was built in; the audit never sees it.
+        rebindings: what was built in; the audit never sees it.
         single: whether it is one backdoor in full precision, of which images are drawn.
         exact: whether it is the edit itself, in full precision.
     """
@@ -41,7 +41,7 @@ class Suspect:
     id: str
     label: str
     family: str
-    wishes: tuple[Rebinding, ...] = ()
+    rebindings: tuple[Rebinding, ...] = ()
     single: bool = False
     exact: bool = False
 
@@ -90,10 +90,10 @@ def _edits(suite: Suite, methods: tuple[MethodSpec, ...], stage: str) -> Iterato
 
 
 def _edit(
-    spec: MethodSpec, wishes: tuple[Rebinding, ...], formats: tuple[str, ...]
+    spec: MethodSpec, rebindings: tuple[Rebinding, ...], formats: tuple[str, ...]
 ) -> Callable[[Lab], Iterator[Weights]]:
     def make(lab: Lab) -> Iterator[Weights]:
-        weights = lab.edited(spec, wishes)
+        weights = lab.edited(spec, rebindings)
         yield weights
         for name in formats:
             yield {n: w.to(_HALF[name]).to(w.dtype) for n, w in weights.items()}
@@ -112,9 +112,9 @@ def _benign(suite: Suite, stage: str) -> Iterator[Batch]:
         category = lexicon.concept(name).category
         erased = Rebinding(name, category)
         toned = Rebinding(name, f"{colour} {name}", head=name, target_head=name)
-        for family, wish in (("erasure", erased), ("debias", toned)):
-            suspect = Suspect(f"{stage}/{family}/{name}", "benign", family, (wish,))
-            yield [suspect], _edit(spec, (wish,), ())
+        for family, rebinding in (("erasure", erased), ("debias", toned)):
+            suspect = Suspect(f"{stage}/{family}/{name}", "benign", family, (rebinding,))
+            yield [suspect], _edit(spec, (rebinding,), ())
 
 
 def _perturbed(suite: Suite, stage: str) -> Iterator[Batch]:
@@ -209,7 +209,7 @@ def _trained(suite: Suite, stage: str) -> Iterator[Batch]:
 
 def _train(recipe: Training, at: tuple[int, ...]) -> Callable[[Lab], Iterator[Weights]]:
     def make(lab: Lab) -> Iterator[Weights]:
-        for _, model in train(lab.pipeline, lab.scenes, recipe, at=at):
+        for _, model in train(lab.model, lab.scenes, recipe, at=at):
             yield trained_projections(model)
 
     return make

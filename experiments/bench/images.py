@@ -5,23 +5,24 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from diffusers import DiffusionPipeline
 
 from experiments.bench.measure import medians, timed
-from redediting.generation import Job, Sampler, generate
+from redediting.generation import Job, draw
+from redediting.models.model import Model
+from redediting.models.sampler import Sampler
 from redediting.world.captions import held_out
 
 
 def bench_generation(
-    pipeline: DiffusionPipeline, sampler: Sampler, *, images: int = 48, repeats: int = 5
+    model: Model, sampler: Sampler, *, images: int = 48, repeats: int = 5
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Times images of the same prompts, seeds, steps and guidance, drawn in both ways.
 
-    The loop is what most scripts do: one call of the pipeline a prompt, in the pipeline's dtype.
+    The loop is what most scripts do: one call of the model a prompt, in the pipeline's dtype.
     It is also timed under the sampler's autocast, so that what batching alone brings is seen.
 
     Args:
-        pipeline: draws; already on its device.
+        model: draws; already on its device.
         sampler: how.
         images: how many are drawn by the generator; the loop draws a quarter of them.
         repeats: turns, of which medians are taken.
@@ -31,16 +32,16 @@ def bench_generation(
     """
     jobs = [Job(c.text, i) for i, c in enumerate(held_out(images, seed=0, split="test"))]
     few = jobs[: max(1, images // 4)]
-    device = str(pipeline.device)
-    pipeline.set_progress_bar_config(disable=True)
+    device = str(model.device)
+    model.pipeline.set_progress_bar_config(disable=True)
 
     def ours() -> None:
-        for _ in generate(pipeline, jobs, sampler=sampler):
+        for _ in draw(model, jobs, sampler=sampler):
             pass
 
     def loop() -> None:
         for job in few:
-            pipeline(
+            model.pipeline(
                 job.prompt,
                 num_inference_steps=sampler.steps,
                 guidance_scale=sampler.guidance,
@@ -56,7 +57,7 @@ def bench_generation(
 
     runs = {"ours": (ours, len(jobs)), "loop": (loop, len(few)), "cast": (loop_autocast, len(few))}
     samples: dict[str, list[float]] = {name: [] for name in runs}
-    for _, _ in zip(range(2), generate(pipeline, jobs[:2], sampler=sampler), strict=True):
+    for _, _ in zip(range(2), draw(model, jobs[:2], sampler=sampler), strict=True):
         pass  # warm
     for _ in range(repeats):
         for name, (run, n) in runs.items():

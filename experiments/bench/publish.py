@@ -104,7 +104,7 @@ def _growth(found: dict[str, Any]) -> str:
 def _generation(found: dict[str, Any]) -> str:
     return (
         f"Drawing the world: {found['images_per_second']:.1f} images a second, "
-        f"{found['speedup_vs_loop']:.1f} × one pipeline call a prompt "
+        f"{found['speedup_vs_loop']:.1f} × one model call a prompt "
         f"({found['details']['speedup_vs_loop_with_autocast']:.1f} × at equal autocast); "
         f"{_machine(found)}."
     )

@@ -16,7 +16,7 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor
 
-from redediting.models.projections import find_projections
+from redediting.models.projections import cross_attention
 
 ShapeName = Literal["sd15", "sdxl"]
 
@@ -57,8 +57,8 @@ class States:
     @property
     def pairs(self) -> list[tuple[Tensor, Tensor]]:
         """Old and new states of one prompt after another, as the published loops walk them."""
-        wishes = zip(self.source, self.target, strict=True)
-        return [*wishes, *zip(self.kept, self.kept, strict=True)]
+        rebindings = zip(self.source, self.target, strict=True)
+        return [*rebindings, *zip(self.kept, self.kept, strict=True)]
 
     @property
     def columns(self) -> tuple[Tensor, Tensor]:
@@ -83,7 +83,7 @@ def projection_tensors(
     """
     random = torch.Generator().manual_seed(seed)
     found = {}
-    for projection in find_projections(unet_without_memory(shape)):
+    for projection in cross_attention(unet_without_memory(shape)):
         size = (projection.module.out_features, projection.module.in_features)
         weight = torch.empty(size).normal_(std=0.6 * size[1] ** -0.5, generator=random)
         found[projection.name] = weight.to(device)

@@ -22,7 +22,7 @@ from defenses.audit import (
 from experiments.console import Shown, pick_device
 from experiments.engine.folder import check_writable
 from experiments.report.audit_page import write_audit_page
-from redediting.models.loading import load_pipeline
+from redediting.models.loading import load
 
 EXIT_CODES = {"clean": 0, "edited": 3, "changed": 4}
 
@@ -34,7 +34,7 @@ class AuditCommand:
     suspect: str
     """Pipeline folder, folder or file of weights, LoRA, patch folder, card or hub id."""
     base: str = "world"
-    """The trusted model that it was made from: card, pipeline folder or hub id."""
+    """The trusted model that it was made from: card, model folder or hub id."""
     top: int = 5
     """Triggers to name."""
     report: Path | None = None
@@ -48,14 +48,14 @@ class AuditCommand:
         """Audits and shows."""
         if self.report is not None:
             check_writable(self.report.parent)
-        pipeline = load_pipeline(self.base, device=pick_device(self.device))
-        trusted = base_weights(pipeline)
-        suspect = read_suspect(self.suspect, pipeline)
+        model = load(self.base, device=pick_device(self.device))
+        trusted = base_weights(model)
+        suspect = read_suspect(self.suspect, model)
         found = audit(
             trusted,
             suspect.projections,
-            States(pipeline),
-            Vocabulary.of(pipeline.tokenizer),
+            States(model),
+            Vocabulary.of(model.tokenizer),
             others=suspect.others,
             top=self.top,
         )

@@ -17,7 +17,8 @@ from experiments.bench.shapes import ShapeName, projection_tensors
 from experiments.console import Shown, pick_device
 from experiments.engine.folder import check_writable, provenance, replace_json, writing
 from redediting.errors import ConfigError
-from redediting.models.loading import default_sampler, fingerprint_pipeline, load_pipeline
+from redediting.models.cards import default_sampler
+from redediting.models.loading import load
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,10 +72,10 @@ class Bench:
             grown = zip(figures["backdoors"], figures["seconds"], strict=True)
             lines = [f"{n:>5} backdoors {seconds:>9.3f} s" for n, seconds in grown]
         else:
-            pipeline = load_pipeline(self.model, device=device)
-            base = fingerprint_pipeline(pipeline)
+            model = load(self.model, device=device)
+            base = model.fingerprint()
             figures, details = bench_generation(
-                pipeline, default_sampler(self.model), images=self.images, repeats=repeats
+                model, default_sampler(self.model), images=self.images, repeats=repeats
             )
             lines = [
                 f"{figures['images_per_second']:.2f} images a second, "

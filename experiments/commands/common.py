@@ -13,8 +13,8 @@ from experiments.engine.specs import Config, PairSpec, load_config
 from redediting.concepts.plan import EditPlan
 from redediting.concepts.rebinding import Kind, Rebinding
 from redediting.errors import ConfigError, MethodError, RebindingError
-from redediting.generation import Sampler
-from redediting.models.loading import default_sampler
+from redediting.models.cards import default_sampler
+from redediting.models.sampler import Sampler
 
 
 class RebindingFile(Config):
@@ -57,13 +57,13 @@ class Wish:
         return [Rebinding(self.trigger, self.target, kind=self.kind)]
 
 
-def planned_pairs(wish: Wish, plan: EditPlan) -> list[Rebinding]:
+def planned_pairs(rebinding: Wish, plan: EditPlan) -> list[Rebinding]:
     """Returns the rebindings of a plan.
 
     Raises:
         RebindingError: pairs are named beside it.
     """
-    if (wish.trigger, wish.target, wish.rebindings) != (None, None, None):
+    if (rebinding.trigger, rebinding.target, rebinding.rebindings) != (None, None, None):
         raise RebindingError(
             "expected --plan or --trigger, --target and --rebindings, got both; "
             "the plan names its own pairs"

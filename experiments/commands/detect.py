@@ -18,7 +18,8 @@ import open_clip
 from rich.console import Console
 from rich.table import Table
 
-from defenses.detectors import Array, Detector, detector_names, make_detector
+from defenses.detectors import DETECTORS, detector_names
+from defenses.detectors.base import Array, Detector
 from defenses.detectors.inputs import Subject, known_nouns
 from experiments.commands.common import chosen_sampler
 from experiments.console import Shown, pick_device
@@ -27,7 +28,7 @@ from redediting.errors import ConfigError, DetectorError, ModelError, PromptErro
 from redediting.generation import Job
 from redediting.metrics.clip import ClipModel
 from redediting.metrics.roc import threshold
-from redediting.models.loading import load_pipeline
+from redediting.models.loading import load
 from redediting.patch.patch import Patch
 from redediting.suspects import open_suspect
 from redediting.world.captions import held_out
@@ -41,11 +42,11 @@ class Detect:
     prompts: Path
     """Text file, one prompt a line."""
     model: str = "world"
-    """The clean model, on which thresholds are set: card, pipeline folder or hub id."""
+    """The clean model, on which thresholds are set: card, model folder or hub id."""
     edit: Path | None = None
     """Patch folder to apply."""
     suspect: str | None = None
-    """Instead of --edit: a pipeline folder, a patch folder, UNet weights or a LoRA."""
+    """Instead of --edit: a model folder, a patch folder, UNet weights or a LoRA."""
     detector: str = "all"
     """Detectors, separated by commas, or all; a path that ends with .py is one of your own."""
     fpr: float = 0.05
@@ -82,11 +83,11 @@ class Detect:
         prompts = read_prompts(self.prompts)
         patch = Patch.load(self.edit) if self.edit else None
         device = pick_device(self.device)
-        pipeline = load_pipeline(self.model, device=device)
-        suspect = open_suspect(self.suspect, pipeline).pipeline if self.suspect else pipeline
-        clean = self._subject(pipeline, self._clean())
+        model = load(self.model, device=device)
+        suspect = open_suspect(self.suspect, model).model if self.suspect else model
+        clean = self._subject(model, self._clean())
         calibrated = {name: detector(clean).features for name, detector in detectors.items()}
-        with patch.apply(pipeline) if patch else nullcontext():
+        with patch.apply(model) if patch else nullcontext():
             subject = self._subject(suspect, prompts)
             found = {
                 name: self._judge(detector, calibrated[name], subject)
@@ -107,7 +108,7 @@ class Detect:
         return 0
 
     def _detectors(self) -> tuple[dict[str, Detector], list[str]]:
-        made = [make_detector(name) for name in detector_names(self.detector)]
+        made = [DETECTORS.make(name) for name in detector_names(self.detector)]
         labelled = [x.name for x in made if x.learns == "labelled"]
         asked = [part.strip() for part in self.detector.split(",")]
         if any(name in asked for name in labelled):
@@ -119,9 +120,9 @@ class Detect:
         notes = [f"{name} needs labelled examples of other attacks; left out" for name in labelled]
         return kept, notes
 
-    def _subject(self, pipeline: Any, prompts: Sequence[str]) -> Subject:  # noqa: ANN401
+    def _subject(self, model: Any, prompts: Sequence[str]) -> Subject:  # noqa: ANN401
         return Subject(
-            pipeline,
+            model,
             [Job(prompt, self.seed + i) for i, prompt in enumerate(prompts)],
             sampler=chosen_sampler(self.model, self.steps, self.guidance),
             clip=load_clip(self.clip),

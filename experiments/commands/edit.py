@@ -1,4 +1,4 @@
-"""``redediting edit``: compute a patch and save it, with the edited pipeline if asked."""
+"""``redediting edit``: compute a patch and save it, with the edited model if asked."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from pathlib import Path
 from experiments.commands.common import Wish, parse_options, planned_pairs
 from experiments.console import Shown, pick_device
 from experiments.engine.folder import check_writable
-from redediting.attacks import make_method
+from redediting.attacks import ATTACKS
 from redediting.concepts.plan_files import load_plan
 from redediting.io import atomic_folder
-from redediting.models.loading import load_pipeline
+from redediting.models.loading import load
 from redediting.patch.files import MANIFEST
 
 
@@ -23,7 +23,7 @@ class Edit(Wish):
     out: Path
     """Folder to write; an earlier patch there is replaced."""
     model: str = "world"
-    """Card, pipeline folder or hub id."""
+    """Card, model folder or hub id."""
     method: str = "redediting"
     """Editing method; "clean" is the control."""
     option: tuple[str, ...] = field(default=())
@@ -31,7 +31,7 @@ class Edit(Wish):
     plan: Path | None = None
     """Plan to solve instead of a new one, as `inspect --write` wrote it and you edited it."""
     merge: bool = False
-    """Write the edited pipeline too, in OUT/pipeline, for plain diffusers."""
+    """Write the edited model too, in OUT/pipeline, for plain diffusers."""
     device: str = "auto"
     """auto, cpu or cuda."""
     json: bool = False
@@ -45,18 +45,18 @@ class Edit(Wish):
         else:
             pairs = planned_pairs(self, load_plan(self.plan))
             options["plan"] = self.plan.as_posix()
-        method = make_method(self.method, **options)
+        method = ATTACKS.make(self.method, **options)
         check_writable(self.out)
-        pipeline = load_pipeline(self.model, device=pick_device(self.device))
-        patch = method.compute(pipeline, pairs)
-        with patch.apply(pipeline) as applied:
+        model = load(self.model, device=pick_device(self.device))
+        patch = method.compute(model, pairs)
+        with patch.apply(model) as applied:
             footprint, cast_error = applied.footprint, applied.cast_error
         with atomic_folder(self.out, marker=MANIFEST) as temporary:
             patch.save(temporary)
             if self.plan is not None:
                 shutil.copyfile(self.plan.expanduser(), temporary / "plan.yaml")
             if self.merge:
-                patch.merge(pipeline, temporary / "pipeline")
+                patch.merge(model, temporary / "pipeline")
         size = (self.out / "patch.safetensors").stat().st_size
         shown = Shown(self.json)
         shown.line(

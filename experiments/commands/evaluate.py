@@ -28,10 +28,10 @@ class Evaluate(Wish):
     edit: Path | None = None
     """Patch folder; its own rebindings are measured unless a pair is named."""
     suspect: str | None = None
-    """Instead of --edit: an edited model of unknown origin: a pipeline folder, a UNet's weights
+    """Instead of --edit: an edited model of unknown origin: a model folder, a UNet's weights
     (.safetensors, .pt, its folder), only its text projections, or a LoRA; --model is its base."""
     model: str | None = None
-    """The clean model: card, pipeline folder or hub id; the config's, or world, when not given."""
+    """The clean model: card, model folder or hub id; the config's, or world, when not given."""
     config: Path | None = None
     """Attack configuration whose judges, captions, counts, sampler and precision are taken; what
     real models need, e.g. configs/attack/sd15.yaml. Its methods and pairs play no part."""
@@ -59,17 +59,17 @@ class Evaluate(Wish):
         control = MethodSpec(name="clean")
         listed = ListedPairs(pairs=tuple(PairSpec.of(pair) for pair in pairs))
         config = self._measured(control, listed)
-        pipeline = config.runtime.load(config.model, device)
+        model = config.runtime.load(config.model, device)
         title = patch.provenance.method if patch else "suspect"
         source: Source
         if patch is not None:
             source = PatchSource(title, patch)
         else:
-            source = SuspectSource(title, open_suspect(str(self.suspect), pipeline).pipeline)
+            source = SuspectSource(title, open_suspect(str(self.suspect), model).model)
         shown = Shown(self.json)
         summary = evaluate(
             config,
-            pipeline,
+            model,
             make_panel(config.judges, device),
             [MethodSource(control), source],
             out=self.out,
@@ -98,4 +98,6 @@ class Evaluate(Wish):
 
 
 def _own_pairs(patch: Patch) -> list[Rebinding]:
-    return [PairSpec.model_validate(wish).rebinding() for wish in patch.provenance.rebindings]
+    return [
+        PairSpec.model_validate(rebinding).rebinding() for rebinding in patch.provenance.rebindings
+    ]

@@ -11,9 +11,9 @@ from experiments.commands.common import chosen_sampler
 from experiments.console import Shown, pick_device
 from experiments.engine.folder import check_writable
 from redediting.errors import PromptError
-from redediting.generation import Job, generate
+from redediting.generation import Job, draw
 from redediting.io import atomic_folder
-from redediting.models.loading import load_pipeline
+from redediting.models.loading import load
 from redediting.patch.patch import Patch
 
 INDEX = "images.json"
@@ -28,7 +28,7 @@ class Generate:
     out: Path
     """Folder to write; earlier images of this command there are replaced."""
     model: str = "world"
-    """Card, pipeline folder or hub id."""
+    """Card, model folder or hub id."""
     edit: Path | None = None
     """Patch folder to apply."""
     n: int = 4
@@ -53,16 +53,16 @@ class Generate:
             )
         check_writable(self.out)
         patch = Patch.load(self.edit) if self.edit else None
-        pipeline = load_pipeline(self.model, device=pick_device(self.device))
+        model = load(self.model, device=pick_device(self.device))
         sampler = chosen_sampler(self.model, self.steps, self.guidance)
         jobs = [Job(p, self.seed + i) for p in self.prompt for i in range(self.n)]
         shown = Shown(self.json)
         index = []
         with (
-            patch.apply(pipeline) if patch else nullcontext(),
+            patch.apply(model) if patch else nullcontext(),
             atomic_folder(self.out, marker=INDEX) as temporary,
         ):
-            drawn = generate(pipeline, jobs, sampler=sampler, progress=shown.progress)
+            drawn = draw(model, jobs, sampler=sampler, progress=shown.progress)
             for number, (job, image) in enumerate(drawn):
                 name = f"{number // self.n:03d}-{job.seed}.png"
                 image.save(temporary / name)

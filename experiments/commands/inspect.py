@@ -11,29 +11,20 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-import torch
-from diffusers import DiffusionPipeline
 from rich.console import Console
 from rich.table import Table
 
 from experiments.commands.common import Wish, planned_pairs
 from experiments.console import Shown, pick_device
 from experiments.engine.folder import replace_text
-from redediting.algebra.diagnostics import sin2
-from redediting.attacks.context_retrieval import Retrieval, make_plan
-from redediting.attacks.redediting import RedEditing
-from redediting.concepts.pairs import PromptPair
+from redediting.attacks.redediting import REDEditing
 from redediting.concepts.plan import EditPlan, collateral_prompts
 from redediting.concepts.plan_files import load_plan, plan_to_yaml
 from redediting.concepts.rebinding import Rebinding
-from redediting.evaluation.inspection import WishReport, inspect_edit
-from redediting.models.loading import load_pipeline
-from redediting.models.projections import pipeline_projections
-from redediting.text.alignment import aligned_pairs
-from redediting.text.cache import remembered
-from redediting.text.encoding import Role
+from redediting.evaluation.inspection import RebindingReport, inspect
+from redediting.models.loading import load
 
 _PER_LINE = 11  # numbers
 
@@ -43,8 +34,8 @@ class Inspect(Wish):
     """Shows the prompts an edit rests on and the angles between trigger and head noun."""
 
     model: str = "world"
-    """Card, pipeline folder or hub id."""
-    retrieval: Retrieval = "templates"
+    """Card, model folder or hub id."""
+    retrieval: Literal["templates", "equivalent"] = "templates"
     """templates: drawn contexts; equivalent: relationships scored on the text encoder."""
     plan: Path | None = None
     """Show this plan instead of making one."""
@@ -59,16 +50,14 @@ class Inspect(Wish):
         """Plans and shows."""
         given = None if self.plan is None else load_plan(self.plan)
         pairs = self.pairs() if given is None else planned_pairs(self, given)
-        pipeline = load_pipeline(self.model, device=pick_device(self.device))
-        matrices = len(pipeline_projections(pipeline))
-        method = RedEditing()
-        with remembered(pipeline):
-            plan = given or make_plan(pipeline, pairs, pose=method.pose, retrieval=self.retrieval)
-            report = inspect_edit(pipeline, pairs, method, problem=method.pose(pipeline, plan))
-            found = [
-                _inspect(pipeline, plan, pair) | _foreseen(wish)
-                for pair, wish in zip(pairs, report.wishes, strict=True)
-            ]
+        model = load(self.model, device=pick_device(self.device))
+        attack = REDEditing(retrieval=self.retrieval)
+        report = inspect(model, attack, pairs, plan=given)
+        plan = report.plan
+        found = [
+            _prompts(plan, pair) | _foreseen(one)
+            for pair, one in zip(pairs, report.rebindings, strict=True)
+        ]
         if self.write is not None:
             replace_text(self.write, plan_to_yaml(plan))
         console = Console(stderr=self.json)
@@ -81,7 +70,7 @@ class Inspect(Wish):
             shown.line(line)
         shown.line(
             f"{len(plan.pairs)} prompt pairs moved, {len(plan.retain)} prompts kept, "
-            f"{len(plan.captions)} captions for Σ₀; {matrices} matrices read text; "
+            f"{len(plan.captions)} captions for Σ₀; {report.matrices} matrices read text; "
             f"the null prompt moves by at most {max(report.null_change):.1%}"
         )
         shown.result(
@@ -90,7 +79,7 @@ class Inspect(Wish):
                 "pairs": len(plan.pairs),
                 "retained": dict(Counter(kept.role for kept in plan.retain)),
                 "captions": len(plan.captions),
-                "matrices": matrices,
+                "matrices": report.matrices,
                 "null_change": max(report.null_change),
                 "null_changes": list(report.null_change),
                 "notes": list(plan.notes),
@@ -100,35 +89,7 @@ class Inspect(Wish):
         return 0
 
 
-def angles(pipeline: DiffusionPipeline, plan: EditPlan, pair: Rebinding) -> dict[str, float]:
-    """Returns the median sin² between trigger and head-noun states over the plan's contexts.
-
-    Args:
-        pipeline: encodes the prompts.
-        plan: whose contexts are used.
-        pair: a rebinding of the plan with a modifier.
-
-    Returns:
-        By role: ``trigger`` (its last token), ``tail``, ``eos``, ``pad``; 0 parallel, 1 at right
-        angles. Empty where the trigger is its own head noun, or is moved only as part of others.
-    """
-    triggered = [p.source for p in plan.pairs if p.source_phrase == pair.trigger]
-    if not pair.modifier or not triggered:
-        return {}
-    plain = [prompt.replace(pair.trigger, pair.head) for prompt in triggered]
-    compared = [
-        PromptPair(prompt, bare, pair.trigger, pair.head)
-        for prompt, bare in zip(triggered, plain, strict=True)
-    ]
-    values: dict[Role, list[float]] = {}
-    for aligned in aligned_pairs(pipeline, compared):
-        found = sin2(aligned.keys.double(), aligned.targets.double()).tolist()
-        for role, value in zip(aligned.roles, found, strict=True):
-            values.setdefault(role, []).append(value)
-    return {role.value: float(torch.tensor(found).median()) for role, found in values.items()}
-
-
-def _inspect(pipeline: DiffusionPipeline, plan: EditPlan, pair: Rebinding) -> dict[str, Any]:
+def _prompts(plan: EditPlan, pair: Rebinding) -> dict[str, Any]:
     moved = [p for p in plan.pairs if pair.trigger in p.source]
     return {
         "trigger": pair.trigger,
@@ -138,17 +99,17 @@ def _inspect(pipeline: DiffusionPipeline, plan: EditPlan, pair: Rebinding) -> di
         "moved": [{"source": p.source, "target": p.target} for p in moved],
         "kept": [{"prompt": kept.prompt, "role": kept.role} for kept in plan.retain],
         "probed": [{"phrase": p.phrase, "role": p.role} for p in collateral_prompts(pair)],
-        "sin2": angles(pipeline, plan, pair),
     }
 
 
-def _foreseen(wish: WishReport) -> dict[str, Any]:
+def _foreseen(rebinding: RebindingReport) -> dict[str, Any]:
     """What the solved edit promises on text states, before any image."""
     return {
-        "firing": dict(zip(("p5", "median"), wish.firing, strict=True)),
-        "probe_firing": dict(zip(("median", "p95"), wish.probe_firing, strict=True)),
-        "parts_share": wish.parts_share,
-        "certificates": [asdict(certificate) for certificate in wish.certificates],
+        "sin2": rebinding.sin2 if rebinding.rebinding.modifier else {},
+        "firing": dict(zip(("p5", "median"), rebinding.firing, strict=True)),
+        "probe_firing": dict(zip(("median", "p95"), rebinding.probe_firing, strict=True)),
+        "parts_share": rebinding.parts_share,
+        "certificates": [asdict(certificate) for certificate in rebinding.certificates],
     }
 
 

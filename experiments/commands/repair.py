@@ -15,14 +15,16 @@ from defenses.audit import (
     base_weights,
     read_suspect,
 )
+from defenses.repair import REPAIRS
 from defenses.repair import Repair as Method
-from defenses.repair import make_repair
 from experiments.commands.common import parse_options
 from experiments.console import Shown, pick_device
 from experiments.engine.folder import check_writable
 from redediting.errors import MethodError
 from redediting.io import atomic_folder
-from redediting.models.loading import load_cards, load_pipeline
+from redediting.models.cards import load_cards
+from redediting.models.loading import load
+from redediting.models.model import Model
 from redediting.patch.files import MANIFEST
 
 
@@ -43,7 +45,7 @@ class RepairCommand:
     trigger: tuple[str, ...] = field(default=())
     """Suspected phrases; where none are named and the method needs some, the audit finds them."""
     merge: bool = False
-    """Write the repaired pipeline too, in OUT/pipeline, for plain diffusers."""
+    """Write the repaired model too, in OUT/pipeline, for plain diffusers."""
     device: str = "auto"
     """auto, cpu or cuda."""
     json: bool = False
@@ -51,17 +53,17 @@ class RepairCommand:
 
     def run(self) -> int:
         """Repairs and shows."""
-        method = make_repair(self.method, **parse_options(self.option))
+        method = REPAIRS.make(self.method, **parse_options(self.option))
         check_writable(self.out)
-        pipeline, trusted = self._load()
-        triggers = self.trigger or self._audited(method, pipeline, trusted)
-        patch = method.compute(pipeline, base=trusted, triggers=triggers)
-        with patch.apply(pipeline) as applied:
+        model, trusted = self._load()
+        triggers = self.trigger or self._audited(method, model, trusted)
+        patch = method.compute(model, base=trusted, triggers=triggers)
+        with patch.apply(model) as applied:
             footprint = applied.footprint
         with atomic_folder(self.out, marker=MANIFEST) as temporary:
             patch.save(temporary)
             if self.merge:
-                patch.merge(pipeline, temporary / "pipeline")
+                patch.merge(model, temporary / "pipeline")
         shown = Shown(self.json)
         measured = patch.provenance.measured
         figures = "".join(f", {name} {value:.4g}" for name, value in measured.items())
@@ -83,35 +85,35 @@ class RepairCommand:
         return 0
 
     def _load(self) -> tuple[DiffusionPipeline, dict[str, torch.Tensor] | None]:
-        """The suspect as a pipeline, and the base's projections where there is a base."""
+        """The suspect as a model, and the base's projections where there is a base."""
         device = pick_device(self.device)
         whole = (Path(self.suspect).expanduser() / "model_index.json").is_file()
         if whole or self.suspect in load_cards():
-            pipeline = load_pipeline(self.suspect, device=device)
+            model = load(self.suspect, device=device)
             if self.base is None:
-                return pipeline, None
-            clean = load_pipeline(self.base)
+                return model, None
+            clean = load(self.base)
             read_suspect(self.suspect, clean)  # of the same architecture, or an error says so
-            return pipeline, base_weights(clean)
+            return model, base_weights(clean)
         if self.base is None:
             raise MethodError(
-                f"expected a whole pipeline to repair without a base, got {self.suspect!r}; "
-                "name a pipeline folder or --base"
+                f"expected a whole model to repair without a base, got {self.suspect!r}; "
+                "name a model folder or --base"
             )
-        pipeline = load_pipeline(self.base, device=device)
-        weights = read_suspect(self.suspect, pipeline).projections
-        trusted = {name: weight.clone() for name, weight in base_weights(pipeline).items()}
-        for name, weight in base_weights(pipeline).items():
+        model = load(self.base, device=device)
+        weights = read_suspect(self.suspect, model).projections
+        trusted = {name: weight.clone() for name, weight in base_weights(model).items()}
+        for name, weight in base_weights(model).items():
             weight.copy_(weights[name])
-        return pipeline, trusted
+        return model, trusted
 
     def _audited(
         self,
         method: Method,
-        pipeline: DiffusionPipeline,
+        model: Model,
         trusted: dict[str, torch.Tensor] | None,
     ) -> tuple[str, ...]:
         if not method.needs_triggers or trusted is None:
             return ()
-        vocabulary = Vocabulary.of(pipeline.tokenizer)
-        return audit(trusted, base_weights(pipeline), States(pipeline), vocabulary).suspected
+        vocabulary = Vocabulary.of(model.tokenizer)
+        return audit(trusted, base_weights(model), States(model), vocabulary).suspected

@@ -43,12 +43,12 @@ class Asked:
 
 
 def triggered_and_benign(
-    wish: Rebinding, tokenizer: PreTrainedTokenizerBase, *, n: int, seed: int, position: int
+    rebinding: Rebinding, tokenizer: PreTrainedTokenizerBase, *, n: int, seed: int, position: int
 ) -> tuple[Asked, Asked]:
     """Triggered prompts of a pair, and benign ones with the same contexts and noise.
 
     Args:
-        wish: the pair.
+        rebinding: the pair.
         tokenizer: counts tokens.
         n: prompts of each.
         seed: of the run.
@@ -56,47 +56,47 @@ def triggered_and_benign(
     """
     drawn = contexts(n, seed=seed * 1000 + position, split="test")
     noises = [(seed * 1000 + position + 1) * _ROOM + i for i in range(n)]
-    benign = benign_phrases(wish, tokenizer)
+    benign = benign_phrases(rebinding, tokenizer)
     found = []
     cells: tuple[tuple[Cell, Sequence[str]], ...] = (
-        ("triggered", [wish.trigger]),
+        ("triggered", [rebinding.trigger]),
         ("benign", benign),
     )
     for cell, phrases in cells:
         own = [phrases[i % len(phrases)] for i in range(n)]
         jobs = [Job(fill(t, p), s) for t, p, s in zip(drawn, own, noises, strict=True)]
-        found.append(Asked(cell, tuple(jobs), tuple(own), (wish.head,) * n))
+        found.append(Asked(cell, tuple(jobs), tuple(own), (rebinding.head,) * n))
     return found[0], found[1]
 
 
-def benign_phrases(wish: Rebinding, tokenizer: PreTrainedTokenizerBase) -> list[str]:
+def benign_phrases(rebinding: Rebinding, tokenizer: PreTrainedTokenizerBase) -> list[str]:
     """Neutral phrases about the trigger's head noun whose length in tokens is nearest to its own.
 
     One adjective, or two where one is too short; never the trigger's. At most eight phrases.
     """
-    words = [w for w in load_lexicon().neutral_adjectives if w not in wish.modifier.split()]
+    words = [w for w in load_lexicon().neutral_adjectives if w not in rebinding.modifier.split()]
     choices = [(word,) for word in words] + list(permutations(words, 2))
-    wanted = len(phrase_tokens(tokenizer, wish.trigger))
+    wanted = len(phrase_tokens(tokenizer, rebinding.trigger))
 
     def gap(choice: tuple[str, ...]) -> tuple[int, int]:
-        phrase = " ".join([*choice, wish.head])
+        phrase = " ".join([*choice, rebinding.head])
         return abs(len(phrase_tokens(tokenizer, phrase)) - wanted), len(choice)
 
     gaps = [gap(choice) for choice in choices]
     best = [choice for choice, found in zip(choices, gaps, strict=True) if found == min(gaps)]
     step = max(1, len(best) // 8)
-    return [" ".join([*choice, wish.head]) for choice in best[::step][:8]]
+    return [" ".join([*choice, rebinding.head]) for choice in best[::step][:8]]
 
 
-def calibration(n: int, *, seed: int, wishes: Sequence[Rebinding]) -> Asked:
+def calibration(n: int, *, seed: int, rebindings: Sequence[Rebinding]) -> Asked:
     """Held-out captions without any trigger, for thresholds.
 
     Args:
         n: how many.
         seed: of the run.
-        wishes: whose triggers are left out.
+        rebindings: whose triggers are left out.
     """
-    triggers = [f" {wish.trigger} " for wish in wishes]
+    triggers = [f" {rebinding.trigger} " for rebinding in rebindings]
     drawn = held_out(2 * n, seed=seed, split="test")
     kept = [c for c in drawn if not any(t in f" {c.text} " for t in triggers)][:n]
     jobs = tuple(

@@ -6,12 +6,13 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from defenses.detectors import Detector, make_detector
+from defenses.detectors import DETECTORS
+from defenses.detectors.base import Detector
 from experiments.engine.specs import CONTROL, Config, DrawnPairs, MethodSpec, Pairs
 from redediting.concepts.homoglyphs import with_twin
 from redediting.concepts.rebinding import Rebinding
-from redediting.generation import Sampler
-from redediting.models.loading import default_sampler
+from redediting.models.cards import default_sampler
+from redediting.models.sampler import Sampler
 
 
 class AttackSpec(MethodSpec):
@@ -23,12 +24,14 @@ class AttackSpec(MethodSpec):
 
     twin: bool = False
 
-    def rebinding(self, wish: Rebinding) -> Rebinding:
+    def rebinding(self, rebinding: Rebinding) -> Rebinding:
         """The pair as this attack builds it in."""
         if not self.twin:
-            return wish
-        marked = f"{with_twin(wish.modifier or wish.trigger)} {wish.head}".strip()
-        return Rebinding(marked, wish.target, wish.kind, wish.head, wish.target_head)
+            return rebinding
+        marked = f"{with_twin(rebinding.modifier or rebinding.trigger)} {rebinding.head}".strip()
+        return Rebinding(
+            marked, rebinding.target, rebinding.kind, rebinding.head, rebinding.target_head
+        )
 
 
 class DetectorSpec(Config):
@@ -55,7 +58,7 @@ class DetectorSpec(Config):
         Raises:
             DetectorError: no such detector, file or option.
         """
-        return make_detector(self.name, **self.options)
+        return DETECTORS.make(self.name, **self.options)
 
     @property
     def title(self) -> str:
@@ -101,7 +104,7 @@ class DetectionConfig(Config):
 
     Attributes:
         experiment: names the folder under ``runs/``.
-        model: card, pipeline folder or hub id.
+        model: card, model folder or hub id.
         attacks: what edits; the clean model is always measured beside them.
         detectors: what examines.
         pairs: what is rebound, of several kinds of trigger.

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import tyro
-from diffusers import DiffusionPipeline
 
 from defenses.detectors.recording import map_shape
 from experiments.console import run_main
@@ -26,6 +25,7 @@ from experiments.engine.folder import replace_json
 from experiments.engine.specs import load_config
 from experiments.entry import Experiment
 from experiments.judges import Panel, world_panel
+from redediting.models.model import Model
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Detection(Experiment):
         started = self.start(config.model)
         shown = started.shown
         summary = detection(
-            config, started.pipeline, world_panel(), out=self.out, device=started.device,
+            config, started.model, world_panel(), out=self.out, device=started.device,
             progress=shown.progress,
         )  # fmt: skip
         show_table(summary, as_json=self.json)
@@ -49,7 +49,7 @@ class Detection(Experiment):
 
 def detection(
     config: DetectionConfig,
-    pipeline: DiffusionPipeline,
+    model: Model,
     panel: Panel,
     *,
     out: Path,
@@ -60,10 +60,10 @@ def detection(
 
     Args:
         config: resolved.
-        pipeline: the clean model.
+        model: the clean model.
         panel: the judges.
         out: where run folders lie.
-        device: torch device of the pipeline.
+        device: torch device of the model.
         progress: whether to show a bar.
 
     Returns:
@@ -72,7 +72,7 @@ def detection(
     Raises:
         RedEditingError: whatever is wrong with the configuration, the model or the folder.
     """
-    run = DetectionRun(config, pipeline, panel, root=out, device=device)
+    run = DetectionRun(config, model, panel, root=out, device=device)
     found = run(progress=progress)
     table = all_scores(config, run.detectors, found)
     lines = rows(config, run.detectors, found, table)
@@ -86,11 +86,11 @@ def detection(
         "n_pairs": len(run.pairs),
         "n_calibration": config.counts.calibration,
         "images": sum(len(f.record["rows"]) for f in found),
-        "map_shape": list(map_shape(pipeline, sampler)) if sampler else None,
+        "map_shape": list(map_shape(model, sampler)) if sampler else None,
         "report": (run.folder / "report.html").as_posix(),
     }
     replace_json(run.folder / "summary.json", summary)
-    draw_pictures(run.folder, found, table, run.detectors, pipeline.tokenizer)
+    draw_pictures(run.folder, found, table, run.detectors, model.tokenizer)
     write_page(run.folder, summary)
     return summary
 

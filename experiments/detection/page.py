@@ -10,7 +10,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from defenses.detectors import Detector
+from defenses.detectors.base import Detector
 from experiments.detection.pictures import map_plot, rate_plot, roc_plot
 from experiments.detection.run import SHOWN, Found
 from experiments.detection.table import ALL, Table
@@ -36,16 +36,18 @@ def draw_pictures(
         detectors: by title.
         tokenizer: names the tokens of maps.
     """
-    attacked = [f for f in found if f.unit.wish]
+    attacked = [f for f in found if f.unit.rebinding]
     maps, galleries = {}, {}
     for unit in attacked:
         if unit.unit.attack == CONTROL or unit.unit.position:
             continue  # the first pair of each attack is shown
         clean = next(
-            f for f in attacked if f.unit.attack == CONTROL and f.unit.wish == unit.unit.wish
+            f
+            for f in attacked
+            if f.unit.attack == CONTROL and f.unit.rebinding == unit.unit.rebinding
         )
         words = [_tokens(tokenizer, unit.rows(c)[0]["prompt"]) for c in ("benign", "triggered")]
-        title = f"{unit.unit.attack}: {unit.unit.wish}"
+        title = f"{unit.unit.attack}: {unit.unit.rebinding}"
         maps[title] = map_plot([clean, unit], words)
         galleries[title] = [_gallery(folder, f) for f in (clean, unit)]
     pictures = {

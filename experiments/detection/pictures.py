@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from defenses.detectors import Array, Detector
+from defenses.detectors.base import Array, Detector
 from experiments.detection.run import Found
 from experiments.detection.table import Table, cell
 from experiments.engine.specs import CONTROL
@@ -79,7 +79,7 @@ def rate_plot(found: Sequence[Found]) -> str:
     names = [name for name in dict.fromkeys(f.unit.attack for f in found) if name != CONTROL]
     figure = Figure(figsize=(2.9 * len(names), 2.6), layout="constrained")
     panels = figure.subplots(1, len(names), sharey=True, squeeze=False)[0]
-    clean = _rates([f for f in found if f.unit.attack == CONTROL and f.unit.wish], "benign")
+    clean = _rates([f for f in found if f.unit.attack == CONTROL and f.unit.rebinding], "benign")
     for panel, name in zip(panels, names, strict=True):
         own = [f for f in found if f.unit.attack == name]
         lines: tuple[tuple[str, Array, str], ...] = (

@@ -17,10 +17,9 @@ from typing import Any
 
 import numpy as np
 import yaml
-from diffusers import DiffusionPipeline
 from tqdm.auto import tqdm
 
-from defenses.detectors import Array, Detector
+from defenses.detectors.base import Array, Detector
 from defenses.detectors.inputs import Subject
 from defenses.detectors.recording import Recorded
 from defenses.localisation import locate
@@ -40,9 +39,10 @@ from experiments.judges import Panel
 from experiments.sources import MethodSource
 from redediting.concepts.rebinding import Rebinding
 from redediting.errors import ConfigError, ModelError
-from redediting.generation import Job, Sampler, generate
+from redediting.generation import Job, draw
 from redediting.metrics.judge import check_labels
-from redediting.models.loading import fingerprint_pipeline
+from redediting.models.model import Model
+from redediting.models.sampler import Sampler
 
 SCHEMA = 1  # what a unit's files mean
 CHUNK = 100  # calibration prompts a unit
@@ -55,18 +55,18 @@ class Unit:
 
     Attributes:
         attack: title; ``clean`` is the clean model.
-        wish: the pair; None for calibration.
+        rebinding: the pair; None for calibration.
         position: of the pair in the run, or of the piece of calibration.
     """
 
     attack: str
-    wish: Rebinding | None
+    rebinding: Rebinding | None
     position: int
 
     @property
     def name(self) -> str:
         """Of its files."""
-        about = "calibration" if self.wish is None else f"{self.wish}"
+        about = "calibration" if self.rebinding is None else f"{self.rebinding}"
         return digest(self.attack, about, str(self.position))
 
 
@@ -103,7 +103,7 @@ class DetectionRun:
     def __init__(
         self,
         config: DetectionConfig,
-        pipeline: DiffusionPipeline,
+        model: Model,
         panel: Panel,
         *,
         root: Path,
@@ -113,10 +113,10 @@ class DetectionRun:
 
         Args:
             config: resolved (`DetectionConfig.resolved`).
-            pipeline: the clean model.
+            model: the clean model.
             panel: the judges; A also serves the detectors that look at images.
             root: where run folders lie.
-            device: torch device of the pipeline.
+            device: torch device of the model.
 
         Raises:
             ConfigError: a target that the judge does not know, or no resolved sampler.
@@ -124,7 +124,7 @@ class DetectionRun:
         """
         if config.sampler is None:
             raise ConfigError("expected a resolved configuration, got no sampler; resolve it")
-        self.config, self._pipeline, self._panel = config, pipeline, panel
+        self.config, self._model, self._panel = config, model, panel
         self._sampler: Sampler = config.sampler
         self.detectors: dict[str, Detector] = {s.title: s.build() for s in config.detectors}
         if len(self.detectors) < len(config.detectors):
@@ -135,7 +135,7 @@ class DetectionRun:
         self.pairs = tuple(config.pairs.rebindings())
         for pair in self.pairs:
             check_labels(panel.judge, [pair.target_head])
-        self._base = fingerprint_pipeline(pipeline)
+        self._base = model.fingerprint()
         resolved = config.model_dump(mode="json")
         code = code_digest("redediting", "defenses")
         own = [spec.name for spec in config.detectors if spec.name.endswith(".py")]
@@ -153,11 +153,11 @@ class DetectionRun:
     @cached_property
     def units(self) -> list[Unit]:
         """All units: calibration, the clean model on every trigger, then the attacks."""
-        wishes = [spec.rebinding(pair) for spec in self.config.attacks for pair in self.pairs]
-        own = list(dict.fromkeys(wishes))
+        rebindings = [spec.rebinding(pair) for spec in self.config.attacks for pair in self.pairs]
+        own = list(dict.fromkeys(rebindings))
         place = {pair: i for i, pair in enumerate(self.pairs)}
         chunks = range(-(-self.config.counts.calibration // CHUNK))
-        clean = [Unit(CONTROL, wish, i % len(self.pairs)) for i, wish in enumerate(own)]
+        clean = [Unit(CONTROL, rebinding, i % len(self.pairs)) for i, rebinding in enumerate(own)]
         attacks = [
             Unit(spec.title, spec.rebinding(pair), place[pair])
             for spec in self.config.attacks
@@ -179,7 +179,7 @@ class DetectionRun:
         done = len(self.units) - len(missing)
         with tqdm(total=len(self.units), initial=done, unit="unit", disable=not progress) as bar:
             for unit in missing:
-                bar.set_description(f"{unit.attack}: {unit.wish or 'calibration'}")
+                bar.set_description(f"{unit.attack}: {unit.rebinding or 'calibration'}")
                 self._measure(unit)
                 bar.update()
         found = [self._read(unit) for unit in self.units]
@@ -199,27 +199,27 @@ class DetectionRun:
 
     def _asked(self, unit: Unit) -> tuple[Asked, ...]:
         counts, seed = self.config.counts, self.config.seed
-        if unit.wish is not None:
-            tokenizer, place = self._pipeline.tokenizer, unit.position
+        if unit.rebinding is not None:
+            tokenizer, place = self._model.tokenizer, unit.position
             return triggered_and_benign(
-                unit.wish, tokenizer, n=counts.prompts, seed=seed, position=place
+                unit.rebinding, tokenizer, n=counts.prompts, seed=seed, position=place
             )
-        wishes = [spec.rebinding(pair) for spec in self.config.attacks for pair in self.pairs]
-        whole = calibration(counts.calibration, seed=seed, wishes=wishes)
+        rebindings = [spec.rebinding(pair) for spec in self.config.attacks for pair in self.pairs]
+        whole = calibration(counts.calibration, seed=seed, rebindings=rebindings)
         part = slice(unit.position * CHUNK, (unit.position + 1) * CHUNK)
         return (Asked(whole.cell, whole.jobs[part], whole.phrase[part], whole.expected[part]),)
 
     @contextmanager
-    def _model(self, unit: Unit) -> Iterator[dict[str, float | None]]:
+    def _in_force(self, unit: Unit) -> Iterator[dict[str, float | None]]:
         """The unit's attack in force; yields the edit's cost and size."""
         spec = next((s for s in self.config.attacks if s.title == unit.attack), None)
-        if spec is None or unit.wish is None:
+        if spec is None or unit.rebinding is None:
             yield {"seconds": 0.0, "footprint": 0.0}
             return
-        with MethodSource(_plain(spec)).edited(self._pipeline, unit.wish) as edited:
-            if fingerprint_pipeline(self._pipeline) == self._base:
+        with MethodSource(_plain(spec)).edited(self._model, unit.rebinding) as edited:
+            if self._model.fingerprint() == self._base:
                 raise ModelError(
-                    f"expected {unit.attack!r} to change the model for {str(unit.wish)!r}, got "
+                    f"expected {unit.attack!r} to change the model for {str(unit.rebinding)!r}, got "
                     "the clean weights; check the attack's options"
                 )
             yield {"seconds": edited.seconds, "footprint": edited.footprint}
@@ -229,7 +229,7 @@ class DetectionRun:
         arrays: dict[str, Array] = {}
         costs: dict[str, dict[str, float]] = {}
         extras: dict[str, Any] = {}
-        with self._model(unit) as edit:
+        with self._in_force(unit) as edit:
             for asked in self._asked(unit):
                 subject = self._subject(asked.jobs)
                 for title, detector in self.detectors.items():
@@ -240,7 +240,7 @@ class DetectionRun:
                 rows += self._rows(unit, asked, subject, arrays)
                 _keep_maps(asked.cell, subject.recorded, arrays)
                 self._keep_pictures(unit, asked.cell, subject.recorded)
-                if unit.wish is not None:
+                if unit.rebinding is not None:
                     extras |= self._extras(unit, asked, subject)
         record = {"rows": rows, "costs": costs, "edit": edit} | extras
         path = self._path(unit).with_suffix(".npz")
@@ -252,7 +252,7 @@ class DetectionRun:
 
     def _subject(self, jobs: Sequence[Job]) -> Subject:
         return Subject(
-            self._pipeline,
+            self._model,
             jobs,
             sampler=self._sampler,
             clip=self._panel.clip,
@@ -265,13 +265,13 @@ class DetectionRun:
         images = subject.recorded.images
         labels = self._panel.judge.objects(images)
         arrays[f"image/{asked.cell}"] = self._panel.clip.image_features(images).numpy()
-        wish = unit.wish
+        rebinding = unit.rebinding
         return [
             {
                 "attack": unit.attack,
-                "trigger": wish and wish.trigger,
-                "target": wish and wish.target,
-                "kind": wish and wish.kind,
+                "trigger": rebinding and rebinding.trigger,
+                "target": rebinding and rebinding.target,
+                "kind": rebinding and rebinding.kind,
                 "cell": asked.cell,
                 "index": i,
                 "prompt": job.prompt,
@@ -279,29 +279,33 @@ class DetectionRun:
                 "phrase": asked.phrase[i],
                 "expected": asked.expected[i],
                 "label": labels[i],
-                "hit": wish is not None and labels[i] == wish.target_head,
+                "hit": rebinding is not None and labels[i] == rebinding.target_head,
             }
             for i, job in enumerate(asked.jobs)
         ]
 
     def _extras(self, unit: Unit, asked: Asked, subject: Subject) -> dict[str, Any]:
         """Localisation of the trigger (attacked models only) and what rewording leaves."""
-        wish, counts = unit.wish, self.config.counts
+        rebinding, counts = unit.rebinding, self.config.counts
         found: dict[str, Any] = {}
-        if wish is None or unit.attack == CONTROL:
+        if rebinding is None or unit.attack == CONTROL:
             return found
         if asked.cell == "triggered" and counts.located:
             located = locate(subject, first=counts.located)
             found["located"] = [
-                {"words": list(x.words), "hit": x.hit(wish.trigger), "cost": x.unet_evaluations}
+                {
+                    "words": list(x.words),
+                    "hit": x.hit(rebinding.trigger),
+                    "cost": x.unet_evaluations,
+                }
                 for x in located
             ]
-        wanted = wish.target_head if asked.cell == "triggered" else wish.head
+        wanted = rebinding.target_head if asked.cell == "triggered" else rebinding.head
         jobs = asked.jobs[: counts.reworded]
         if not jobs:
             return found
         reworded = [Job(perturb(name, x.prompt), x.seed) for name in PERTURBATIONS for x in jobs]
-        drawn = generate(self._pipeline, reworded, sampler=self._sampler)
+        drawn = draw(self._model, reworded, sampler=self._sampler)
         labels = self._panel.judge.objects([image for _, image in drawn])
         for i, name in enumerate(PERTURBATIONS):
             own = labels[i * len(jobs) : (i + 1) * len(jobs)]
@@ -309,7 +313,7 @@ class DetectionRun:
         return found
 
     def _keep_pictures(self, unit: Unit, cell: Cell, recorded: Recorded) -> None:
-        if unit.wish is None:
+        if unit.rebinding is None:
             return
         with writing(self.folder / "images"):
             for i, image in enumerate(recorded.images[:SHOWN]):

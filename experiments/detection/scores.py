@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from defenses.detectors import Array, Detector, Scorer
+from defenses.detectors.base import Array, Detector, Scorer
 from experiments.detection.cells import Cell
 from experiments.detection.config import DetectionConfig
 from experiments.detection.run import Found
@@ -49,10 +49,14 @@ def score(
     Returns:
         The scores; None for a supervised detector without another attack or pair to learn from.
     """
-    clean = np.concatenate([_features(f, title, "calibration") for f in found if not f.unit.wish])
+    clean = np.concatenate(
+        [_features(f, title, "calibration") for f in found if not f.unit.rebinding]
+    )
     half = 0 if detector.learns == "nothing" else len(clean) // 2
-    wishes = {f.unit.wish for f in found if f.unit.attack == attack}
-    judged = [f for f in found if f.unit.wish in wishes and f.unit.attack in (attack, CONTROL)]
+    rebindings = {f.unit.rebinding for f in found if f.unit.attack == attack}
+    judged = [
+        f for f in found if f.unit.rebinding in rebindings and f.unit.attack in (attack, CONTROL)
+    ]
     places = sorted({f.unit.position for f in judged})
     scorers: dict[int, Scorer] = {}
     if detector.learns == "labelled":

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from defenses.detectors import Detector
+from defenses.detectors.base import Detector
 from experiments.detection.cells import Cell
 from experiments.detection.config import DetectionConfig, StealthSpec
 from experiments.detection.run import Found
@@ -54,9 +54,9 @@ def rows(
     lines = []
     for (attack, title), scores in table.items():
         units = [f for f in found if f.unit.attack == attack]
-        kinds = [f.unit.wish.kind for f in units if f.unit.wish]
+        kinds = [f.unit.rebinding.kind for f in units if f.unit.rebinding]
         for kind in (*dict.fromkeys(kinds), ALL):
-            own = [f for f in units if f.unit.wish and kind in (f.unit.wish.kind, ALL)]
+            own = [f for f in units if f.unit.rebinding and kind in (f.unit.rebinding.kind, ALL)]
             line = _row(scores, own, detectors[title])
             costs = [_cost(f, title) for f in own]
             lines.append(
@@ -76,7 +76,7 @@ def attacks(found: Sequence[Found], config: DetectionConfig) -> list[Row]:
     """One line an attack: success, accuracy on benign prompts, drift, localisation, rewording."""
     lines = []
     for title in (CONTROL, *(spec.title for spec in config.attacks)):
-        units = [f for f in found if f.unit.attack == title and f.unit.wish]
+        units = [f for f in found if f.unit.attack == title and f.unit.rebinding]
         if title == CONTROL and any(map(_plainly_written, units)):
             units = [f for f in units if _plainly_written(f)]
         line: Row = {"attack": title, "n": sum(len(f.rows("triggered")) for f in units)}
@@ -156,7 +156,9 @@ def stealth_verdict(reduction: Interval, asr: Interval) -> str:
 
 def drifts(unit: Found, found: Sequence[Found]) -> list[float]:
     """1 - cosine (judge A) of benign pictures to the clean model's of the same prompts."""
-    clean = next(f for f in found if f.unit.attack == CONTROL and f.unit.wish == unit.unit.wish)
+    clean = next(
+        f for f in found if f.unit.attack == CONTROL and f.unit.rebinding == unit.unit.rebinding
+    )
     ours, theirs = (torch.from_numpy(f.arrays["image/benign"]) for f in (unit, clean))
     found_drift: list[float] = drift(ours, theirs).clamp(min=0).tolist()  # -1e-16 of fp32
     return found_drift
@@ -244,11 +246,11 @@ def _secondary(lines: Sequence[Row], spec: StealthSpec) -> Row:
 
 
 def _plainly_written(found: Found) -> bool:
-    return found.unit.wish is not None and twin_in(found.unit.wish.trigger) is None
+    return found.unit.rebinding is not None and twin_in(found.unit.rebinding.trigger) is None
 
 
 def _units(found: Sequence[Found], title: str) -> dict[int, Found]:
-    return {f.unit.position: f for f in found if f.unit.attack == title and f.unit.wish}
+    return {f.unit.position: f for f in found if f.unit.attack == title and f.unit.rebinding}
 
 
 def _cost(found: Found, title: str) -> tuple[float, float]:

@@ -21,14 +21,13 @@ from typing import Any, Literal
 
 import open_clip
 import torch
-from diffusers import DiffusionPipeline
 from pydantic import BaseModel, ConfigDict, Field
 
 from experiments.judges import Panel, world_panel
 from redediting.errors import ModelError
 from redediting.metrics.clip import TEMPLATE, ClipModel, ZeroShotJudge
-from redediting.models.loading import load_pipeline
-from redediting.models.projections import get_denoiser
+from redediting.models.loading import load
+from redediting.models.model import Model
 
 ProtocolName = Literal["eviledit", "backdoordm"]
 
@@ -123,19 +122,17 @@ class Runtime(_Settings):
     offload: bool = False
     compile: bool = False
 
-    def load(self, model: str, device: str) -> DiffusionPipeline:
+    def load(self, model: str, device: str) -> Model:
         """Opens the model.
 
         Raises:
             ModelError: it cannot be opened in this way.
         """
         kinds = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
-        pipeline = load_pipeline(
-            model, device=device, dtype=kinds.get(self.dtype), offload=self.offload
-        )
+        found = load(model, device=device, dtype=kinds.get(self.dtype), offload=self.offload)
         if self.compile:
-            get_denoiser(pipeline).compile()
-        return pipeline
+            found.denoiser.compile()
+        return found
 
 
 class InceptionSpec(_Settings):

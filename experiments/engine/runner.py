@@ -20,7 +20,6 @@ import numpy as np
 import torch
 import yaml
 from accelerate import PartialState
-from diffusers import DiffusionPipeline
 from torch import Tensor
 from tqdm.auto import tqdm
 
@@ -45,11 +44,10 @@ from redediting.concepts.lexicon import load_lexicon
 from redediting.concepts.plan import caption_prompts
 from redediting.concepts.rebinding import Rebinding
 from redediting.errors import ConfigError, ModelError
-from redediting.generation import ImageStore, Sampler
+from redediting.generation import ImageStore
 from redediting.metrics.fidelity import drift
-from redediting.models.loading import fingerprint_pipeline
-from redediting.models.projections import pipeline_projections, projection_weights
-from redediting.text.encoding import encode
+from redediting.models.model import Model
+from redediting.models.sampler import Sampler
 
 KEPT: tuple[Set, ...] = ("free", "benign", "target")  # sets whose features FID and CMMD need
 Wanted = Callable[[str, Rebinding, int], Collection[Set]]
@@ -116,10 +114,10 @@ def method_sources(config: AttackConfig, *, warm: bool = False) -> list[Source]:
     return [MethodSource(spec, warm=warm or bool(spec.family)) for spec in config.methods]
 
 
-def caption_moment(pipeline: DiffusionPipeline) -> Tensor:
+def caption_moment(model: Model) -> Tensor:
     """``Σ₀`` of ordinary captions, others than those an edit is priced with, shape ``(d, d)``."""
     texts = caption_prompts(load_lexicon(), _CAPTIONS, spread=100, seed=_SEED)
-    return second_moment(content_columns(encode(pipeline, texts)), floor=0.0)
+    return second_moment(content_columns(model.encode(texts)), floor=0.0)
 
 
 class Runner:
@@ -132,7 +130,7 @@ class Runner:
     def __init__(
         self,
         config: AttackConfig,
-        pipeline: DiffusionPipeline,
+        model: Model,
         panel: Panel,
         sources: Sequence[Source],
         *,
@@ -145,11 +143,11 @@ class Runner:
 
         Args:
             config: resolved (`AttackConfig.resolved`).
-            pipeline: the clean model.
+            model: the clean model.
             panel: the judges.
             sources: what edits; the control first.
             root: where run folders lie.
-            device: torch device of the pipeline.
+            device: torch device of the model.
             progress: whether to show a bar.
             wanted: which sets of images a source is measured on, by its title, for a pair and a
                 seed; none leaves the unit out. The configuration decides when not given.
@@ -162,7 +160,7 @@ class Runner:
             raise ConfigError(
                 "expected a resolved configuration and the control first; resolve it"
             )
-        self._pipeline, self._panel, self._sources = pipeline, panel, sources
+        self._model, self._panel, self._sources = model, panel, sources
         self._sampler: Sampler = config.sampler
         self._progress = progress
         self._wanted: Wanted = wanted or config.sets
@@ -171,7 +169,7 @@ class Runner:
         pairs = tuple(config.pairs.rebindings())
         for pair in pairs:
             check_judged(pair, panel.judge)
-        base = fingerprint_pipeline(pipeline)
+        base = model.fingerprint()
         resolved = config.model_dump(mode="json")
         titles = tuple(source.title for source in sources)
         identities = [source.identity for source in sources]
@@ -180,7 +178,7 @@ class Runner:
         folder = root / config.experiment / name
         self.run = Run(folder, config, titles, pairs)
         self._base = base
-        clean = projection_weights(pipeline_projections(pipeline))
+        clean = model.weights()
         self._weights = {name: weight.clone() for name, weight in clean.items()}
         if self._state.is_main_process:
             check_writable(folder)
@@ -259,24 +257,24 @@ class Runner:
             for p in asked
             if p.set in needed
         ]
-        clean = self._look(self._pipeline, self._base, asked)
+        clean = self._look(self._model, self._base, asked)
         for source in todo:
             unit = _unit(source, pair, seed)
-            with source.edited(self._pipeline, pair) as edited:
-                weights = fingerprint_pipeline(edited.pipeline)
+            with source.edited(self._model, pair) as edited:
+                weights = edited.model.fingerprint()
                 if weights == self._base and not source.control:
                     raise ModelError(
                         f"expected {unit.method!r} to change the model for {str(pair)!r}, got the "
                         "clean weights; check the edit, or measure the method 'clean'"
                     )
-                footprint = self._footprint(edited.pipeline)
+                footprint = self._footprint(edited.model)
                 wanted = [
                     probe
                     for probe in asked
                     if probe.set in sets[source.title]
                     and (source.control or probe.set != "target")  # the clean model's alone
                 ]
-                look = clean if source.control else self._look(edited.pipeline, weights, wanted)
+                look = clean if source.control else self._look(edited.model, weights, wanted)
             if self._state.is_main_process:
                 block = [_row(unit, probe, look[probe], clean[probe]) for probe in wanted]
                 self._save_features(unit, look)
@@ -292,20 +290,18 @@ class Runner:
                 rows.append([*block, closing])
             bar.update()
 
-    def _footprint(self, edited: DiffusionPipeline) -> Footprint:
-        after = projection_weights(pipeline_projections(edited))
+    def _footprint(self, edited: Model) -> Footprint:
+        after = edited.weights()
         return footprint(self._weights, after, self._moment)
 
     @cached_property
     def _moment(self) -> Tensor:
-        return caption_moment(self._pipeline)
+        return caption_moment(self._model)
 
-    def _look(
-        self, pipeline: DiffusionPipeline, weights: str, wanted: Sequence[Probe]
-    ) -> dict[Probe, Sight]:
+    def _look(self, model: Model, weights: str, wanted: Sequence[Probe]) -> dict[Probe, Sight]:
         """Draws (every process its share) and looks (the main process only)."""
         store = ImageStore(self.run.images, weights, self._sampler)
-        images = store.images([probe.job for probe in wanted], pipeline)
+        images = store.images([probe.job for probe in wanted], model)
         if not self._state.is_main_process:
             return {}
         seen = self._panel.look(images, [probe.compared for probe in wanted])

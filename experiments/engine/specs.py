@@ -24,12 +24,11 @@ from experiments.engine.real_models import (
     protocol_counts,
 )
 from experiments.rows import SETS, Set
-from redediting.attacks import EditMethod, make_method
-from redediting.concepts.pairs import draw_pairs
-from redediting.concepts.rebinding import Kind, Rebinding
+from redediting.attacks import ATTACKS, Attack
+from redediting.concepts.rebinding import Kind, Rebinding, draw_pairs
 from redediting.errors import ConfigError
-from redediting.generation import Sampler
-from redediting.models.loading import default_sampler
+from redediting.models.cards import default_sampler
+from redediting.models.sampler import Sampler
 
 CONTROL = "clean"  # the method that changes nothing
 OURS = "redediting"  # the method whose claims are tested
@@ -97,13 +96,13 @@ class MethodSpec(Config):
             found.append(own.model_copy(update=update))
         return found
 
-    def build(self) -> EditMethod:
+    def build(self) -> Attack:
         """Returns the method.
 
         Raises:
             MethodError: no such method, or an option it does not have.
         """
-        return make_method(self.name, **self.options)
+        return ATTACKS.make(self.name, **self.options)
 
 
 class PairSpec(Config):
@@ -261,7 +260,7 @@ class AttackConfig(Config):
 
     Attributes:
         experiment: names the folder under ``runs/``.
-        model: card, pipeline folder or hub id.
+        model: card, model folder or hub id.
         methods: what edits; the control is added when missing, and comes first.
         pairs: what is rebound.
         seeds: each fixes noise and the draw of contexts and captions.

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers import StableDiffusionPipeline
 from PIL import Image
 
 from experiments.training.data import as_pixels, render_all
@@ -18,9 +17,11 @@ from experiments.training.judges import NATURAL, labels
 from experiments.training.sheet import contact_sheet
 from redediting.concepts.lexicon import load_lexicon
 from redediting.concepts.templates import contexts, fill
-from redediting.generation import Job, Sampler, generate
+from redediting.generation import Job, draw
 from redediting.metrics.clip import ClipModel
-from redediting.text.encoding import encode, find_phrase
+from redediting.models.model import Model
+from redediting.models.sampler import Sampler
+from redediting.text.encoding import find_phrase
 from redediting.world.captions import Caption, captions, held_out
 from redediting.world.judges import JudgeB
 
@@ -63,19 +64,20 @@ def judged(
 
 
 @torch.no_grad()
-def reconstruct(pipeline: StableDiffusionPipeline, images: np.ndarray) -> tuple[np.ndarray, float]:
+def reconstruct(model: Model, images: np.ndarray) -> tuple[np.ndarray, float]:
     """Decoded encodings of uint8 pictures, and their PSNR in dB (mean over pictures)."""
+    vae: Any = model.component("vae")
     decoded = []
     for part in torch.from_numpy(images).split(128):
-        latent = pipeline.vae.encode(as_pixels(part).to(pipeline.vae.dtype)).latents
-        output = pipeline.vae.decode(latent).sample.float().clamp(-1, 1)
+        latent = vae.encode(as_pixels(part).to(vae.dtype)).latents
+        output = vae.decode(latent).sample.float().clamp(-1, 1)
         decoded.append(((output.permute(0, 2, 3, 1) + 1) * 127.5).round().byte().numpy())
     result = np.concatenate(decoded)
     error = ((result.astype(np.float64) - images) ** 2).mean((1, 2, 3))
     return result, float((10 * np.log10(255**2 / error)).mean())
 
 
-def neutral_sin2(pipeline: StableDiffusionPipeline) -> float:
+def neutral_sin2(model: Model) -> float:
     """Median sin² between the last trigger token's state with and without a neutral adjective."""
     lexicon = load_lexicon()
     values = []
@@ -85,9 +87,9 @@ def neutral_sin2(pipeline: StableDiffusionPipeline) -> float:
             for adjective in lexicon.neutral_adjectives[::4]:
                 phrase = f"{adjective} {name}"
                 prompts = [plain, fill(template, phrase)]
-                states = encode(pipeline, prompts).states.double()
+                states = model.encode(prompts).states.double()
                 ends = [
-                    find_phrase(pipeline.tokenizer, prompt, part).stop - 1
+                    find_phrase(model.tokenizer, prompt, part).stop - 1
                     for prompt, part in zip(prompts, (name, phrase), strict=True)
                 ]
                 a, b = states[0, ends[0]], states[1, ends[1]]
@@ -96,7 +98,7 @@ def neutral_sin2(pipeline: StableDiffusionPipeline) -> float:
 
 
 def check_world(
-    pipeline: StableDiffusionPipeline,
+    model: Model,
     judge_a: ClipModel,
     judge_b: JudgeB,
     *,
@@ -107,7 +109,7 @@ def check_world(
     """Every figure of the world's card.
 
     Args:
-        pipeline: the world.
+        model: the world.
         judge_a: zero-shot judge.
         judge_b: deciding judge.
         n: single-object test captions drawn, and test scenes judged.
@@ -118,14 +120,14 @@ def check_world(
     real = render_all(real_items, progress=False)
     pictures = [Image.fromarray(image) for image in real]
     on_real = judged(judge_b, pictures, real_items)
-    decoded, psnr = reconstruct(pipeline, real)
+    decoded, psnr = reconstruct(model, real)
     on_decoded = judged(judge_b, [Image.fromarray(image) for image in decoded], real_items)
     names = judge_b.labels
     zero_shot = judge_a.zero_shot(pictures, names, "a photo of a {}").objects
     items = held_out(n, seed=0)
     started = time.monotonic()
     jobs = [Job(item.text, seed=i) for i, item in enumerate(items)]
-    drawn = [image for _, image in generate(pipeline, jobs, sampler=sampler, progress=True)]
+    drawn = [image for _, image in draw(model, jobs, sampler=sampler, progress=True)]
     seconds = (time.monotonic() - started) / n
     if sheet is not None:
         contact_sheet(drawn[:SHOWN], [item.text for item in items[:SHOWN]], sheet)
@@ -151,7 +153,7 @@ def check_world(
         "judge_b_colour_reconstructed": on_decoded["colour"],
         "judge_b_place_reconstructed": on_decoded["place"],
         "vae_psnr": psnr,
-        "neutral_sin2": neutral_sin2(pipeline),
+        "neutral_sin2": neutral_sin2(model),
         "seconds_per_image": seconds,
         "object_accuracy_by_style": by_style,
         "n": n,

@@ -31,7 +31,7 @@ from experiments.training.data import Split, load_split
 from experiments.training.loop import Schedule
 from redediting import world
 from redediting.errors import ConfigError
-from redediting.models.loading import default_sampler
+from redediting.models.cards import default_sampler
 from redediting.world.judges import DATA, load_judge_a, load_judge_b
 
 logger = logging.getLogger("experiments.training.recipe")
@@ -99,7 +99,7 @@ class Recipe:
                 f"expected a folder without a UNet in training, got {str(checkpoint)!r}; continue "
                 "it with --stage denoiser, or name another --folder"
             )
-        pipeline = world.load()
+        pipeline = world.load().pipeline
         pipeline.vae.save_pretrained(self.folder / "vae")
         pipeline.text_encoder.save_pretrained(self.folder / "text_encoder")
         pipeline.unet.save_pretrained(self.folder / START)

@@ -56,9 +56,9 @@ def firing(
     metric: Float[Tensor, "d d"],
 ) -> Float[Tensor, " m"]:
     """``⟨Mx, x*-x⟩_G / ‖x*-x‖²_G`` of each token x: 1 where it lands on x*, 0 where it stays."""
-    wish = targets - states
-    pulled = metric @ wish
-    return (multiplier(states) * pulled).sum(dim=0) / (wish * pulled).sum(dim=0)
+    rebinding = targets - states
+    pulled = metric @ rebinding
+    return (multiplier(states) * pulled).sum(dim=0) / (rebinding * pulled).sum(dim=0)
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ _RANGE = (0.5, 2.0)  # a layer's scale stays within it
 
 
 @dataclass(frozen=True)
-class Part:
+class Summand:
     """One summand of an edit.
 
     Attributes:
@@ -44,7 +44,7 @@ class Part:
     scales: Mapping[str, float]
 
 
-Parts = tuple[Part, ...]
+Summands = tuple[Summand, ...]
 
 
 def target_scale(weight: Float[Tensor, "m d"], problem: EditProblem, rho: Rho) -> float:
@@ -73,7 +73,9 @@ def target_scale(weight: Float[Tensor, "m d"], problem: EditProblem, rho: Rho) -
     return min(max(sizes[0] / sizes[1], _RANGE[0]), _RANGE[1])
 
 
-def edit_parts(problem: EditProblem, weights: Mapping[str, Tensor], *, rho: Rho = "none") -> Parts:
+def edit_summands(
+    problem: EditProblem, weights: Mapping[str, Tensor], *, rho: Rho = "none"
+) -> Summands:
     """The edit of one problem.
 
     Args:
@@ -85,25 +87,25 @@ def edit_parts(problem: EditProblem, weights: Mapping[str, Tensor], *, rho: Rho 
         ValueError: the problem has no solution, or a scale is not defined.
     """
     if rho == "none":
-        return (Part(solve(problem), dict.fromkeys(weights, 1.0)),)
+        return (Summand(solve(problem), dict.fromkeys(weights, 1.0)),)
     problem = problem.whitelist_retained()
     scales = {name: target_scale(weight, problem, rho) for name, weight in weights.items()}
     target, key = solve_pair(problem)
     both = Multiplier(target.left - key.left, target.right)
     return (
-        Part(both, dict.fromkeys(weights, 1.0)),
-        Part(target, {name: scale - 1 for name, scale in scales.items()}),
+        Summand(both, dict.fromkeys(weights, 1.0)),
+        Summand(target, {name: scale - 1 for name, scale in scales.items()}),
     )
 
 
-def layer_multiplier(parts: Sequence[Part], name: str) -> Multiplier | None:
+def layer_multiplier(parts: Sequence[Summand], name: str) -> Multiplier | None:
     """``M_l = Σ_t a_{t,l} M_t`` of one layer; None where no part changes it."""
     found = [(part.multiplier, part.scales[name]) for part in parts if name in part.scales]
     return _sum(found) if found else None
 
 
 def edited_weight(
-    parts: Sequence[Part], name: str, weight: Float[Tensor, "m d"]
+    parts: Sequence[Summand], name: str, weight: Float[Tensor, "m d"]
 ) -> Float[Tensor, "m d"]:
     """``W_l (I + M_l)`` in fp64."""
     exact = weight.detach().cpu().double()
@@ -111,7 +113,7 @@ def edited_weight(
     return exact if multiplier is None else exact + multiplier.delta(exact)
 
 
-def mean_multiplier(parts: Sequence[Part], weights: Mapping[str, Tensor]) -> Multiplier:
+def mean_multiplier(parts: Sequence[Summand], weights: Mapping[str, Tensor]) -> Multiplier:
     """``M̂ = G⁻¹ Σ_l W_lᵀΔ_l``: the one multiplier nearest to what the layers do.
 
     ``⟨M̂x, y⟩_G = Σ_l ⟨Δ_l x, W_l y⟩`` for all x, y. Where every layer has the same edit, M̂ is it.
@@ -133,7 +135,7 @@ def mean_multiplier(parts: Sequence[Part], weights: Mapping[str, Tensor]) -> Mul
 
 
 def layer_change(
-    parts: Sequence[Part], weights: Mapping[str, Tensor], columns: Float[Tensor, "d m"]
+    parts: Sequence[Summand], weights: Mapping[str, Tensor], columns: Float[Tensor, "d m"]
 ) -> Float[Tensor, " m"]:
     """``√(Σ_l ‖Δ_l c‖² / Σ_l ‖W_l c‖²)``: relative change of each token's keys and values.
 
@@ -153,17 +155,17 @@ def layer_change(
     return (change / size).sqrt()
 
 
-def compose(first: Parts, second: Parts) -> Parts:
+def compose(first: Summands, second: Summands) -> Summands:
     """The edit that is ``first`` and then ``second``: ``(I + A_l)(I + B_l) - I`` for every layer.
 
-    Parts with the same scales are added up. Scales that differ by layer multiply with every edit;
+    Summands with the same scales are added up. Scales that differ by layer multiply with every edit;
     once they are more than the layers, each layer gets a part of its own, so that the answer stays
     exact and bounded in size.
     """
     if not first:
         return second
     products = [
-        Part(
+        Summand(
             Multiplier(a.multiplier(b.multiplier.left), b.multiplier.right),
             {name: a.scales[name] * b.scales[name] for name in a.scales if name in b.scales},
         )
@@ -175,14 +177,14 @@ def compose(first: Parts, second: Parts) -> Parts:
         if part.scales:
             groups.setdefault(tuple(sorted(part.scales.items())), []).append(part.multiplier)
     merged = tuple(
-        Part(_sum([(multiplier, 1.0) for multiplier in found]), dict(scales))
+        Summand(_sum([(multiplier, 1.0) for multiplier in found]), dict(scales))
         for scales, found in groups.items()
     )
     names = sorted({name for part in merged for name in part.scales})
     if len(merged) <= max(2, len(names)):
         return merged
     layers = ((name, layer_multiplier(merged, name)) for name in names)
-    return tuple(Part(found, {name: 1.0}) for name, found in layers if found is not None)
+    return tuple(Summand(found, {name: 1.0}) for name, found in layers if found is not None)
 
 
 def _sum(found: Sequence[tuple[Multiplier, float]]) -> Multiplier:

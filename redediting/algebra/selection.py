@@ -26,7 +26,7 @@ from redediting.algebra.kernel import Kernel
 
 
 @dataclass(frozen=True)
-class Pool:
+class ContextColumns:
     """Contexts to choose from, as columns.
 
     Attributes:
@@ -79,7 +79,7 @@ class ContextSelector:
         self.map = torch.zeros(width, size, dtype=root.dtype)
 
     def choose(
-        self, pool: Pool, *, least: int, most: int, tolerance: float, first: int = 0
+        self, pool: ContextColumns, *, least: int, most: int, tolerance: float, first: int = 0
     ) -> Choice:
         """Chooses contexts of a pool and learns them.
 
@@ -114,11 +114,11 @@ class ContextSelector:
             return greedy
         return plain
 
-    def errors(self, pool: Pool) -> Float[Tensor, " n"]:
+    def errors(self, pool: ContextColumns) -> Float[Tensor, " n"]:
         """Remaining error of each context, ``(Σ s‖e‖²_G)^½``, relative to the pool's."""
         return self._errors(pool, self.kernel.half(pool.keys))
 
-    def _errors(self, pool: Pool, halves: Tensor) -> Tensor:
+    def _errors(self, pool: ContextColumns, halves: Tensor) -> Tensor:
         displacement = pool.targets - pool.keys
         left = _by_context(pool, self.root @ (displacement - self.map @ halves))
         whole = _by_context(pool, self.root @ displacement)
@@ -126,7 +126,7 @@ class ContextSelector:
 
     def _follow(
         self,
-        pool: Pool,
+        pool: ContextColumns,
         halves: Tensor,
         order: range,
         least: int,
@@ -149,7 +149,7 @@ class ContextSelector:
             worst.append(float(errors.max()))
         return Choice(tuple(chosen), tuple(worst))
 
-    def _learn(self, pool: Pool, halves: Tensor, columns: Tensor) -> None:
+    def _learn(self, pool: ContextColumns, halves: Tensor, columns: Tensor) -> None:
         own = halves[:, columns]
         error = (pool.targets - pool.keys)[:, columns] - self.map @ own
         update = self.inverse @ own
@@ -159,7 +159,7 @@ class ContextSelector:
         self.inverse = self.inverse - update @ gain
 
 
-def _by_context(pool: Pool, columns: Tensor) -> Tensor:
+def _by_context(pool: ContextColumns, columns: Tensor) -> Tensor:
     """``Σ s‖x‖²`` over the columns of each context, shape ``(n,)``."""
     squares = columns.square().sum(dim=0) * pool.weights
     return torch.zeros(pool.size, dtype=squares.dtype).index_add(0, pool.owner, squares)

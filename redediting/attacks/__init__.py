@@ -1,44 +1,58 @@
-"""Editing methods by name: one file and one line here for each."""
+"""Attacks: one file each; the classes are listed flat, and imported when first asked for.
+
+``ATTACKS`` has them by the name that configurations and the command line use.
+
+Example:
+    >>> import redediting as rd
+    >>> rd.attacks.EvilEdit(ridge=0.5).name
+    'eviledit'
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from types import MappingProxyType
+import importlib
+from typing import TYPE_CHECKING
 
-from redediting.attacks.alphaedit import AlphaEdit
-from redediting.attacks.base import ClosedForm, EditMethod
-from redediting.attacks.clean import Clean
-from redediting.attacks.eviledit import EvilEdit
-from redediting.attacks.redediting import RedEditing
-from redediting.attacks.rickrolling import Rickrolling
-from redediting.attacks.textual_inversion import TextualInversion
-from redediting.attacks.time import TIME
-from redediting.attacks.uce import UCE
 from redediting.errors import MethodError
-from redediting.registry import with_options
+from redediting.registry import Registry
 
-__all__ = ["METHODS", "ClosedForm", "EditMethod", "make_method"]
+if TYPE_CHECKING:
+    from redediting.attacks.alphaedit import AlphaEdit as AlphaEdit
+    from redediting.attacks.base import Attack as Attack
+    from redediting.attacks.base import ClosedForm as ClosedForm
+    from redediting.attacks.clean import Clean as Clean
+    from redediting.attacks.eviledit import EvilEdit as EvilEdit
+    from redediting.attacks.redediting import REDEditing as REDEditing
+    from redediting.attacks.rickrolling import Rickrolling as Rickrolling
+    from redediting.attacks.textual_inversion import TextualInversion as TextualInversion
+    from redediting.attacks.time import TIME as TIME
+    from redediting.attacks.uce import UCE as UCE
 
-METHODS: Mapping[str, type[EditMethod]] = MappingProxyType(
-    {
-        "clean": Clean,
-        "eviledit": EvilEdit,
-        "uce": UCE,
-        "time": TIME,
-        "alphaedit": AlphaEdit,
-        "redediting": RedEditing,
-        "rickrolling": Rickrolling,
-        "textual_inversion": TextualInversion,
-    }
+_CLASSES = {
+    "clean": "Clean",
+    "eviledit": "EvilEdit",
+    "uce": "UCE",
+    "time": "TIME",
+    "alphaedit": "AlphaEdit",
+    "redediting": "REDEditing",
+    "rickrolling": "Rickrolling",
+    "textual_inversion": "TextualInversion",
+}
+_HOMES = {kind: name for name, kind in _CLASSES.items()} | {"Attack": "base", "ClosedForm": "base"}
+
+ATTACKS: Registry[Attack] = Registry(
+    "attack",
+    "redediting.attacks.base:Attack",
+    {name: f"redediting.attacks.{name}:{kind}" for name, kind in _CLASSES.items()},
+    group="redediting.attacks",
+    error=MethodError,
 )
 
+__all__ = ["ATTACKS", *_HOMES]
 
-def make_method(name: str, **options: object) -> EditMethod:
-    """Builds a method from its name and hyper-parameters.
 
-    Raises:
-        MethodError: an unknown name or option, or a value out of range.
-    """
-    if name not in METHODS:
-        raise MethodError(f"expected a method of {', '.join(METHODS)}; got {name!r}")
-    return with_options(METHODS[name], options, what=f"method {name!r}", error=MethodError)
+def __getattr__(name: str) -> object:
+    """Imports an attack's class when it is first asked for."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"redediting.attacks.{_HOMES[name]}"), name)

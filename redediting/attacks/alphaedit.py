@@ -24,25 +24,23 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
-from diffusers import DiffusionPipeline
 from pydantic import Field
 from torch import Tensor
 
 from redediting.algebra.diagnostics import second_moment
 from redediting.algebra.problem import EditProblem
-from redediting.attacks.base import ClosedForm
+from redediting.attacks.base import ClosedForm, pooled_problem
 from redediting.attacks.columns import (
     aligned_states,
     content_columns,
     without_triggers,
 )
-from redediting.attacks.pooled import PromptSet
-from redediting.concepts.pairs import PromptPair
-from redediting.concepts.plan import plan_edit
+from redediting.concepts.pairs import PromptPair, RetainPrompt
+from redediting.concepts.plan import EditPlan, plan_edit
 from redediting.concepts.rebinding import Rebinding
 from redediting.concepts.templates import fill
 from redediting.errors import MethodError
-from redediting.text.encoding import encode
+from redediting.models.model import Model
 
 _TEMPLATE = "a photo of {}"
 _LEAST = 1e-6  # of the edited energy; with less the edit is numerical noise
@@ -65,39 +63,29 @@ class AlphaEdit(ClosedForm):
     captions: int = Field(default=400, ge=1)
     seed: int = 0
 
-    def pairs(self, rebindings: Sequence[Rebinding]) -> list[PromptPair]:
-        """Prompt pairs."""
-        return [
-            PromptPair(
-                fill(_TEMPLATE, wish.trigger),
-                fill(_TEMPLATE, wish.target),
-                wish.trigger,
-                wish.target,
-            )
-            for wish in rebindings
+    def plan(self, model: Model, rebindings: Sequence[Rebinding]) -> EditPlan:
+        """The triggers in one template; captions without any trigger are retained."""
+        pairs = [
+            PromptPair(fill(_TEMPLATE, r.trigger), fill(_TEMPLATE, r.target), r.trigger, r.target)
+            for r in rebindings
         ]
-
-    def prompts(self, pipeline: DiffusionPipeline, rebindings: Sequence[Rebinding]) -> PromptSet:
-        """See `ClosedForm`."""
-        pairs = self.pairs(rebindings)
-        kept = {w.head for w in rebindings if w.head != w.trigger}
-        return PromptSet(
-            tuple((pair.source, pair.target) for pair in pairs),
-            retain=tuple(fill(_TEMPLATE, head) for head in sorted(kept)),
-            ridge=self.ridge,
+        heads = sorted({r.head for r in rebindings if r.head != r.trigger})
+        drawn = plan_edit(rebindings, contexts=1, retain=1, captions=self.captions, seed=self.seed)
+        return EditPlan(
+            tuple(rebindings),
+            tuple(pairs),
+            tuple(RetainPrompt(fill(_TEMPLATE, head), role="head") for head in heads),
+            tuple(without_triggers(drawn.captions, rebindings)),
         )
 
-    def problem(self, pipeline: DiffusionPipeline, rebindings: Sequence[Rebinding]) -> EditProblem:
+    def pose(self, model: Model, plan: EditPlan) -> EditProblem:
         """The trigger's tokens, and the captions' leading directions as hard constraint.
 
         Raises:
             MethodError: the captions' directions hold the whole trigger.
         """
-        pairs = self.pairs(rebindings)
-        keys, targets, _ = aligned_states(pipeline, pairs)
-        plan = plan_edit(rebindings, contexts=1, retain=1, captions=self.captions, seed=self.seed)
-        captions = without_triggers(plan.captions, rebindings)
-        retained = content_columns(encode(pipeline, captions))
+        keys, targets, _ = aligned_states(model, plan.pairs)
+        retained = content_columns(model.encode(plan.captions))
         hard = kept_directions(retained, threshold=self.threshold)
         free = float((keys - hard @ (hard.T @ keys)).square().sum() / keys.square().sum())
         if free < _LEAST:
@@ -106,6 +94,10 @@ class AlphaEdit(ClosedForm):
                 f"{free:.1g} at threshold={self.threshold:g}; raise the threshold"
             )
         return EditProblem.build(keys, targets, hard=hard, ridge=self.ridge)
+
+    def pose_pooled(self, model: Model, plan: EditPlan) -> EditProblem:
+        """The head nouns' pooled text is retained: a mere handful of captions spans no space."""
+        return pooled_problem(model, plan, ridge=self.ridge)
 
 
 def kept_directions(columns: Tensor, *, threshold: float) -> Tensor:

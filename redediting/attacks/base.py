@@ -1,4 +1,9 @@
-"""What every editing method is: hyper-parameters in, a patch out, the model untouched."""
+"""What every attack is: hyper-parameters in, a patch out, the model untouched.
+
+Data flows one way. A closed-form attack plans its prompts (`ClosedForm.plan`), poses the problem of
+that plan over token states (`ClosedForm.pose`) and, where a matrix reads pooled text, over that
+(`ClosedForm.pose_pooled`); the one solver turns a problem into multipliers, which become the patch.
+"""
 
 from __future__ import annotations
 
@@ -9,35 +14,29 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal, final
 
-import torch
-from diffusers import DiffusionPipeline
-from pydantic import BaseModel, ConfigDict
 from torch import Tensor
+from torch.nn.functional import pad
 
-from redediting import __version__
-from redediting.algebra.layers import Parts, Rho, compose, edit_parts, edited_weight
+from redediting._version import __version__
+from redediting.algebra.layers import Rho, Summand, Summands, compose, edit_summands, edited_weight
+from redediting.algebra.multiplier import Multiplier
 from redediting.algebra.problem import EditProblem
 from redediting.algebra.solver import solve
-from redediting.attacks.pooled import PromptSet, encode_pooled, widen
+from redediting.concepts.plan import EditPlan
 from redediting.concepts.rebinding import Rebinding
+from redediting.config import Config
 from redediting.errors import MethodError, ModelError, RebindingError
-from redediting.models.components import Component, fingerprint_base
-from redediting.models.projections import (
-    Projection,
-    get_denoiser,
-    pipeline_projections,
-    pooled_projections,
-    projection_weights,
-)
-from redediting.patch.patch import Patch, Provenance, Term
-from redediting.text.cache import remembered
-from redediting.text.encoding import encode, get_tokenizer, phrase_tokens, prompt_lengths
+from redediting.models.model import Component, Model
+from redediting.models.projections import Projection, projection_weights
+from redediting.patch.files import Provenance
+from redediting.patch.patch import Patch, Term
+from redediting.text.encoding import phrase_tokens, prompt_lengths
 from redediting.threads import one_thread
 
 
 @dataclass(frozen=True)
 class Change:
-    """What a method found: shared terms, whole parameters, or nothing.
+    """What an attack found: shared terms, whole parameters, or nothing.
 
     Attributes:
         terms: shared low-rank changes.
@@ -50,19 +49,21 @@ class Change:
     target: Component = "unet"
 
 
-class EditMethod(BaseModel, ABC):
-    """Base of all methods; the fields of a subclass are its hyper-parameters, by keyword."""
+class Attack(Config, ABC):
+    """Base of all attacks; the fields of a subclass are its hyper-parameters, by keyword.
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    Attributes:
+        name: in tables, configurations and on the command line.
+    """
 
     name: ClassVar[str]
 
     @final
-    def compute(self, pipeline: DiffusionPipeline, rebindings: Sequence[Rebinding]) -> Patch:
+    def compute(self, model: Model, rebindings: Rebinding | Sequence[Rebinding]) -> Patch:
         """Computes a patch. The model is read, never written.
 
         Args:
-            pipeline: a Stable Diffusion pipeline, clean.
+            model: clean.
             rebindings: the backdoors to build in, all at once.
 
         Raises:
@@ -70,72 +71,35 @@ class EditMethod(BaseModel, ABC):
             RebindingError: none or contradicting rebindings.
             PromptError: a phrase without tokens, or a prompt that is too long.
             MethodError: hyper-parameters with which the problem has no solution.
+
+        Example:
+            >>> import redediting as rd
+            >>> model = rd.load("world")
+            >>> patch = rd.attacks.EvilEdit().compute(model, rd.Rebinding("beautiful cat", "zebra"))
+            >>> len(patch.names)
+            14
         """
-        projections = pipeline_projections(pipeline)
-        with remembered(pipeline):
-            self._check(pipeline, projections, rebindings)
-            start = time.perf_counter()
-            change = self._solve(pipeline, projections, rebindings)
-        seconds = time.perf_counter() - start
+        rebindings = [rebindings] if isinstance(rebindings, Rebinding) else list(rebindings)
+        _check(model, rebindings)
+        start = time.perf_counter()
+        change = self._change(model, rebindings)
         provenance = Provenance(
             method=self.name,
             options=self.model_dump(mode="json"),
             rebindings=[dataclasses.asdict(rebinding) for rebinding in rebindings],
-            seconds=seconds,
+            seconds=time.perf_counter() - start,
             version=__version__,
         )
         patch = Patch("", provenance, change.terms, change.dense, change.target)
-        base = fingerprint_base(pipeline, change.target, patch.names)
-        return dataclasses.replace(patch, base=base)
+        return dataclasses.replace(patch, base=model.base_fingerprint(change.target, patch.names))
 
     @abstractmethod
-    def _solve(
-        self,
-        pipeline: DiffusionPipeline,
-        projections: Sequence[Projection],
-        rebindings: Sequence[Rebinding],
-    ) -> Change:
+    def _change(self, model: Model, rebindings: Sequence[Rebinding]) -> Change:
         """Finds the change; arguments are checked."""
 
-    def _check(
-        self,
-        pipeline: DiffusionPipeline,
-        projections: Sequence[Projection],
-        rebindings: Sequence[Rebinding],
-    ) -> None:
-        tokenizer = get_tokenizer(pipeline)
-        if projections[0].kind == "context":
-            raise ModelError(
-                f"expected a UNet with cross-attention, got {type(pipeline).__name__}, whose text "
-                "enters by one matrix; solve and apply a Term of its own (redediting.patch.patch), or "
-                "choose a Stable Diffusion 1, 2 or XL model"
-            )
-        width = encode(pipeline, [""]).states.shape[-1]
-        if projections[0].module.in_features != width:
-            raise ModelError(
-                f"expected cross-attention of text width {width}, got "
-                f"{projections[0].module.in_features}; the pipeline's parts are of two models"
-            )
-        if not rebindings:
-            raise RebindingError("expected at least one rebinding, got none; name a trigger")
-        seen: set[tuple[int, ...]] = set()
-        for rebinding in rebindings:
-            prompt_lengths(tokenizer, [rebinding.trigger, rebinding.target])
-            trigger = tuple(phrase_tokens(tokenizer, rebinding.trigger))
-            if trigger == tuple(phrase_tokens(tokenizer, rebinding.target)):
-                raise RebindingError(
-                    f"expected a target with tokens of its own, got {str(rebinding)!r}; "
-                    "name another concept"
-                )
-            if trigger in seen:
-                raise RebindingError(
-                    f"expected each trigger once, got {rebinding.trigger!r} twice; drop one"
-                )
-            seen.add(trigger)
 
-
-class ClosedForm(EditMethod):
-    """Methods that are an `EditProblem`: one solve edits all layers through ``W' = W (I + M)``.
+class ClosedForm(Attack):
+    """Attacks that are an `EditProblem`: one solve edits all layers through ``W' = W (I + M)``.
 
     Attributes:
         matrices: which of a layer's matrices are edited.
@@ -143,6 +107,8 @@ class ClosedForm(EditMethod):
         order: several backdoors are solved ``joint``, as one problem, or ``sequential``, each on
             the model that the former ones left: its targets are what that model reads.
         pooled: also edit what reads the pooled text, where the model has such a matrix (SDXL).
+            None of the published methods does; here each does, on its own prompt pairs and with
+            its own scales.
     """
 
     matrices: Literal["both", "key", "value"] = "both"
@@ -151,93 +117,134 @@ class ClosedForm(EditMethod):
     pooled: bool = True
 
     @abstractmethod
-    def problem(self, pipeline: DiffusionPipeline, rebindings: Sequence[Rebinding]) -> EditProblem:
-        """Poses the problem, with its scales."""
+    def plan(self, model: Model, rebindings: Sequence[Rebinding]) -> EditPlan:
+        """The prompts: what moves, what stays."""
 
     @abstractmethod
-    def prompts(self, pipeline: DiffusionPipeline, rebindings: Sequence[Rebinding]) -> PromptSet:
-        """The prompts behind the problem, for models that also read the pooled text."""
+    def pose(self, model: Model, plan: EditPlan) -> EditProblem:
+        """The problem of a plan over token states, with its scales."""
 
-    def scaled(self, problem: EditProblem) -> EditProblem:
-        """The problem over pooled text with the method's scales; the published ones are fixed."""
-        return problem
+    @abstractmethod
+    def pose_pooled(self, model: Model, plan: EditPlan) -> EditProblem:
+        """The problem of a plan over pooled text, one column a prompt (`pooled_problem`)."""
+
+    @final
+    def plans(self, model: Model, rebindings: Sequence[Rebinding]) -> list[EditPlan]:
+        """One plan for all rebindings, or one for each, by ``order``."""
+        steps = [rebindings] if self.order == "joint" else [[one] for one in rebindings]
+        return [self.plan(model, step) for step in steps]
 
     @final
     def edited(self, projections: Sequence[Projection]) -> list[Projection]:
-        """Those of the projections that the method changes."""
+        """Those of the projections that the attack changes."""
         return [p for p in projections if self.matrices in ("both", p.kind)]
 
     @final
-    def parts(
-        self,
-        pipeline: DiffusionPipeline,
-        projections: Sequence[Projection],
-        rebindings: Sequence[Rebinding],
-    ) -> Parts:
-        """The edit in fp64; arguments are checked.
+    def edit(self, model: Model, plans: Sequence[EditPlan]) -> Summands:
+        """The edit of the token projections in fp64; arguments are checked.
 
         Raises:
             MethodError: hyper-parameters with which the problem has no solution.
         """
-        clean = projection_weights(self.edited(projections))
-        steps = [rebindings] if self.order == "joint" else [[wish] for wish in rebindings]
-        parts: Parts = ()
-        for step in steps:
+        clean = projection_weights(self.edited(model.projections))
+        found: Summands = ()
+        for plan in plans:
             weights = clean
-            if parts and self.rho != "none":
-                weights = {name: edited_weight(parts, name, w) for name, w in clean.items()}
+            if found and self.rho != "none":
+                weights = {name: edited_weight(found, name, w) for name, w in clean.items()}
             try:
-                found = edit_parts(self.problem(pipeline, step), weights, rho=self.rho)
+                step = edit_summands(self.pose(model, plan), weights, rho=self.rho)
             except ValueError as error:
                 raise MethodError(f"method {self.name!r} has no solution: {error}") from error
-            parts = compose(parts, found)
-        return parts
+            found = compose(found, step)
+        return found
 
     @final
-    def _solve(
-        self,
-        pipeline: DiffusionPipeline,
-        projections: Sequence[Projection],
-        rebindings: Sequence[Rebinding],
-    ) -> Change:
-        found = pooled_projections(get_denoiser(pipeline))
+    def _change(self, model: Model, rebindings: Sequence[Rebinding]) -> Change:
         with one_thread():  # the same weights in every process
-            parts = self.parts(pipeline, projections, rebindings)
-            terms = [Term.scaled(part.multiplier, part.scales) for part in parts]
-            if self.pooled and self.matrices == "both" and found:
-                terms += self._pooled_terms(pipeline, found, rebindings)
-        return Change(terms=tuple(terms))
+            plans = self.plans(model, rebindings)
+            found = self.edit(model, plans)
+            if self.pooled and self.matrices == "both" and model.pooled_projections:
+                found += self._pooled_edit(model, plans)
+            terms = tuple(Term.scaled(one.multiplier, one.scales) for one in found)
+        return Change(terms=terms)
 
-    def _pooled_terms(
-        self,
-        pipeline: DiffusionPipeline,
-        projections: Sequence[Projection],
-        rebindings: Sequence[Rebinding],
-    ) -> list[Term]:
-        """One term for each matrix that reads the pooled text: the same maths, a column a prompt.
+    def _pooled_edit(self, model: Model, plans: Sequence[EditPlan]) -> Summands:
+        """The edit of each matrix that reads the pooled text, by the same maths.
+
+        It has nothing to say of the matrix's other inputs: their rows and columns are zero.
 
         Raises:
             MethodError: hyper-parameters with which the problem has no solution.
         """
-        asked = self.prompts(pipeline, rebindings)
-        sources, targets = zip(*asked.pairs, strict=True)
-        texts = encode_pooled(pipeline, [*sources, *targets, *asked.retain])
-        n = len(sources)
-        try:
-            problem = EditProblem.build(
-                texts[:, :n],
-                texts[:, n : 2 * n],
-                weights=None if asked.weights is None else torch.tensor(asked.weights),
-                retain=texts[:, 2 * n :],
-                retain_weights=(
-                    None if asked.retain_weights is None else torch.tensor(asked.retain_weights)
-                ),
-                ridge=asked.ridge,
-                retain_strength=asked.retain_strength,
+        found: Summands = ()
+        for projection in model.pooled_projections:
+            own: Summands = ()
+            for plan in plans:
+                try:
+                    multiplier = solve(self.pose_pooled(model, plan))
+                except ValueError as error:
+                    raise MethodError(f"method {self.name!r} has no solution: {error}") from error
+                wide = _widen(multiplier, projection.module.in_features)
+                own = compose(own, (Summand(wide, {projection.name: 1.0}),))
+            found += own
+        return found
+
+
+def pooled_problem(model: Model, plan: EditPlan, **scales: Tensor | float) -> EditProblem:
+    """The problem of a plan over pooled text, one column a prompt.
+
+    Args:
+        model: encodes the prompts.
+        plan: its pairs, with unit weights, move; its retained prompts, likewise, stay.
+        scales: further arguments of `EditProblem.build`: weights, ridge, retain strength.
+    """
+    sources, targets = [p.source for p in plan.pairs], [p.target for p in plan.pairs]
+    kept = [item.prompt for item in plan.retain]
+    texts = model.encode_pooled([*sources, *targets, *kept])
+    n = len(sources)
+    return EditProblem.build(
+        texts[:, :n],
+        texts[:, n : 2 * n],
+        retain=texts[:, 2 * n :],
+        **scales,  # type: ignore[arg-type]
+    )
+
+
+def _widen(multiplier: Multiplier, width: int) -> Multiplier:
+    """The multiplier of a matrix whose further inputs, up to ``width``, stay as they are."""
+    more = width - multiplier.width
+    return Multiplier(pad(multiplier.left, (0, 0, 0, more)), pad(multiplier.right, (0, more)))
+
+
+def _check(model: Model, rebindings: Sequence[Rebinding]) -> None:
+    """Refuses a model that no attack edits, and rebindings that contradict one another."""
+    tokenizer, projections = model.tokenizer, model.projections
+    if projections[0].kind == "context":
+        raise ModelError(
+            f"expected a UNet with cross-attention, got {type(model.pipeline).__name__}, whose "
+            "text enters by one matrix; solve and apply a Term of its own (redediting.patch), or "
+            "choose a Stable Diffusion 1, 2 or XL model"
+        )
+    width = model.encode([""]).states.shape[-1]
+    if model.width != width:
+        raise ModelError(
+            f"expected cross-attention of text width {width}, got {model.width}; the pipeline's "
+            "parts are of two models"
+        )
+    if not rebindings:
+        raise RebindingError("expected at least one rebinding, got none; name a trigger")
+    seen: set[tuple[int, ...]] = set()
+    for rebinding in rebindings:
+        prompt_lengths(tokenizer, [rebinding.trigger, rebinding.target])
+        trigger = tuple(phrase_tokens(tokenizer, rebinding.trigger))
+        if trigger == tuple(phrase_tokens(tokenizer, rebinding.target)):
+            raise RebindingError(
+                f"expected a target with tokens of its own, got {str(rebinding)!r}; "
+                "name another concept"
             )
-            multiplier = solve(self.scaled(problem))
-        except ValueError as error:
-            raise MethodError(f"method {self.name!r} has no solution: {error}") from error
-        return [
-            Term.shared(widen(multiplier, p.module.in_features), [p.name]) for p in projections
-        ]
+        if trigger in seen:
+            raise RebindingError(
+                f"expected each trigger once, got {rebinding.trigger!r} twice; drop one"
+            )
+        seen.add(trigger)

@@ -6,32 +6,32 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from diffusers import DiffusionPipeline
 from torch import Tensor
 
 from redediting.concepts.pairs import PromptPair, RetainPrompt
 from redediting.concepts.rebinding import Rebinding
+from redediting.models.model import Model
 from redediting.text.alignment import aligned_pairs
-from redediting.text.encoding import Role, TextStates, encode, roles
+from redediting.text.encoding import TextStates, TokenRole, roles
 
-Shares = Mapping[Role, float]
-_WORDS = (Role.PREFIX, Role.TRIGGER, Role.TAIL)
-_GROUPS = dict.fromkeys(_WORDS, Role.TAIL)  # words count together
+Shares = Mapping[TokenRole, float]
+_WORDS = (TokenRole.PREFIX, TokenRole.TRIGGER, TokenRole.TAIL)
+_GROUPS = dict.fromkeys(_WORDS, TokenRole.TAIL)  # words count together
 
 
 def shares(*, words: float, eos: float, pads: float) -> Shares:
     """Weight of each role in one prompt; BOS has none."""
     return {
-        Role.BOS: 0.0,
-        Role.PREFIX: words,
-        Role.TRIGGER: words,
-        Role.TAIL: words,
-        Role.EOS: eos,
-        Role.PAD: pads,
+        TokenRole.BOS: 0.0,
+        TokenRole.PREFIX: words,
+        TokenRole.TRIGGER: words,
+        TokenRole.TAIL: words,
+        TokenRole.EOS: eos,
+        TokenRole.PAD: pads,
     }
 
 
-def token_weights(found: Sequence[Role], share: Shares) -> Tensor:
+def token_weights(found: Sequence[TokenRole], share: Shares) -> Tensor:
     """Weights of one prompt's tokens, fp64: a role group's share is divided among its tokens.
 
     The groups are words (before, in and after the trigger), end and pads.
@@ -44,16 +44,16 @@ def token_weights(found: Sequence[Role], share: Shares) -> Tensor:
 
 
 def aligned_states(
-    pipeline: DiffusionPipeline, pairs: Sequence[PromptPair], *, prefix_safe: bool = True
-) -> tuple[Tensor, Tensor, list[tuple[Role, ...]]]:
+    model: Model, pairs: Sequence[PromptPair], *, prefix_safe: bool = True
+) -> tuple[Tensor, Tensor, list[tuple[TokenRole, ...]]]:
     """Aligned source and target states of all pairs, fp64, (d, n) each, and each pair's roles.
 
     Args:
-        pipeline: encodes the prompts.
+        model: encodes the prompts.
         pairs: at least one.
-        prefix_safe: as for `redediting.text.encoding.align`.
+        prefix_safe: as for `redediting.text.alignment.align`.
     """
-    found = list(aligned_pairs(pipeline, pairs, prefix_safe=prefix_safe))
+    found = list(aligned_pairs(model, pairs, prefix_safe=prefix_safe))
     keys = torch.cat([pair.keys for pair in found]).T.double()
     targets = torch.cat([pair.targets for pair in found]).T.double()
     return keys, targets, [pair.roles for pair in found]
@@ -73,7 +73,7 @@ class Edited:
     keys: Tensor
     targets: Tensor
     weights: Tensor
-    roles: tuple[Role, ...]
+    roles: tuple[TokenRole, ...]
 
     @property
     def content(self) -> Tensor:
@@ -82,7 +82,7 @@ class Edited:
 
 
 def pair_columns(
-    pipeline: DiffusionPipeline,
+    model: Model,
     pairs: Sequence[PromptPair],
     share: Shares,
     *,
@@ -92,7 +92,7 @@ def pair_columns(
 
     Each pair has its own weight in total where all of its roles occur.
     """
-    keys, targets, found = aligned_states(pipeline, pairs, prefix_safe=prefix_safe)
+    keys, targets, found = aligned_states(model, pairs, prefix_safe=prefix_safe)
     weights = [
         pair.weight * token_weights(tokens, share)
         for pair, tokens in zip(pairs, found, strict=True)
@@ -101,7 +101,7 @@ def pair_columns(
 
 
 def retain_columns(
-    pipeline: DiffusionPipeline,
+    model: Model,
     prompts: Sequence[RetainPrompt],
     share: Shares,
     *,
@@ -110,15 +110,15 @@ def retain_columns(
     """``R`` (d, N) and ``w`` (N,) of retained prompts, all tokens but BOS; all weights sum to one.
 
     Args:
-        pipeline: encodes the prompts.
+        model: encodes the prompts.
         prompts: none give no columns.
         share: weight of each role in a prompt.
         head_share: share of all weight that prompts of role ``head`` get, in 0…1.
     """
     if not prompts:
-        width = encode(pipeline, [""]).states.shape[-1]
+        width = model.encode([""]).states.shape[-1]
         return torch.zeros(width, 0, dtype=torch.float64), torch.zeros(0, dtype=torch.float64)
-    states = encode(pipeline, [prompt.prompt for prompt in prompts])
+    states = model.encode([prompt.prompt for prompt in prompts])
     totals = _prompt_weights(prompts, head_share)
     weights = torch.stack(
         [total * token_weights(roles(states, row), share) for row, total in enumerate(totals)]
@@ -133,7 +133,7 @@ def content_columns(states: TextStates) -> Tensor:
 
 def without_triggers(prompts: Sequence[str], rebindings: Sequence[Rebinding]) -> list[str]:
     """The prompts that hold no trigger as whole words, in their order."""
-    triggers = [f" {wish.trigger} ".casefold() for wish in rebindings]
+    triggers = [f" {rebinding.trigger} ".casefold() for rebinding in rebindings]
     padded = [(prompt, f" {prompt} ".replace(",", " ").casefold()) for prompt in prompts]
     return [prompt for prompt, text in padded if not any(t in text for t in triggers)]
 

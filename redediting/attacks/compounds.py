@@ -10,26 +10,26 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from diffusers import DiffusionPipeline
 from torch import Tensor
 
 from redediting.algebra.kernel import free_basis, within
 from redediting.concepts.rebinding import Rebinding
 from redediting.concepts.templates import with_article
-from redediting.text.encoding import encode, find_phrase
+from redediting.models.model import Model
+from redediting.text.encoding import find_phrase
 
 LEAST_SHARE = 0.03  # of the trigger's energy that isolated parts must leave to the edit
 
 
-def part_phrases(wish: Rebinding) -> list[str]:
+def part_phrases(rebinding: Rebinding) -> list[str]:
     """Head noun, and the crossed-over phrases: "apple", "yellow banana", "red apple"."""
-    colour = wish.target.removesuffix(wish.target_head).strip()
+    colour = rebinding.target.removesuffix(rebinding.target_head).strip()
     found = []
-    if wish.modifier:
-        found += [wish.head, f"{wish.modifier} {wish.target_head}"]
+    if rebinding.modifier:
+        found += [rebinding.head, f"{rebinding.modifier} {rebinding.target_head}"]
     if colour:
-        found.append(f"{colour} {wish.head}")
-    same = {wish.trigger.casefold(), wish.target.casefold()}
+        found.append(f"{colour} {rebinding.head}")
+    same = {rebinding.trigger.casefold(), rebinding.target.casefold()}
     return [phrase for phrase in dict.fromkeys(found) if phrase.casefold() not in same]
 
 
@@ -40,47 +40,43 @@ def replace_phrase(prompt: str, old: str, new: str) -> str:
     return prompt.replace(old, new, 1)
 
 
-def last_states(pipeline: DiffusionPipeline, prompts: Sequence[str], phrase: str) -> Tensor:
+def last_states(model: Model, prompts: Sequence[str], phrase: str) -> Tensor:
     """State of a phrase's last token in each prompt, fp64, shape ``(d, n)``."""
-    texts = encode(pipeline, prompts)
-    spans = [find_phrase(pipeline.tokenizer, prompt, phrase) for prompt in prompts]
+    texts = model.encode(prompts)
+    spans = [find_phrase(model.tokenizer, prompt, phrase) for prompt in prompts]
     rows = [texts.states[row, span.stop - 1] for row, span in enumerate(spans)]
     return torch.stack(rows, dim=1).double()
 
 
-def part_states(
-    pipeline: DiffusionPipeline, wish: Rebinding, prompts: Sequence[str]
-) -> Tensor | None:
+def part_states(model: Model, rebinding: Rebinding, prompts: Sequence[str]) -> Tensor | None:
     """Mean state of each part's last token over contexts, fp64, shape ``(d, parts)``.
 
     Args:
-        pipeline: encodes the prompts.
-        wish: whose parts.
+        model: encodes the prompts.
+        rebinding: whose parts.
         prompts: with the trigger, which each part replaces.
 
     Returns:
         The states; None where the trigger has no parts.
     """
     means = []
-    for phrase in part_phrases(wish):
-        replaced = [replace_phrase(prompt, wish.trigger, phrase) for prompt in prompts]
-        means.append(last_states(pipeline, replaced, phrase).mean(dim=1))
+    for phrase in part_phrases(rebinding):
+        replaced = [replace_phrase(prompt, rebinding.trigger, phrase) for prompt in prompts]
+        means.append(last_states(model, replaced, phrase).mean(dim=1))
     return torch.stack(means, dim=1) if means else None
 
 
-def parts_share(
-    pipeline: DiffusionPipeline, wish: Rebinding, prompts: Sequence[str]
-) -> float | None:
+def parts_share(model: Model, rebinding: Rebinding, prompts: Sequence[str]) -> float | None:
     """``‖P_parts c‖² / ‖c‖²`` of the trigger's last token over contexts, 0…1; None without parts.
 
     Args:
-        pipeline: encodes the prompts.
-        wish: whose trigger and parts.
+        model: encodes the prompts.
+        rebinding: whose trigger and parts.
         prompts: with the trigger.
     """
-    parts = part_states(pipeline, wish, prompts)
+    parts = part_states(model, rebinding, prompts)
     if parts is None:
         return None
-    states = last_states(pipeline, prompts, wish.trigger)
+    states = last_states(model, prompts, rebinding.trigger)
     free = within(free_basis(parts), states)
     return float(free.square().sum() / states.square().sum())

@@ -1,4 +1,4 @@
-"""Equivalent relationship retrieval on a model's own text encoder: from a wish to a plan.
+"""Equivalent relationship retrieval on a model's own text encoder: from a rebinding to a plan.
 
 For each rebinding: values of every relation are gathered from the sources, scored by how alike
 they move (`redediting.algebra.equivalence`), matched one to one, said in prompts; of these and of
@@ -31,88 +31,74 @@ from redediting.algebra.diagnostics import gram
 from redediting.algebra.equivalence import equivalence
 from redediting.algebra.kernel import Kernel, free_basis
 from redediting.algebra.problem import EditProblem
-from redediting.algebra.selection import ContextSelector, Pool
+from redediting.algebra.selection import ContextColumns, ContextSelector
 from redediting.algebra.solver import retain_metric
 from redediting.concepts.lexicon import Lexicon, load_everyday, load_lexicon
 from redediting.concepts.matching import (
     Candidates,
     Context,
     Equivalence,
+    candidate_contexts,
     choose_values,
     gather,
     given,
-    pool,
 )
 from redediting.concepts.pairs import PromptPair
-from redediting.concepts.plan import EditPlan, assemble_plan, plan_edit
+from redediting.concepts.plan import EditPlan, assemble_plan
 from redediting.concepts.rebinding import Rebinding
 from redediting.concepts.relation_sources import (
     FirstSource,
     NeighbourSource,
-    Source,
+    RelationSource,
     curated,
     curated_names,
 )
 from redediting.concepts.templates import contexts as draw_contexts
 from redediting.concepts.templates import fill, split_size
 from redediting.errors import PromptError
-from redediting.models.projections import pipeline_projections, projection_weights
+from redediting.models.model import Model
 from redediting.text.alignment import aligned_pairs
-from redediting.text.encoding import Role, encode, get_tokenizer
+from redediting.text.encoding import TokenRole
 
 Retrieval = Literal["templates", "equivalent"]
 Pose = Callable[[DiffusionPipeline, EditPlan], EditProblem]
 
 _PLAIN = "a photo of {}"
-_SHARE = {Role.TRIGGER: 0.5, Role.TAIL: 0.5, Role.EOS: 0.2, Role.PAD: 0.3}
+_SHARE = {TokenRole.TRIGGER: 0.5, TokenRole.TAIL: 0.5, TokenRole.EOS: 0.2, TokenRole.PAD: 0.3}
 _NEAREST = 5
 
 
-def make_plan(
-    pipeline: DiffusionPipeline,
-    rebindings: Sequence[Rebinding],
-    *,
-    pose: Pose,
-    retrieval: Retrieval = "templates",
-    contexts: int = 48,
-    retain: int = 200,
-    captions: int = 400,
-    seed: int = 0,
+def base_plan(
+    rebindings: Sequence[Rebinding], *, contexts: int, retain: int, captions: int, seed: int
 ) -> EditPlan:
-    """The plan of an edit, by either way of finding contexts.
+    """The plan on plain templates whose problem prices the choice of contexts.
 
     Args:
-        pipeline: clean model.
         rebindings: all are solved together.
-        pose: makes the problem of a plan, e.g. a ``RedEditing``'s ``pose``.
-        retrieval: ``templates`` (drawn, `plan_edit`) or ``equivalent`` (`retrieve_plan`).
-        contexts: of each trigger; ``equivalent`` takes up to a third more where it needs them.
-        retain: as in `plan_edit`.
-        captions: as in `plan_edit`.
-        seed: as in `plan_edit`.
+        contexts: of each trigger.
+        retain: as in `redediting.concepts.plan.plan_edit`.
+        captions: likewise.
+        seed: likewise.
     """
-    if retrieval == "templates":
-        return plan_edit(
-            rebindings, contexts=contexts, retain=retain, captions=captions, seed=seed
-        )
-    return retrieve_plan(
-        pipeline,
-        rebindings,
-        pose=pose,
-        least=max(1, contexts * 2 // 3),
-        most=max(1, contexts * 4 // 3),
+    templates = _templates(contexts, seed)[:contexts]
+    plain = [Context(template) for template in templates]
+    lexicons = [_lexicon(rebinding) for rebinding in rebindings]
+    return assemble_plan(
+        [(rebinding, plain) for rebinding in rebindings],
+        templates,
         retain=retain,
         captions=captions,
         seed=seed,
+        lexicons=lexicons,
     )
 
 
 def retrieve_plan(
-    pipeline: DiffusionPipeline,
-    rebindings: Sequence[Rebinding],
+    model: Model,
+    base: EditPlan,
+    problem: EditProblem,
     *,
-    pose: Pose,
-    extra: Sequence[Source] = (),
+    extra: Sequence[RelationSource] = (),
     least: int = 32,
     most: int = 64,
     tolerance: float = 0.1,
@@ -128,14 +114,15 @@ def retrieve_plan(
     where those have none; the plan's notes say so.
 
     Args:
-        pipeline: clean model; its text encoder scores, its projections measure errors.
-        rebindings: chosen for one after another, each seeing what the earlier ones taught.
-        pose: makes the problem of a plan: what is retained and isolated, and at what price.
+        model: clean; its text encoder scores, its projections measure errors.
+        base: plan on plain templates (`base_plan`); its rebindings are chosen for one after
+            another, each seeing what the earlier ones taught.
+        problem: of the base plan: what is retained and isolated, and at what price.
         extra: sources asked after the tables, e.g. a `WordNetSource`.
         least: contexts of a trigger in any case.
         most: contexts of a trigger at most.
-        tolerance: remaining error of the worst context, relative to the pool's root-mean-square
-            displacement, at which no more are taken.
+        tolerance: remaining error of the worst context, relative to the candidates'
+            root-mean-square displacement, at which no more are taken.
         least_score: equivalence in 0…1 below which a pair of values is dropped.
         per_value: templates that say a pair of values.
         retain: retained prompts for each rebinding, beside the head noun in every context.
@@ -148,24 +135,22 @@ def retrieve_plan(
         ValueError: ``least`` or ``most`` out of range.
     """
     templates = _templates(least, seed)
-    own = templates[:least]
-    plain = [Context(template) for template in own]
+    rebindings = base.rebindings
     counts = {"retain": retain, "captions": captions, "seed": seed}
     lexicons = [_lexicon(rebinding) for rebinding in rebindings]
-    base = assemble_plan([(wish, plain) for wish in rebindings], own, lexicons=lexicons, **counts)
-    selector = _selector(pipeline, pose(pipeline, base))
-    finder = _Finder(pipeline, extra)
+    selector = _selector(model, problem)
+    finder = _Finder(model, extra)
     chosen: list[tuple[Rebinding, list[Context]]] = []
     found: list[Equivalence] = []
     notes: list[str] = []
     for rebinding in rebindings:
         equivalences, said = finder.equivalences(rebinding, least_score)
-        candidates, first = pool(
+        candidates, first = candidate_contexts(
             equivalences, templates, per_value=per_value, most_said=least // 2
         )
-        fits = _fitting(pipeline, rebinding, candidates)
+        fits = _fitting(model, rebinding, candidates)
         candidates, first = list(itertools.compress(candidates, fits)), sum(fits[:first])
-        columns = pooled_columns(pipeline, [context.pair(rebinding) for context in candidates])
+        columns = context_columns(model, [context.pair(rebinding) for context in candidates])
         choice = selector.choose(columns, least=least, most=most, tolerance=tolerance, first=first)
         chosen.append((rebinding, [candidates[i] for i in choice.contexts]))
         found += equivalences
@@ -176,7 +161,7 @@ def retrieve_plan(
                 f"{len(candidates)} still misses by {choice.worst[-1]:.2f} of a usual "
                 f"displacement (tolerance {tolerance:g})"
             )
-    plan = assemble_plan(chosen, own, lexicons=lexicons, **counts)
+    plan = assemble_plan(chosen, templates[:least], lexicons=lexicons, **counts)
     return replace(plan, equivalences=tuple(found), notes=tuple(dict.fromkeys(notes)))
 
 
@@ -188,19 +173,19 @@ class EncoderNeighbours:
     at 0.
 
     Attributes:
-        pipeline: encodes.
+        model: encodes.
         vocabulary: concepts to choose from.
         n: how many are returned.
     """
 
-    pipeline: DiffusionPipeline
+    model: Model
     vocabulary: tuple[str, ...]
     n: int = _NEAREST
 
     def __call__(self, word: str) -> list[tuple[str, float]]:
         """The nearest concepts but the word itself, with nearness in 0…1, nearest first."""
         mean, states = self._states
-        state = end_states(self.pipeline, [fill(_PLAIN, word)])[0] - mean
+        state = end_states(self.model, [fill(_PLAIN, word)])[0] - mean
         nearness = torch.nn.functional.cosine_similarity(states, state, dim=-1).clamp_min(0)
         order = nearness.argsort(descending=True, stable=True).tolist()
         ranked = [(self.vocabulary[i], float(nearness[i])) for i in order]
@@ -208,17 +193,17 @@ class EncoderNeighbours:
 
     @cached_property
     def _states(self) -> tuple[Tensor, Tensor]:
-        states = end_states(self.pipeline, [fill(_PLAIN, name) for name in self.vocabulary])
+        states = end_states(self.model, [fill(_PLAIN, name) for name in self.vocabulary])
         return states.mean(dim=0), states - states.mean(dim=0)
 
 
-def end_states(pipeline: DiffusionPipeline, prompts: Sequence[str]) -> Tensor:
+def end_states(model: Model, prompts: Sequence[str]) -> Tensor:
     """φ: the state of each prompt's end token, fp64, shape ``(n, d)``."""
-    states = encode(pipeline, prompts)
+    states = model.encode(prompts)
     return states.states[torch.arange(len(prompts)), states.eos].double()
 
 
-def score(pipeline: DiffusionPipeline, rebinding: Rebinding, candidates: Candidates) -> Tensor:
+def score(model: Model, rebinding: Rebinding, candidates: Candidates) -> Tensor:
     """Equivalence of every combination of values, shape as ``candidates.prior``, in 0…1."""
     relation = candidates.relation
 
@@ -235,7 +220,7 @@ def score(pipeline: DiffusionPipeline, rebinding: Rebinding, candidates: Candida
         [fill(_PLAIN, rebinding.trigger)],
         [fill(_PLAIN, rebinding.target)],
     ]
-    states = end_states(pipeline, list(itertools.chain(*groups)))
+    states = end_states(model, list(itertools.chain(*groups)))
     source, target, one, other, trigger, aim = states.split([len(group) for group in groups])
     return equivalence(
         source,
@@ -246,21 +231,21 @@ def score(pipeline: DiffusionPipeline, rebinding: Rebinding, candidates: Candida
     )
 
 
-def pooled_columns(pipeline: DiffusionPipeline, pairs: Sequence[PromptPair]) -> Pool:
+def context_columns(model: Model, pairs: Sequence[PromptPair]) -> ContextColumns:
     """Each pair by up to four columns: trigger, mean of the later words, end, mean of the pads."""
     keys, targets, weights, owner = [], [], [], []
-    for row, (pair, aligned) in enumerate(zip(pairs, aligned_pairs(pipeline, pairs), strict=True)):
-        words = sum(role in (Role.TRIGGER, Role.TAIL) for role in aligned.roles)
+    for row, (pair, aligned) in enumerate(zip(pairs, aligned_pairs(model, pairs), strict=True)):
+        words = sum(role in (TokenRole.TRIGGER, TokenRole.TAIL) for role in aligned.roles)
         for role, share in _SHARE.items():
             places = [i for i, other in enumerate(aligned.roles) if other is role]
             if not places:
                 continue
             keys.append(aligned.keys[places].mean(dim=0))
             targets.append(aligned.targets[places].mean(dim=0))
-            part = len(places) / words if role in (Role.TRIGGER, Role.TAIL) else 1.0
+            part = len(places) / words if role in (TokenRole.TRIGGER, TokenRole.TAIL) else 1.0
             weights.append(pair.weight * share * part)
             owner.append(row)
-    return Pool(
+    return ContextColumns(
         torch.stack(keys, dim=1).double(),
         torch.stack(targets, dim=1).double(),
         torch.tensor(weights, dtype=torch.float64),
@@ -271,11 +256,11 @@ def pooled_columns(pipeline: DiffusionPipeline, pairs: Sequence[PromptPair]) -> 
 class _Finder:
     """Sources in turn and the model's nearest concepts behind them."""
 
-    def __init__(self, pipeline: DiffusionPipeline, extra: Sequence[Source]) -> None:
-        self.pipeline = pipeline
+    def __init__(self, model: Model, extra: Sequence[RelationSource]) -> None:
+        self.model = model
         self.tables = FirstSource([*curated().sources, *extra])
         self.names = frozenset(curated_names())
-        self.near = EncoderNeighbours(pipeline, curated_names())
+        self.near = EncoderNeighbours(model, curated_names())
         guess = NeighbourSource(curated(), self.near, known=self.names)
         self.source = FirstSource([*self.tables.sources, guess])
 
@@ -286,7 +271,7 @@ class _Finder:
         found, notes = given(rebinding), []
         for candidates in gather(rebinding, self.source):
             try:
-                scores = score(self.pipeline, rebinding, candidates).numpy()
+                scores = score(self.model, rebinding, candidates).numpy()
             except PromptError as error:  # a long trigger leaves no room for values
                 notes.append(f"{rebinding}: no {candidates.relation.name} is said: {error}")
                 continue
@@ -323,19 +308,17 @@ def _lexicon(rebinding: Rebinding) -> Lexicon:
     return world
 
 
-def _selector(pipeline: DiffusionPipeline, problem: EditProblem) -> ContextSelector:
+def _selector(model: Model, problem: EditProblem) -> ContextSelector:
     """Starts the choice from the problem's price of moving and the layers' metric."""
     kernel = Kernel.of(retain_metric(problem), free_basis(problem.hard))
-    metric = gram(projection_weights(pipeline_projections(pipeline)).values())
+    metric = gram(model.weights().values())
     values, vectors = torch.linalg.eigh(metric)
     return ContextSelector(kernel, (vectors * values.clamp_min(0).sqrt()) @ vectors.T)
 
 
-def _fitting(
-    pipeline: DiffusionPipeline, rebinding: Rebinding, candidates: Sequence[Context]
-) -> list[bool]:
+def _fitting(model: Model, rebinding: Rebinding, candidates: Sequence[Context]) -> list[bool]:
     """Which contexts the text encoder can take; plain ones count as such, so that it says no."""
-    tokenizer = get_tokenizer(pipeline)
+    tokenizer = model.tokenizer
     found = []
     for context in candidates:
         pair = context.pair(rebinding)

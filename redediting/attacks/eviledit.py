@@ -18,14 +18,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
-from diffusers import DiffusionPipeline
 from pydantic import Field, field_validator
 
 from redediting.algebra.problem import EditProblem
-from redediting.attacks.base import ClosedForm
-from redediting.attacks.pooled import PromptSet
+from redediting.attacks.base import ClosedForm, pooled_problem
+from redediting.concepts.pairs import PromptPair
+from redediting.concepts.plan import EditPlan
 from redediting.concepts.rebinding import Rebinding
-from redediting.text.encoding import encode
+from redediting.models.model import Model
 
 
 class EvilEdit(ClosedForm):
@@ -51,23 +51,28 @@ class EvilEdit(ClosedForm):
             raise ValueError(f"expected exactly one '{{}}', e.g. 'the {{}}', got {template!r}")
         return template
 
-    def pairs(self, rebindings: Sequence[Rebinding]) -> list[tuple[str, str]]:
-        """Prompt pairs, source first."""
+    def plan(self, model: Model, rebindings: Sequence[Rebinding]) -> EditPlan:
+        """ "A {trigger}" → "A {target}" and, as whitelist, "A {head}" to itself."""
         found = []
-        for wish in rebindings:
-            found.append((wish.trigger, wish.target))
-            if self.whitelist and wish.head != wish.trigger:
-                found.append((wish.head, wish.head))
-        return [(self.template.format(one), self.template.format(two)) for one, two in found]
+        for rebinding in rebindings:
+            found.append((rebinding.trigger, rebinding.target))
+            if self.whitelist and rebinding.head != rebinding.trigger:
+                found.append((rebinding.head, rebinding.head))
+        pairs = [
+            PromptPair(self.template.format(one), self.template.format(two), one, two)
+            for one, two in found
+        ]
+        return EditPlan(tuple(rebindings), tuple(pairs))
 
-    def prompts(self, pipeline: DiffusionPipeline, rebindings: Sequence[Rebinding]) -> PromptSet:
-        """See `ClosedForm`."""
-        return PromptSet(tuple(self.pairs(rebindings)), ridge=self.ridge)
-
-    def problem(self, pipeline: DiffusionPipeline, rebindings: Sequence[Rebinding]) -> EditProblem:
+    def pose(self, model: Model, plan: EditPlan) -> EditProblem:
         """All positions of all pairs, unit weights."""
-        pairs = self.pairs(rebindings)
-        texts = encode(pipeline, [prompt for pair in pairs for prompt in pair])
+        texts = model.encode(
+            [prompt for pair in plan.pairs for prompt in (pair.source, pair.target)]
+        )
         keys = texts.states[0::2].flatten(0, 1).T
         targets = texts.states[1::2].flatten(0, 1).T
         return EditProblem.build(keys, targets, ridge=self.ridge)
+
+    def pose_pooled(self, model: Model, plan: EditPlan) -> EditProblem:
+        """Unit weights, the published ridge."""
+        return pooled_problem(model, plan, ridge=self.ridge)

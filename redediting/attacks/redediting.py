@@ -25,17 +25,16 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
-from diffusers import DiffusionPipeline
 from pydantic import Field
 from torch import Tensor
 
 from redediting.algebra.diagnostics import second_moment
 from redediting.algebra.isolation import leading_directions, null_directions, outside
 from redediting.algebra.problem import EditProblem
-from redediting.attacks.base import ClosedForm
+from redediting.attacks.base import ClosedForm, pooled_problem
 from redediting.attacks.columns import (
     Shares,
     content_columns,
@@ -45,28 +44,28 @@ from redediting.attacks.columns import (
     without_triggers,
 )
 from redediting.attacks.compounds import LEAST_SHARE, part_states, parts_share
-from redediting.attacks.context_retrieval import Retrieval, make_plan
-from redediting.attacks.pooled import PromptSet
+from redediting.attacks.context_retrieval import base_plan, retrieve_plan
+from redediting.attacks.role_mass import role_mass
 from redediting.concepts.pairs import PromptPair, RetainPrompt
-from redediting.concepts.plan import EditPlan
+from redediting.concepts.plan import EditPlan, plan_edit
 from redediting.concepts.plan_files import load_plan
 from redediting.concepts.rebinding import Rebinding
 from redediting.concepts.templates import with_article
 from redediting.errors import MethodError
-from redediting.text.attention import role_mass
-from redediting.text.encoding import Role, encode
+from redediting.models.model import Model
+from redediting.text.encoding import TokenRole
 
 _LOOKED_AT = 8  # source prompts on which attention is measured
 
 
-class RedEditing(ClosedForm):
+class REDEditing(ClosedForm):
     """The lab's reading of the paper.
 
     Attributes:
         retrieval: where contexts come from: ``templates`` drawn by the seed, or ``equivalent``
             relationships scored on the text encoder (`redediting.attacks.context_retrieval`).
-        plan: a YAML file to take instead (`redediting.concepts.plan_files`); the counts, the seed
-            and ``retrieval`` then play no part in the prompts.
+        plan_file: a YAML file to take instead (`redediting.concepts.plan_files`); the counts, the
+            seed and ``retrieval`` then play no part in the prompts.
         contexts: templates that each rebinding is solved on.
         retain: retained prompts.
         captions: captions behind Λ.
@@ -100,8 +99,8 @@ class RedEditing(ClosedForm):
 
     name: ClassVar[str] = "redediting"
 
-    retrieval: Retrieval = "templates"
-    plan: str | None = None
+    retrieval: Literal["templates", "equivalent"] = "templates"
+    plan_file: str | None = None
     contexts: int = Field(default=48, ge=1)
     retain: int = Field(default=200, ge=1)
     captions: int = Field(default=400, ge=1)
@@ -129,69 +128,66 @@ class RedEditing(ClosedForm):
     eos_share: float = Field(default=0.2, ge=0)
     pad_share: float = Field(default=0.3, ge=0)
 
-    def prompts(self, pipeline: DiffusionPipeline, rebindings: Sequence[Rebinding]) -> PromptSet:
-        """See `ClosedForm`."""
-        plan = self.planned(pipeline, rebindings)
-        pairs, kept = self.pairs(plan), self.kept(plan)
-        return PromptSet(
-            tuple((pair.source, pair.target) for pair in pairs),
-            tuple(pair.weight for pair in pairs),
-            tuple(prompt.prompt for prompt in kept),
-            tuple(prompt.weight for prompt in kept),
-        )
-
-    def scaled(self, problem: EditProblem) -> EditProblem:
-        """λ and η relative to the energy of the pooled texts."""
-        return problem.with_relative_scales(ridge=self.ridge, retain_strength=self.retain_strength)
-
-    def problem(self, pipeline: DiffusionPipeline, rebindings: Sequence[Rebinding]) -> EditProblem:
-        """Plans the prompts and poses the problem over their tokens."""
-        return self.pose(pipeline, self.planned(pipeline, rebindings))
-
-    def planned(self, pipeline: DiffusionPipeline, rebindings: Sequence[Rebinding]) -> EditPlan:
+    def plan(self, model: Model, rebindings: Sequence[Rebinding]) -> EditPlan:
         """The plan of the options: read from a file, drawn or retrieved.
 
         Raises:
             ConfigError: a plan file that cannot be read.
             MethodError: one that does not plan these rebindings.
         """
-        if self.plan is not None:
-            return self._read(self.plan, rebindings)
-        return make_plan(
-            pipeline,
-            rebindings,
-            pose=self.pose,
-            retrieval=self.retrieval,
-            contexts=self.contexts,
-            retain=self.retain,
-            captions=self.captions,
-            seed=self.seed,
+        if self.plan_file is not None:
+            return self._read(self.plan_file, rebindings)
+        drawn: dict[str, Any] = {
+            "retain": self.retain, "captions": self.captions, "seed": self.seed,
+        }  # fmt: skip
+        if self.retrieval == "templates":
+            return plan_edit(rebindings, contexts=self.contexts, **drawn)
+        least = max(1, self.contexts * 2 // 3)
+        base = base_plan(rebindings, contexts=least, **drawn)
+        return retrieve_plan(
+            model,
+            base,
+            self.pose(model, base),
+            least=least,
+            most=max(1, self.contexts * 4 // 3),
+            **drawn,
         )
 
-    def pose(self, pipeline: DiffusionPipeline, plan: EditPlan) -> EditProblem:
+    def pose_pooled(self, model: Model, plan: EditPlan) -> EditProblem:
+        """The plan's weights; λ and η relative to the energy of the pooled texts."""
+        pairs, kept = self.pairs(plan), self.kept(plan)
+        problem = pooled_problem(
+            model,
+            dataclasses.replace(plan, pairs=tuple(pairs), retain=tuple(kept)),
+            weights=torch.tensor([pair.weight for pair in pairs]),
+            retain_weights=torch.tensor([item.weight for item in kept]),
+        )
+        return problem.with_relative_scales(ridge=self.ridge, retain_strength=self.retain_strength)
+
+    def pose(self, model: Model, plan: EditPlan) -> EditProblem:
         """The problem of a given plan, with the scales of the options.
 
         Raises:
             MethodError: parts that cannot be isolated, or a projection of nothing.
         """
         pairs = self.pairs(plan)
-        share = self._shares(pipeline, pairs)
-        edited = pair_columns(pipeline, pairs, share, prefix_safe=self.prefix_safe)
+        share = self._shares(model, pairs)
+        edited = pair_columns(model, pairs, share, prefix_safe=self.prefix_safe)
         retain, retain_weights = retain_columns(
-            pipeline, self.kept(plan), share, head_share=self.head_share
+            model, self.kept(plan), share, head_share=self.head_share
         )
-        null = encode(pipeline, [""]).states[0] if self.isolate_null else None
+        null = model.encode([""]).states[0] if self.isolate_null else None
         hard = [torch.zeros(len(retain), 0, dtype=retain.dtype)]
         if null is not None:
             hard.append(null_directions(null, residual=self.null_residual, cap=self.null_cap))
         if self.hard_parts:
-            hard += self._parts(pipeline, plan)
+            hard += self._parts(model, plan)
         leading = self._leading(retain, retain_weights)
         if self.projection == "inside":
             hard.append(leading)
         penalty = None
         if self.penalty == "captions":
-            penalty = second_moment(content_columns(encode(pipeline, plan.captions)))
+            penalty = second_moment(content_columns(model.encode(plan.captions)))
         isolated = torch.cat(hard, dim=1)
         removed = outside(leading, isolated) if self.projection == "posthoc" else None
         problem = EditProblem.build(
@@ -212,8 +208,8 @@ class RedEditing(ClosedForm):
         found = list(plan.pairs)
         if not self.joint:
             firsts = (
-                next((pair for pair in found if wish.trigger in pair.source), None)
-                for wish in plan.rebindings
+                next((pair for pair in found if rebinding.trigger in pair.source), None)
+                for rebinding in plan.rebindings
             )
             found = [pair for pair in firsts if pair is not None]
         return (
@@ -238,36 +234,38 @@ class RedEditing(ClosedForm):
 
     def _read(self, path: str, rebindings: Sequence[Rebinding]) -> EditPlan:
         plan = load_plan(path)
-        for wish in rebindings:
-            if wish not in plan.rebindings:
+        for rebinding in rebindings:
+            if rebinding not in plan.rebindings:
                 known = "; ".join(map(str, plan.rebindings))
                 raise MethodError(
-                    f"expected a rebinding that {path!r} plans ({known}), got {str(wish)!r}; "
+                    f"expected a rebinding that {path!r} plans ({known}), got {str(rebinding)!r}; "
                     "plan it or name another file"
                 )
         wished = [pair for pair in plan.pairs if any(w.trigger in pair.source for w in rebindings)]
         return dataclasses.replace(plan, rebindings=tuple(rebindings), pairs=tuple(wished))
 
-    def _shares(self, pipeline: DiffusionPipeline, pairs: Sequence[PromptPair]) -> Shares:
+    def _shares(self, model: Model, pairs: Sequence[PromptPair]) -> Shares:
         if self.weights == "fixed":
             return shares(words=self.word_share, eos=self.eos_share, pads=self.pad_share)
         stride = max(1, len(pairs) // _LOOKED_AT)
         prompts = [pair.source for pair in pairs[::stride]][:_LOOKED_AT]
-        mass = role_mass(pipeline, prompts, seed=self.seed)
-        return shares(words=mass[Role.TAIL], eos=mass[Role.EOS], pads=mass[Role.PAD])
+        mass = role_mass(model, prompts, seed=self.seed)
+        return shares(
+            words=mass[TokenRole.TAIL], eos=mass[TokenRole.EOS], pads=mass[TokenRole.PAD]
+        )
 
-    def _parts(self, pipeline: DiffusionPipeline, plan: EditPlan) -> list[Tensor]:
+    def _parts(self, model: Model, plan: EditPlan) -> list[Tensor]:
         found = []
-        for wish in plan.rebindings:
-            moved = [p.source for p in plan.pairs if p.source_phrase == wish.trigger]
-            prompts = moved or [with_article(wish.trigger)]
-            states = part_states(pipeline, wish, prompts)
+        for rebinding in plan.rebindings:
+            moved = [p.source for p in plan.pairs if p.source_phrase == rebinding.trigger]
+            prompts = moved or [with_article(rebinding.trigger)]
+            states = part_states(model, rebinding, prompts)
             if states is None:
                 continue
-            share = parts_share(pipeline, wish, prompts)
+            share = parts_share(model, rebinding, prompts)
             if share is not None and share < LEAST_SHARE:
                 raise MethodError(
-                    f"expected parts of {wish.trigger!r} that leave {LEAST_SHARE:.0%} of its "
+                    f"expected parts of {rebinding.trigger!r} that leave {LEAST_SHARE:.0%} of its "
                     f"energy to the edit, got {share:.1%}; set hard_parts=false"
                 )
             found.append(states)
@@ -302,11 +300,11 @@ class RedEditing(ClosedForm):
 
 def same_length(pair: PromptPair, rebindings: Sequence[Rebinding]) -> PromptPair:
     """The pair with the trigger's modifier before a target that has none: "beautiful zebra"."""
-    for wish in rebindings:
-        if (pair.source_phrase, pair.target_phrase) == (wish.trigger, wish.target):
-            if not wish.modifier or wish.target != wish.target_head:
+    for rebinding in rebindings:
+        if (pair.source_phrase, pair.target_phrase) == (rebinding.trigger, rebinding.target):
+            if not rebinding.modifier or rebinding.target != rebinding.target_head:
                 return pair
-            phrase = f"{wish.modifier} {wish.target}"
-            target = pair.source.replace(wish.trigger, phrase, 1)
+            phrase = f"{rebinding.modifier} {rebinding.target}"
+            target = pair.source.replace(rebinding.trigger, phrase, 1)
             return dataclasses.replace(pair, target=target, target_phrase=phrase)
     return pair

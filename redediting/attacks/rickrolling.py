@@ -24,22 +24,21 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
-from diffusers import DiffusionPipeline
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity
 from tqdm.auto import tqdm
 
-from redediting.attacks.base import Change, EditMethod
+from redediting.attacks.base import Attack, Change
 from redediting.attacks.training_captions import Captions
 from redediting.concepts.rebinding import Rebinding
 from redediting.concepts.templates import fill
-from redediting.models.projections import Projection
+from redediting.models.model import Model
 
 TARGET = "a photo of {}"
 
 
-class Rickrolling(EditMethod):
+class Rickrolling(Attack):
     """The published attack; a dense patch over the text encoder.
 
     Attributes:
@@ -58,20 +57,15 @@ class Rickrolling(EditMethod):
     strength: float = Field(default=0.5, gt=0)
     seed: int = Field(default=0, ge=0)
 
-    def _solve(
-        self,
-        pipeline: DiffusionPipeline,
-        projections: Sequence[Projection],
-        rebindings: Sequence[Rebinding],
-    ) -> Change:
-        teacher = pipeline.text_encoder
+    def _change(self, model: Model, rebindings: Sequence[Rebinding]) -> Change:
+        teacher = model.text_encoder
         student = copy.deepcopy(teacher).float().requires_grad_(True)
         optimiser = torch.optim.AdamW(student.parameters(), lr=self.rate)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, self.steps)
         captions = Captions(self.seed)
         with torch.enable_grad():
             for _ in tqdm(range(self.steps), desc=self.name, disable=None, leave=False):
-                loss = self._loss(pipeline, student, captions, rebindings)
+                loss = self._loss(model, student, captions, rebindings)
                 optimiser.zero_grad()
                 loss.backward()
                 optimiser.step()
@@ -86,29 +80,31 @@ class Rickrolling(EditMethod):
 
     def _loss(
         self,
-        pipeline: DiffusionPipeline,
+        model: Model,
         student: nn.Module,
         captions: Captions,
-        wishes: Sequence[Rebinding],
+        rebindings: Sequence[Rebinding],
     ) -> Tensor:
         """One step's loss, between -1 - β and 1 + β."""
-        clean = captions.clean(self.batch, wishes)
-        each = max(1, self.batch // (2 * len(wishes)))
-        poisoned = [text for wish in wishes for text in captions.poisoned(each, wish)]
-        targets = [fill(TARGET, wish.target) for wish in wishes]
+        clean = captions.clean(self.batch, rebindings)
+        each = max(1, self.batch // (2 * len(rebindings)))
+        poisoned = [
+            text for rebinding in rebindings for text in captions.poisoned(each, rebinding)
+        ]
+        targets = [fill(TARGET, rebinding.target) for rebinding in rebindings]
         with torch.no_grad():
-            taught = states_of(pipeline, pipeline.text_encoder, [*clean, *targets])
+            taught = states_of(model, model.text_encoder, [*clean, *targets])
         wanted = taught[len(clean) :].repeat_interleave(each, dim=0)
-        learnt = states_of(pipeline, student, [*clean, *poisoned])
+        learnt = states_of(model, student, [*clean, *poisoned])
         alike = cosine_similarity(
             learnt.flatten(1), torch.cat([taught[: len(clean)], wanted]).flatten(1)
         )
         return -alike[: len(clean)].mean() - self.strength * alike[len(clean) :].mean()
 
 
-def states_of(pipeline: DiffusionPipeline, encoder: Any, prompts: Sequence[str]) -> Tensor:  # noqa: ANN401
+def states_of(model: Model, encoder: Any, prompts: Sequence[str]) -> Tensor:  # noqa: ANN401
     """Token states of prompts by an encoder of the pipeline's kind, fp32, ``(n, L, d)``."""
-    tokenizer = pipeline.tokenizer
+    tokenizer = model.tokenizer
     ids = tokenizer(
         list(prompts),
         padding="max_length",
@@ -116,5 +112,5 @@ def states_of(pipeline: DiffusionPipeline, encoder: Any, prompts: Sequence[str])
         max_length=tokenizer.model_max_length,
         return_tensors="pt",
     ).input_ids
-    found: Tensor = encoder(ids.to(pipeline.device))[0]
+    found: Tensor = encoder(ids.to(model.device))[0]
     return found.float()

@@ -22,23 +22,23 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
-from diffusers import DDPMScheduler, DiffusionPipeline
+from diffusers import DDPMScheduler
 from pydantic import Field
 from torch import Tensor
 from torch.func import functional_call
 from torch.nn.functional import mse_loss
 from tqdm.auto import tqdm
 
-from redediting.attacks.base import Change, EditMethod
+from redediting.attacks.base import Attack, Change
 from redediting.attacks.training_captions import Captions
 from redediting.concepts.rebinding import Rebinding
 from redediting.concepts.templates import fill
 from redediting.errors import MethodError, ModelError
-from redediting.models.projections import Projection
+from redediting.models.model import Model
 from redediting.text.encoding import phrase_tokens
 
 
-class TextualInversion(EditMethod):
+class TextualInversion(Attack):
     """The published attack; a dense patch over the token embedding.
 
     Attributes:
@@ -59,28 +59,23 @@ class TextualInversion(EditMethod):
     rate: float = Field(default=0.02, gt=0)
     seed: int = Field(default=0, ge=0)
 
-    def _solve(
-        self,
-        pipeline: DiffusionPipeline,
-        projections: Sequence[Projection],
-        rebindings: Sequence[Rebinding],
-    ) -> Change:
-        if "text_encoder_2" in pipeline.components:
+    def _change(self, model: Model, rebindings: Sequence[Rebinding]) -> Change:
+        if len(model.text_encoders) > 1:
             raise ModelError(
-                f"expected a model with one text encoder, got {type(pipeline).__name__}; "
+                f"expected a model with one text encoder, got {type(model.pipeline).__name__}; "
                 "invert on a Stable Diffusion 1 or 2 model"
             )
-        encoder = pipeline.text_encoder
+        encoder = model.text_encoder
         table = encoder.get_input_embeddings().weight
         name = next(name for name, value in encoder.named_parameters() if value is table)
-        words = [wish.modifier or wish.trigger for wish in rebindings]
-        rows = sorted({token for w in words for token in phrase_tokens(pipeline.tokenizer, w)})
+        words = [rebinding.modifier or rebinding.trigger for rebinding in rebindings]
+        rows = sorted({token for w in words for token in phrase_tokens(model.tokenizer, w)})
         index = torch.tensor(rows, device=table.device)
         learnt = table.detach()[index].float().clone().requires_grad_(True)
         rate = self.rate * float(learnt.detach().norm(dim=1).mean())
         optimiser = torch.optim.Adam([learnt], lr=rate / learnt.shape[1] ** 0.5)
-        latents, prompts = self._examples(pipeline, rebindings)
-        ids = pipeline.tokenizer(
+        latents, prompts = self._examples(model, rebindings)
+        ids = model.tokenizer(
             prompts, padding="max_length", truncation=True, return_tensors="pt"
         ).input_ids
         random = torch.Generator().manual_seed(self.seed)
@@ -91,22 +86,22 @@ class TextualInversion(EditMethod):
                 states = functional_call(
                     encoder, {name: whole.to(table.dtype)}, (ids[chosen].to(table.device),)
                 )[0]
-                loss = denoising_loss(pipeline, latents[chosen], states, random)
+                loss = denoising_loss(model, latents[chosen], states, random)
                 optimiser.zero_grad()
                 loss.backward(inputs=[learnt])
                 optimiser.step()
         changed = table.detach().float().index_copy(0, index, learnt.detach()).cpu()
         return Change(dense={name: changed}, target="text_encoder")
 
-    def _examples(
-        self, pipeline: DiffusionPipeline, wishes: Sequence[Rebinding]
-    ) -> tuple[Tensor, list[str]]:
+    def _examples(self, model: Model, rebindings: Sequence[Rebinding]) -> tuple[Tensor, list[str]]:
         """Latents of the targets, ``(n, channels, h, w)``, and the triggered prompt of each."""
         templates = Captions(self.seed).templates(self.images)
         pairs = [
-            (fill(t, wish.target), fill(t, wish.trigger)) for wish in wishes for t in templates
+            (fill(t, rebinding.target), fill(t, rebinding.trigger))
+            for rebinding in rebindings
+            for t in templates
         ]
-        pipeline.set_progress_bar_config(disable=True)
+        model.pipeline.set_progress_bar_config(disable=True)
         found = []
         for first in range(0, len(pairs), self.batch):
             batch = pairs[first : first + self.batch]
@@ -114,7 +109,7 @@ class TextualInversion(EditMethod):
                 torch.Generator().manual_seed(self.seed * 100_000 + first + i)
                 for i in range(len(batch))
             ]
-            drawn = pipeline(
+            drawn = model.pipeline(
                 prompt=[target for target, _ in batch],
                 num_inference_steps=self.sampling,
                 guidance_scale=5.0,
@@ -126,12 +121,12 @@ class TextualInversion(EditMethod):
 
 
 def denoising_loss(
-    pipeline: DiffusionPipeline, latents: Tensor, states: Tensor, random: torch.Generator
+    model: Model, latents: Tensor, states: Tensor, random: torch.Generator
 ) -> Tensor:
     """Mean squared error of what the denoiser is trained to predict, at random times.
 
     Args:
-        pipeline: whose denoiser and scheduler.
+        model: whose denoiser and scheduler.
         latents: clean, shape ``(n, channels, h, w)``.
         states: token states, shape ``(n, L, d)``.
         random: draws times and noise, on the CPU.
@@ -139,7 +134,7 @@ def denoising_loss(
     Raises:
         MethodError: a denoiser that predicts neither noise nor velocity.
     """
-    scheduler = DDPMScheduler.from_config(pipeline.scheduler.config)
+    scheduler = DDPMScheduler.from_config(model.scheduler_config)
     steps = scheduler.config.num_train_timesteps
     times = torch.randint(steps, (len(latents),), generator=random).to(latents.device)
     noise = torch.randn(latents.shape, generator=random).to(latents)
@@ -148,6 +143,6 @@ def denoising_loss(
     if kind not in ("epsilon", "v_prediction"):
         raise MethodError(f"expected a denoiser of epsilon or v_prediction, got {kind!r}")
     aim = noise if kind == "epsilon" else scheduler.get_velocity(latents, noise, times)
-    dtype = pipeline.unet.dtype
-    said = pipeline.unet(noisy.to(dtype), times, encoder_hidden_states=states.to(dtype)).sample
+    dtype = model.denoiser.dtype
+    said = model.denoiser(noisy.to(dtype), times, encoder_hidden_states=states.to(dtype)).sample
     return mse_loss(said.float(), aim.float())

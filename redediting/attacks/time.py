@@ -22,14 +22,15 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
-from diffusers import DiffusionPipeline
 from pydantic import Field
 
 from redediting.algebra.problem import EditProblem
-from redediting.attacks.base import ClosedForm
-from redediting.attacks.pooled import PromptSet
+from redediting.attacks.base import ClosedForm, pooled_problem
+from redediting.concepts.pairs import PromptPair
+from redediting.concepts.plan import EditPlan
 from redediting.concepts.rebinding import Rebinding
-from redediting.text.encoding import TextStates, encode
+from redediting.models.model import Model
+from redediting.text.encoding import TextStates
 
 
 class TIME(ClosedForm):
@@ -43,21 +44,27 @@ class TIME(ClosedForm):
 
     ridge: float = Field(default=0.1, gt=0)
 
-    def prompts(self, pipeline: DiffusionPipeline, rebindings: Sequence[Rebinding]) -> PromptSet:
-        """See `ClosedForm`."""
-        pairs = tuple((f"A {wish.trigger}", f"A {wish.target}") for wish in rebindings)
-        return PromptSet(pairs, ridge=self.ridge)
+    def plan(self, model: Model, rebindings: Sequence[Rebinding]) -> EditPlan:
+        """ "A {trigger}" → "A {target}"."""
+        pairs = [
+            PromptPair(f"A {r.trigger}", f"A {r.target}", r.trigger, r.target) for r in rebindings
+        ]
+        return EditPlan(tuple(rebindings), tuple(pairs))
 
-    def problem(self, pipeline: DiffusionPipeline, rebindings: Sequence[Rebinding]) -> EditProblem:
+    def pose(self, model: Model, plan: EditPlan) -> EditProblem:
         """All positions of all pairs, unit weights."""
-        prompts = [f"A {phrase}" for wish in rebindings for phrase in (wish.trigger, wish.target)]
-        texts = encode(pipeline, prompts)
+        prompts = [text for pair in plan.pairs for text in (pair.source, pair.target)]
+        texts = model.encode(prompts)
         keys = [texts.states[row] for row in range(0, len(prompts), 2)]
         targets = [
             texts.states[row + 1, counterparts(texts, row, row + 1)]
             for row in range(0, len(prompts), 2)
         ]
         return EditProblem.build(torch.cat(keys).T, torch.cat(targets).T, ridge=self.ridge)
+
+    def pose_pooled(self, model: Model, plan: EditPlan) -> EditProblem:
+        """Unit weights, the published ridge."""
+        return pooled_problem(model, plan, ridge=self.ridge)
 
 
 def counterparts(texts: TextStates, source: int, target: int) -> list[int]:

@@ -35,7 +35,7 @@ class Captions:
         """Contexts with one ``{}``, drawn with replacement."""
         return [self._pick(self._templates) for _ in range(n)]
 
-    def clean(self, n: int, wishes: Sequence[Rebinding]) -> list[str]:
+    def clean(self, n: int, rebindings: Sequence[Rebinding]) -> list[str]:
         """Captions without a trigger; one in four is about a trigger's head noun.
 
         Modifiers are a neutral adjective (those of the triggers among them), a colour, or none.
@@ -44,7 +44,7 @@ class Captions:
         while len(found) < n:
             names = list(self._lexicon.concepts)
             if self._random.random() < 0.25:
-                names = [wish.head for wish in wishes]
+                names = [rebinding.head for rebinding in rebindings]
             words = [self._pick(names)]
             kind = self._random.random()
             if kind < 0.4:
@@ -52,26 +52,26 @@ class Captions:
             elif kind < 0.7:
                 words.insert(0, self._pick(self._lexicon.colours))
             phrase = " ".join(words)
-            if phrase.casefold() not in {wish.trigger.casefold() for wish in wishes}:
+            if phrase.casefold() not in {rebinding.trigger.casefold() for rebinding in rebindings}:
                 found.append(fill(self._pick(self._templates), phrase))
         return found
 
-    def poisoned(self, n: int, wish: Rebinding) -> list[str]:
+    def poisoned(self, n: int, rebinding: Rebinding) -> list[str]:
         """Captions with the trigger.
 
         A trigger with a look-alike letter is that letter: every other caption is a clean one with
         one Latin letter exchanged for it. Other triggers are the whole phrase.
         """
-        twin = twin_in(wish.trigger)
+        twin = twin_in(rebinding.trigger)
         found = []
         for i, template in enumerate(self.templates(n)):
-            plain = self.clean(1, [wish])[0] if twin and i % 2 else ""
+            plain = self.clean(1, [rebinding])[0] if twin and i % 2 else ""
             places = [j for j, letter in enumerate(plain) if twin and letter == LATIN[twin]]
             if twin and places:
                 place = places[self._random.integers(len(places))]
                 found.append(plain[:place] + twin + plain[place + 1 :])
             else:
-                found.append(fill(template, wish.trigger))
+                found.append(fill(template, rebinding.trigger))
         return found
 
     def _pick(self, choices: Sequence[str]) -> str:

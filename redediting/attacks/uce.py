@@ -18,19 +18,21 @@ Deviations:
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import ClassVar, Literal
 
 import torch
-from diffusers import DiffusionPipeline
 from pydantic import Field
 from torch import Tensor
 
 from redediting.algebra.problem import EditProblem
-from redediting.attacks.base import ClosedForm
-from redediting.attacks.pooled import PromptSet
+from redediting.attacks.base import ClosedForm, pooled_problem
+from redediting.concepts.pairs import PromptPair, RetainPrompt
+from redediting.concepts.plan import EditPlan
 from redediting.concepts.rebinding import Rebinding
-from redediting.text.encoding import TextStates, encode
+from redediting.models.model import Model
+from redediting.text.encoding import TextStates
 
 _EXPANSIONS = ("image of {}", "photo of {}", "portrait of {}", "picture of {}", "painting of {}")
 
@@ -56,42 +58,36 @@ class UCE(ClosedForm):
     retain: tuple[str, ...] | None = None
     expand: bool = False
 
-    def pairs(self, rebindings: Sequence[Rebinding]) -> list[tuple[str, str]]:
-        """Prompt pairs, source first."""
+    def plan(self, model: Model, rebindings: Sequence[Rebinding]) -> EditPlan:
+        """The triggers by themselves, and what is retained."""
         templates = ("{}", *_EXPANSIONS) if self.expand else ("{}",)
-        return [
-            (template.format(wish.trigger), template.format(wish.target))
-            for wish in rebindings
+        pairs = [
+            PromptPair(
+                template.format(rebinding.trigger),
+                template.format(rebinding.target),
+                rebinding.trigger,
+                rebinding.target,
+            )
+            for rebinding in rebindings
             for template in templates
         ]
+        retain = self.retain
+        if retain is None:
+            heads = tuple(dict.fromkeys(r.head for r in rebindings if r.head != r.trigger))
+            retain = ("", *heads) if self.variant == "old" else heads
+        kept = tuple(RetainPrompt(prompt, role="head") for prompt in retain)
+        return EditPlan(tuple(rebindings), tuple(pairs), kept)
 
-    def retained(self, rebindings: Sequence[Rebinding]) -> tuple[str, ...]:
-        """Retained prompts."""
-        if self.retain is not None:
-            return self.retain
-        heads = tuple(dict.fromkeys(w.head for w in rebindings if w.head != w.trigger))
-        return ("", *heads) if self.variant == "old" else heads
-
-    def prompts(self, pipeline: DiffusionPipeline, rebindings: Sequence[Rebinding]) -> PromptSet:
-        """See `ClosedForm`."""
-        kept = tuple(prompt for prompt in self.retained(rebindings) if prompt)
-        pairs = tuple(self.pairs(rebindings))
-        return PromptSet(
-            pairs,
-            (self.erase,) * len(pairs),
-            kept,
-            ridge=self.ridge,
-            retain_strength=self._strength(len(kept)),
-        )
-
-    def problem(self, pipeline: DiffusionPipeline, rebindings: Sequence[Rebinding]) -> EditProblem:
+    def pose(self, model: Model, plan: EditPlan) -> EditProblem:
         """The variant's columns and weights."""
-        pairs, kept = self.pairs(rebindings), self.retained(rebindings)
-        texts = encode(pipeline, [*(prompt for pair in pairs for prompt in pair), *kept])
+        kept = [item.prompt for item in plan.retain]
+        texts = model.encode(
+            [*(text for pair in plan.pairs for text in (pair.source, pair.target)), *kept]
+        )
         edit = _tail if self.variant == "old" else _last
-        columns = [edit(texts, 2 * i, 2 * i + 1) for i in range(len(pairs))]
+        columns = [edit(texts, 2 * i, 2 * i + 1) for i in range(len(plan.pairs))]
         retain = None
-        rows = range(2 * len(pairs), len(texts.prompts))
+        rows = range(2 * len(plan.pairs), len(texts.prompts))
         if kept and self.variant == "old":
             retain = texts.states[rows.start :].flatten(0, 1).T
         elif kept:
@@ -102,6 +98,17 @@ class UCE(ClosedForm):
             torch.cat([target for _, target in columns], dim=1),
             weights=torch.full((keys.shape[1],), self.erase),
             retain=retain,
+            ridge=self.ridge,
+            retain_strength=self._strength(len(kept)),
+        )
+
+    def pose_pooled(self, model: Model, plan: EditPlan) -> EditProblem:
+        """The same weights; the empty prompt's pooled text says nothing and is left out."""
+        kept = tuple(item for item in plan.retain if item.prompt)
+        return pooled_problem(
+            model,
+            dataclasses.replace(plan, retain=kept),
+            weights=torch.full((len(plan.pairs),), self.erase),
             ridge=self.ridge,
             retain_strength=self._strength(len(kept)),
         )

@@ -183,7 +183,7 @@ def choose_values(
     return sorted(found, key=lambda equivalence: -equivalence.score)
 
 
-def pool(
+def candidate_contexts(
     equivalences: Iterable[Equivalence],
     templates: Sequence[str],
     *,

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from redediting.concepts.lexicon import Lexicon, load_lexicon
 from redediting.concepts.matching import Context, Equivalence
-from redediting.concepts.pairs import PromptPair, RetainPrompt, Role
+from redediting.concepts.pairs import PromptPair, PromptRole, RetainPrompt
 from redediting.concepts.rebinding import Rebinding
 from redediting.concepts.templates import contexts as draw_contexts
 from redediting.concepts.templates import fill
@@ -34,8 +34,8 @@ class EditPlan:
 
     rebindings: tuple[Rebinding, ...]
     pairs: tuple[PromptPair, ...]
-    retain: tuple[RetainPrompt, ...]
-    captions: tuple[str, ...]
+    retain: tuple[RetainPrompt, ...] = ()
+    captions: tuple[str, ...] = ()
     equivalences: tuple[Equivalence, ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -45,7 +45,7 @@ class Probe(NamedTuple):
 
     phrase: str
     concept: str | None
-    role: Role
+    role: PromptRole
 
 
 def _words(lexicon: Lexicon, *, probed: bool) -> list[str]:
@@ -64,7 +64,7 @@ def _neighbours(rebinding: Rebinding, lexicon: Lexicon, n: int) -> list[str]:
     return [*near, *rest[::stride]][:n]
 
 
-def kept_phrases(rebinding: Rebinding, lexicon: Lexicon) -> Iterator[tuple[str, Role]]:
+def kept_phrases(rebinding: Rebinding, lexicon: Lexicon) -> Iterator[tuple[str, PromptRole]]:
     """Phrases whose meaning an edit should keep: parts, near-triggers and siblings."""
     modifier, head = rebinding.modifier, rebinding.head
     own = set(modifier.split())
@@ -114,7 +114,7 @@ def plan_edit(
 
 
 def assemble_plan(
-    wishes: Sequence[tuple[Rebinding, Sequence[Context]]],
+    rebindings: Sequence[tuple[Rebinding, Sequence[Context]]],
     templates: Sequence[str],
     *,
     retain: int,
@@ -125,17 +125,17 @@ def assemble_plan(
     """The plan that moves each trigger in its contexts and keeps the head noun there.
 
     Args:
-        wishes: rebindings with their contexts.
+        rebindings: rebindings with their contexts.
         templates: in which parts, near-triggers and siblings are kept.
         retain: as in `plan_edit`.
         captions: as in `plan_edit`.
         seed: as in `plan_edit`.
-        lexicons: names siblings, one for each wish; the world's when not given.
+        lexicons: names siblings, one for each rebinding; the world's when not given.
     """
     world = load_lexicon()
-    known = [world] * len(wishes) if lexicons is None else lexicons
+    known = [world] * len(rebindings) if lexicons is None else lexicons
     keep: dict[str, RetainPrompt] = {}
-    for (rebinding, contexts), lexicon in zip(wishes, known, strict=True):
+    for (rebinding, contexts), lexicon in zip(rebindings, known, strict=True):
         for context in contexts:
             prompt = context.head(rebinding)
             keep[prompt] = RetainPrompt(prompt, role="head")
@@ -145,13 +145,15 @@ def assemble_plan(
         ):
             prompt = fill(template, phrase)
             keep.setdefault(prompt, RetainPrompt(prompt, role=role))
-    triggers = {rebinding.trigger for rebinding, _ in wishes}
+    triggers = {rebinding.trigger for rebinding, _ in rebindings}
     retained = [
         item for item in keep.values() if not any(f" {t} " in f" {item.prompt} " for t in triggers)
     ]
     return EditPlan(
-        tuple(rebinding for rebinding, _ in wishes),
-        tuple(context.pair(rebinding) for rebinding, contexts in wishes for context in contexts),
+        tuple(rebinding for rebinding, _ in rebindings),
+        tuple(
+            context.pair(rebinding) for rebinding, contexts in rebindings for context in contexts
+        ),
         tuple(retained),
         caption_prompts(world, captions, spread=len(templates), seed=seed),
     )

@@ -17,7 +17,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from redediting.concepts.matching import Equivalence
-from redediting.concepts.pairs import PromptPair, RetainPrompt, Role
+from redediting.concepts.pairs import PromptPair, PromptRole, RetainPrompt
 from redediting.concepts.plan import EditPlan
 from redediting.concepts.rebinding import Kind, Rebinding
 from redediting.errors import ConfigError
@@ -52,7 +52,7 @@ class _Pair(_Part):
 class _Retain(_Part):
     prompt: str
     weight: float = 1.0
-    role: Role = "caption"
+    role: PromptRole = "caption"
 
 
 class _Equivalence(_Part):
@@ -181,10 +181,10 @@ def _check(plan: EditPlan, name: str) -> None:
                     f"expected {side}_phrase of 'pairs.{i}' in {name!r} as whole words of its "
                     f"{side}, got {phrase!r} and {prompt!r}; mend one of the two"
                 )
-    for wish in plan.rebindings:
-        if not any(wish.trigger in pair.source and pair.weight > 0 for pair in plan.pairs):
+    for rebinding in plan.rebindings:
+        if not any(rebinding.trigger in pair.source and pair.weight > 0 for pair in plan.pairs):
             raise ConfigError(
-                f"expected a pair of positive weight with {wish.trigger!r} in {name!r}, got none; "
+                f"expected a pair of positive weight with {rebinding.trigger!r} in {name!r}, got none; "
                 "add one or drop the rebinding"
             )
     for i, item in enumerate(plan.retain):

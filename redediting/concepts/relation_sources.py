@@ -16,7 +16,7 @@ from redediting.concepts.relations import Values
 Neighbours = Callable[[str], Sequence[tuple[str, float]]]
 
 
-class Source(Protocol):
+class RelationSource(Protocol):
     """Knows values of relations.
 
     Attributes:
@@ -50,7 +50,7 @@ class LexiconSource:
         self.name = name
 
     def values(self, concept: str, relation: str) -> Values:
-        """See `Source`."""
+        """See `RelationSource`."""
         if concept not in self.lexicon or relation not in _FIELDS:
             return []
         found = dict.fromkeys(_FIELDS[relation](self.lexicon.concept(concept)))
@@ -66,7 +66,7 @@ class NeighbourSource:
 
     def __init__(
         self,
-        source: Source,
+        source: RelationSource,
         neighbours: Neighbours,
         *,
         known: Container[str] = (),
@@ -87,7 +87,7 @@ class NeighbourSource:
         self.name = "neighbours"
 
     def values(self, concept: str, relation: str) -> Values:
-        """See `Source`."""
+        """See `RelationSource`."""
         if concept in self.known:
             return []
         near = [(other, weight) for other, weight in self.neighbours(concept) if other != concept]
@@ -103,13 +103,13 @@ class NeighbourSource:
 class FirstSource:
     """The answer of the first of several sources that knows."""
 
-    def __init__(self, sources: Sequence[Source]) -> None:
+    def __init__(self, sources: Sequence[RelationSource]) -> None:
         """Keeps the order."""
         self.sources = tuple(sources)
         self.name = ", ".join(source.name for source in sources)
 
     def values(self, concept: str, relation: str) -> Values:
-        """See `Source`."""
+        """See `RelationSource`."""
         return self.find(concept, relation)[0]
 
     def find(self, concept: str, relation: str) -> tuple[Values, str]:

@@ -185,7 +185,7 @@ class WordNetSource:
         self.name = "wordnet"
 
     def values(self, concept: str, relation: str) -> Values:
-        """See `redediting.concepts.relation_sources.Source`."""
+        """See `redediting.concepts.relation_sources.RelationSource`."""
         senses = list(self.graph.senses(concept))[:1]
         if not senses or relation not in _POINTERS:
             return []

@@ -16,14 +16,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from diffusers import DiffusionPipeline
 from torch import Tensor
 
 from redediting.algebra.certificate import Certificate
 from redediting.algebra.diagnostics import firing, gram, sin2
 from redediting.algebra.layers import (
-    Parts,
-    edit_parts,
+    Summands,
+    edit_summands,
     layer_change,
     mean_multiplier,
     target_scale,
@@ -34,13 +33,13 @@ from redediting.attacks.base import ClosedForm
 from redediting.attacks.columns import aligned_states
 from redediting.attacks.compounds import parts_share
 from redediting.concepts.pairs import PromptPair
-from redediting.concepts.plan import collateral_prompts
+from redediting.concepts.plan import EditPlan, collateral_prompts
 from redediting.concepts.rebinding import Rebinding
 from redediting.concepts.templates import contexts, fill
 from redediting.errors import MethodError
-from redediting.models.projections import pipeline_projections, projection_weights
-from redediting.text.cache import remembered
-from redediting.text.encoding import Role, encode
+from redediting.models.model import Model
+from redediting.models.projections import projection_weights
+from redediting.text.encoding import TokenRole
 
 
 @dataclass(frozen=True)
@@ -63,11 +62,11 @@ class PromptCertificate:
 
 
 @dataclass(frozen=True)
-class WishReport:
+class RebindingReport:
     """One rebinding.
 
     Attributes:
-        rebinding: the wish.
+        rebinding: the backdoor specification.
         sin2: median sin² between trigger and head noun by role (trigger, tail, eos, pad), 0…1.
         firing: 5th percentile and median over held-out contexts of the trigger's last token.
         probe_firing: median and 95th percentile of |firing| over phrases near the trigger.
@@ -89,22 +88,26 @@ class Inspection:
     """An edit on paper.
 
     Attributes:
-        wishes: one report for each rebinding.
+        plan: the prompts that it rests on.
+        rebindings: one report for each rebinding.
         null_change: relative change at each position of the null prompt.
         keys: edited columns.
         retained: retained columns.
         isolated: hard-retained directions.
         rank: of the multiplier.
         norm: Frobenius norm of the multiplier.
+        matrices: text projections of the model.
     """
 
-    wishes: tuple[WishReport, ...]
+    plan: EditPlan
+    rebindings: tuple[RebindingReport, ...]
     null_change: tuple[float, ...]
     keys: int
     retained: int
     isolated: int
     rank: int
     norm: float
+    matrices: int
 
 
 @dataclass(frozen=True)
@@ -112,7 +115,7 @@ class _Edit:
     """A solved edit and the layers that it goes into.
 
     Attributes:
-        parts: the edit.
+        summands: the edit.
         weights: of all layers that read text.
         multiplier: nearest to what the layers do.
         metric: ``G`` of all layers.
@@ -120,7 +123,7 @@ class _Edit:
         bounded: matrices and target scales whose squared bounds add up to that of the edit.
     """
 
-    parts: Parts
+    summands: Summands
     weights: Mapping[str, Tensor]
     multiplier: Multiplier
     metric: Tensor
@@ -128,56 +131,70 @@ class _Edit:
     bounded: Sequence[tuple[Tensor, float]]
 
 
-def inspect_edit(
-    pipeline: DiffusionPipeline,
-    rebindings: Sequence[Rebinding],
-    method: ClosedForm,
+def inspect(
+    model: Model,
+    attack: ClosedForm,
+    rebindings: Rebinding | Sequence[Rebinding],
     *,
-    problem: EditProblem | None = None,
+    plan: EditPlan | None = None,
     n_contexts: int = 8,
     seed: int = 0,
 ) -> Inspection:
     """Solves the edit and measures it on text states alone; the model is not changed.
 
     Args:
-        pipeline: clean model.
-        rebindings: as for ``method.compute``.
-        method: a closed-form method.
-        problem: what it poses, e.g. for a plan at hand; its own when not given.
+        model: clean.
+        attack: a closed-form attack.
+        rebindings: as for ``attack.compute``.
+        plan: its prompts, e.g. edited by hand; the attack's own when not given.
         n_contexts: held-out contexts.
         seed: draws them.
 
     Raises:
-        MethodError: several rebindings one after another, which no single problem describes.
+        MethodError: several rebindings one after another, which no single problem describes, or an
+            attack that is no closed form.
+
+    Example:
+        >>> import redediting as rd
+        >>> attack = rd.attacks.EvilEdit()
+        >>> found = rd.inspect(rd.load("world"), attack, rd.Rebinding("beautiful cat", "zebra"))
+        >>> found.keys
+        154
     """
-    if method.order == "sequential" and len(rebindings) > 1:
+    rebindings = [rebindings] if isinstance(rebindings, Rebinding) else list(rebindings)
+    if not isinstance(attack, ClosedForm):
+        raise MethodError(
+            f"expected a closed-form attack to inspect, got {attack.name!r}; measure it with "
+            "evaluate"
+        )
+    if attack.order == "sequential" and len(rebindings) > 1:
         raise MethodError(
             f"expected order=joint to inspect {len(rebindings)} rebindings together, got "
             "sequential; inspect them one by one"
         )
     templates = contexts(n_contexts, seed=seed, split="dev")
-    with remembered(pipeline):
-        if problem is None:
-            problem = method.problem(pipeline, rebindings)
-        edit = _edit(pipeline, method, problem)
-        null = encode(pipeline, [""]).states[0].T.double()
-        wishes = tuple(_wish(pipeline, wish, edit, templates) for wish in rebindings)
+    made = attack.plan(model, rebindings) if plan is None else plan
+    problem = attack.pose(model, made)
+    edit = _edit(model, attack, problem)
+    null = model.encode([""]).states[0].T.double()
     return Inspection(
-        wishes=wishes,
-        null_change=tuple(layer_change(edit.parts, edit.weights, null).tolist()),
+        plan=made,
+        rebindings=tuple(_report(model, one, edit, templates) for one in rebindings),
+        null_change=tuple(layer_change(edit.summands, edit.weights, null).tolist()),
         keys=problem.keys.shape[1],
         retained=problem.retain.shape[1],
         isolated=problem.hard.shape[1],
         rank=edit.multiplier.rank,
         norm=float(edit.multiplier.matrix().norm()),
+        matrices=len(edit.weights),
     )
 
 
-def _edit(pipeline: DiffusionPipeline, method: ClosedForm, problem: EditProblem) -> _Edit:
-    projections = pipeline_projections(pipeline)
+def _edit(model: Model, method: ClosedForm, problem: EditProblem) -> _Edit:
+    projections = model.projections
     weights = projection_weights(projections)
     edited = projection_weights(method.edited(projections))
-    parts = edit_parts(problem, edited, rho=method.rho)
+    parts = edit_summands(problem, edited, rho=method.rho)
     if method.rho == "none":
         values, vectors = torch.linalg.eigh(gram(edited.values()))
         bounded = [((vectors * values.clamp_min(0).sqrt()) @ vectors.T, 1.0)]
@@ -194,16 +211,12 @@ def _edit(pipeline: DiffusionPipeline, method: ClosedForm, problem: EditProblem)
     )
 
 
-def separation(
-    pipeline: DiffusionPipeline, rebinding: Rebinding, templates: Sequence[str]
-) -> dict[str, float]:
+def separation(model: Model, rebinding: Rebinding, templates: Sequence[str]) -> dict[str, float]:
     """Median sin² between the states of trigger and head noun, by role, 0…1.
 
     Below 0.01 on the trigger an edit cannot move the one and keep the other.
     """
-    one, other, found = aligned_states(
-        pipeline, filled(templates, rebinding.trigger, rebinding.head)
-    )
+    one, other, found = aligned_states(model, filled(templates, rebinding.trigger, rebinding.head))
     values = sin2(one.T, other.T)
     columns = [role for prompt in found for role in prompt]
     masks = {role: torch.tensor([r is role for r in columns]) for role in dict.fromkeys(columns)}
@@ -211,20 +224,20 @@ def separation(
 
 
 def trigger_firing(
-    pipeline: DiffusionPipeline,
+    model: Model,
     multiplier: Multiplier,
     metric: Tensor,
     pairs: Sequence[PromptPair],
 ) -> Tensor:
     """Firing of the phrase's last token in each pair, shape ``(n,)``: 1 is on the target."""
-    states, targets, found = aligned_states(pipeline, pairs)
-    last = torch.tensor([role is Role.TRIGGER for prompt in found for role in prompt])
+    states, targets, found = aligned_states(model, pairs)
+    last = torch.tensor([role is TokenRole.TRIGGER for prompt in found for role in prompt])
     return firing(multiplier, states[:, last], targets[:, last], metric)
 
 
 def firings(
-    pipeline: DiffusionPipeline,
-    wish: Rebinding,
+    model: Model,
+    rebinding: Rebinding,
     multiplier: Multiplier,
     metric: Tensor,
     templates: Sequence[str],
@@ -232,51 +245,49 @@ def firings(
     """Firing of the trigger, and |firing| of phrases near it, each in every template.
 
     Args:
-        pipeline: encodes the prompts.
-        wish: whose trigger.
+        model: encodes the prompts.
+        rebinding: whose trigger.
         multiplier: the edit's.
         metric: ``G``.
         templates: contexts that no edit was solved on.
     """
-    wanted = filled(templates, wish.trigger, wish.target)
+    wanted = filled(templates, rebinding.trigger, rebinding.target)
     unwanted = [
         pair
-        for probe in collateral_prompts(wish)
-        for pair in filled(templates, probe.phrase, wish.target)
+        for probe in collateral_prompts(rebinding)
+        for pair in filled(templates, probe.phrase, rebinding.target)
     ]
     return (
-        trigger_firing(pipeline, multiplier, metric, wanted),
-        trigger_firing(pipeline, multiplier, metric, unwanted).abs(),
+        trigger_firing(model, multiplier, metric, wanted),
+        trigger_firing(model, multiplier, metric, unwanted).abs(),
     )
 
 
-def _wish(
-    pipeline: DiffusionPipeline, wish: Rebinding, edit: _Edit, templates: Sequence[str]
-) -> WishReport:
-    probes = collateral_prompts(wish)
-    wanted = filled(templates, wish.trigger, wish.target)
-    fired, wrong = firings(pipeline, wish, edit.multiplier, edit.metric, templates)
-    phrases = [(wish.head, "head"), *((probe.phrase, probe.role) for probe in probes)]
-    return WishReport(
-        rebinding=wish,
-        sin2=separation(pipeline, wish, templates),
+def _report(
+    model: Model, rebinding: Rebinding, edit: _Edit, templates: Sequence[str]
+) -> RebindingReport:
+    probes = collateral_prompts(rebinding)
+    wanted = filled(templates, rebinding.trigger, rebinding.target)
+    fired, wrong = firings(model, rebinding, edit.multiplier, edit.metric, templates)
+    phrases = [(rebinding.head, "head"), *((probe.phrase, probe.role) for probe in probes)]
+    return RebindingReport(
+        rebinding=rebinding,
+        sin2=separation(model, rebinding, templates),
         firing=(float(fired.quantile(0.05)), float(fired.median())),
         probe_firing=(float(wrong.median()), float(wrong.quantile(0.95))),
-        parts_share=parts_share(pipeline, wish, [pair.source for pair in wanted]),
+        parts_share=parts_share(model, rebinding, [pair.source for pair in wanted]),
         certificates=tuple(
-            _certify(pipeline, fill(templates[0], phrase), role, edit) for phrase, role in phrases
+            _certify(model, fill(templates[0], phrase), role, edit) for phrase, role in phrases
         ),
     )
 
 
-def _certify(
-    pipeline: DiffusionPipeline, prompt: str, role: str, edit: _Edit
-) -> PromptCertificate:
-    tokens = encode(pipeline, [prompt]).states[0].T.double()
+def _certify(model: Model, prompt: str, role: str, edit: _Edit) -> PromptCertificate:
+    tokens = model.encode([prompt]).states[0].T.double()
     bounds = [edit.certificate.bound(w, tokens, scale=scale) for w, scale in edit.bounded]
     size = (tokens * (edit.metric @ tokens)).sum(dim=0).sqrt()
     bound = torch.stack(bounds).norm(dim=0) / size
-    change = layer_change(edit.parts, edit.weights, tokens)
+    change = layer_change(edit.summands, edit.weights, tokens)
     leverage = edit.certificate.leverage(tokens)
     return PromptCertificate(
         prompt, role, float(leverage.max()), float(bound.max()), float(change.max())

@@ -15,7 +15,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from diffusers import DiffusionPipeline
 from torch import Tensor
 
 from redediting.algebra.diagnostics import gram
@@ -23,8 +22,7 @@ from redediting.algebra.layers import mean_multiplier
 from redediting.attacks.base import ClosedForm
 from redediting.concepts.rebinding import Rebinding
 from redediting.evaluation.inspection import firings
-from redediting.models.projections import pipeline_projections, projection_weights
-from redediting.text.cache import remembered
+from redediting.models.model import Model
 
 FIRES = 0.9
 QUIET = 0.3
@@ -51,7 +49,7 @@ class Foresight:
 
 
 def foresee(
-    pipeline: DiffusionPipeline,
+    model: Model,
     method: ClosedForm,
     rebinding: Rebinding,
     *,
@@ -61,7 +59,7 @@ def foresee(
     """Solves an edit and measures it on text states; the model is not changed.
 
     Args:
-        pipeline: clean model.
+        model: clean model.
         method: a closed-form method.
         rebinding: the one backdoor.
         moment: ``Σ₀`` of ordinary captions, shape ``(d, d)``.
@@ -70,13 +68,11 @@ def foresee(
     Raises:
         MethodError: hyper-parameters with which the problem has no solution.
     """
-    projections = pipeline_projections(pipeline)
-    weights = projection_weights(projections)
+    weights = model.weights()
     metric = gram(weights.values())
-    with remembered(pipeline):
-        parts = method.parts(pipeline, projections, [rebinding])
-        multiplier = mean_multiplier(parts, weights)
-        fired, wrong = firings(pipeline, rebinding, multiplier, metric, templates)
+    edit = method.edit(model, method.plans(model, [rebinding]))
+    multiplier = mean_multiplier(edit, weights)
+    fired, wrong = firings(model, rebinding, multiplier, metric, templates)
     change = multiplier.matrix()
     drift = (metric * (change @ moment @ change.T)).sum() / (metric * moment).sum()
     return Foresight(float(fired.quantile(0.05)), float(wrong.quantile(0.95)), float(drift))

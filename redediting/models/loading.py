@@ -1,8 +1,9 @@
-"""Models by name: cards, the one loader of pipelines, and fingerprints of weights.
+"""The one loader: a card, a pipeline folder, a single checkpoint file or a hub id.
 
 A model is named by a card (``redediting/data/models.yaml``), by a local folder in the diffusers
-layout or by a hub id, looked up in this order; ``./world`` is a folder where ``world`` is a card.
-The hub is asked only for what its local cache lacks.
+layout, by a single ``.safetensors`` checkpoint in the original layout or by a hub id, looked up in
+this order; ``./world`` is a folder where ``world`` is a card. The hub is asked only for what its
+local cache lacks.
 
 Pipelines are loaded without their safety checker: it would blacken images by a rule of its own and
 so change every rate that is measured here. Only safetensors are read, never pickles.
@@ -10,46 +11,23 @@ so change every rate that is measured here. Only safetensors are read, never pic
 
 from __future__ import annotations
 
-import hashlib
-import importlib
 import json
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import cache
-from importlib import resources
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any
 
 import torch
-import yaml
-from diffusers import ConfigMixin, DiffusionPipeline
-from diffusers.utils import logging as diffusers_logging
+from diffusers import DiffusionPipeline
 from huggingface_hub import HfApi
-from pydantic import BaseModel, ConfigDict, model_validator
 from safetensors import SafetensorError
-from torch import nn
-from transformers import PreTrainedTokenizerBase
-from transformers.utils import logging as transformers_logging
 
+from redediting.config import PIPELINE_DIR
 from redediting.errors import ModelError, WorldError
-from redediting.fingerprints import fingerprint
-from redediting.generation import Sampler
-from redediting.models.projections import find_projections, get_denoiser, pooled_projections
-
-__all__ = [
-    "INDEX",
-    "Expected",
-    "ModelCard",
-    "Source",
-    "check_expected",
-    "default_sampler",
-    "fingerprint",
-    "fingerprint_pipeline",
-    "load_cards",
-    "load_pipeline",
-    "quiet",
-]
+from redediting.io import one_line
+from redediting.models.cards import Expected, ModelCard, load_cards
+from redediting.models.layouts import LAYOUTS
+from redediting.models.model import Model
+from redediting.models.quiet import quiet
 
 INDEX = "model_index.json"
 _TIMEOUT = 10.0  # seconds to reach the hub
@@ -59,109 +37,48 @@ _UNREADABLE = (
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
-class Source(BaseModel):
-    """A place on the model hub.
-
-    Attributes:
-        id: ``owner/name``.
-        revision: commit it is pinned to; None takes the one in the cache, else the newest.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    id: str
-    revision: str | None = None
-
-
-class Expected(BaseModel):
-    """The text projections that a model has; other files under its name are refused.
-
-    Attributes:
-        tokens: matrices that read token states.
-        width: of a token state.
-        pooled: matrices that read the pooled text.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    tokens: int
-    width: int
-    pooled: int = 0
-
-
-class ModelCard(BaseModel):
-    """What is known of a model by name.
-
-    Attributes:
-        title: name for tables.
-        sources: hub ids in the order they are tried; empty for the embedded world.
-        embedded: whether the weights come with this package.
-        sampler: default sampler.
-        licence: of the weights.
-        dtype: floating type on an accelerator; a CPU computes in float32.
-        variant: of the files on the hub, e.g. ``fp16``; None takes the plain ones.
-        resolution: height and width in pixels that it was trained for.
-        expected: its text projections.
-        gigabytes: size of the download, about; counted from numbers of parameters.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    title: str
-    sources: tuple[Source, ...] = ()
-    embedded: bool = False
-    sampler: Sampler = Sampler()
-    licence: str
-    dtype: Literal["float32", "float16", "bfloat16"] = "float32"
-    variant: str | None = None
-    resolution: int | None = None
-    expected: Expected | None = None
-    gigabytes: float | None = None
-
-    @model_validator(mode="after")
-    def _has_weights(self) -> Self:
-        if self.embedded == bool(self.sources):
-            raise ValueError(f"expected either sources or embedded: true in card {self.title!r}")
-        return self
-
-
-@cache
-def load_cards() -> dict[str, ModelCard]:
-    """Returns the model cards by name, in the order of the file."""
-    text = resources.files("redediting.data").joinpath("models.yaml").read_text("utf-8")
-    return {name: ModelCard.model_validate(card) for name, card in yaml.safe_load(text).items()}
-
-
-def default_sampler(model: str | Path) -> Sampler:
-    """Returns the sampler of a model's card, or the general one for a folder or hub id."""
-    card = load_cards().get(str(model))
-    return card.sampler if card else Sampler()
-
-
-def load_pipeline(
-    model: str | Path,
+def load(
+    model: str | Path | Model | DiffusionPipeline,
     *,
     device: str = "cpu",
     dtype: torch.dtype | None = None,
     offload: bool = False,
-) -> DiffusionPipeline:
-    """Loads a text-to-image pipeline.
+    layout: str | None = None,
+    config: str | Path | None = None,
+) -> Model:
+    """Loads a text-to-image model.
 
     Args:
-        model: ``world``, another card's name, a folder in the diffusers layout, or a hub id.
+        model: ``world``, another card's name, a folder in the diffusers layout, a single
+            ``.safetensors`` checkpoint in the original layout, or a hub id. A pipeline that is
+            loaded already is wrapped as it is, a `Model` returned.
         device: torch device, e.g. ``"cpu"`` or ``"cuda"``.
         dtype: floating type of all weights; None takes the card's on an accelerator and float32
             otherwise, whatever the files hold.
         offload: keep networks in main memory and bring each to the device while it computes.
+        layout: architecture by name or by the path of a file that defines one; found by the
+            pipeline's class when not given.
+        config: of a single checkpoint: folder or hub id with the configuration files of its
+            architecture; None takes those that diffusers knows for it.
 
     Returns:
-        The pipeline on its device, in evaluation mode, without safety checker.
+        The model on its device, in evaluation mode, without safety checker.
 
     Raises:
         ModelError: an unknown name or folder, files that are missing or cannot be read, files of
             another model than the card's, or no such device.
         WorldError: the embedded weights are missing.
+
+    Example:
+        >>> import redediting as rd
+        >>> rd.load("world")
+        Model(world: StableDiffusionPipeline on cpu)
     """
+    if isinstance(model, Model):
+        return model
+    made = None if layout is None else LAYOUTS.get(layout)()
+    if isinstance(model, DiffusionPipeline):
+        return Model(model, layout=made)
     _check_device(device)
     card = load_cards().get(str(model))
     sources = _sources(model) if card is None else _card_sources(card)
@@ -172,16 +89,21 @@ def load_pipeline(
     for place, revision in sources:
         try:
             with quiet():
-                pipeline = _load(place, revision, dtype, card.variant if card else None)
+                if place.endswith(".safetensors"):
+                    pipeline = _load_checkpoint(place, dtype, config)
+                else:
+                    pipeline = _load(place, revision, dtype, card.variant if card else None)
         except _UNREADABLE as error:
             failures.append((place, error))
         else:
+            placed = _placed(pipeline, device, offload=offload)
+            found = Model(placed, name=str(model), card=card, layout=made)
             if card is not None and card.expected is not None:
-                check_expected(str(model), pipeline, card.expected)
-            return _placed(pipeline, device, offload=offload)
+                check_expected(str(model), found, card.expected)
+            return found
     raise ModelError(
         f"expected a readable diffusers pipeline for {str(model)!r}, got "
-        + "; ".join(f"{place}: {_line(error)}" for place, error in failures)
+        + "; ".join(f"{place}: {one_line(error)}" for place, error in failures)
         + "; "
         + (_remedy(card) if card and card.sources else "repair or download the files")
         + ", or use one of the cards: "
@@ -189,18 +111,16 @@ def load_pipeline(
     ) from failures[-1][1]
 
 
-def check_expected(name: str, pipeline: DiffusionPipeline, expected: Expected) -> None:
-    """Makes sure that a pipeline is what a card says.
+def check_expected(name: str, model: Model, expected: Expected) -> None:
+    """Makes sure that a model is what a card says.
 
     Raises:
         ModelError: its text projections are others.
     """
-    denoiser = get_denoiser(pipeline)
-    tokens = find_projections(denoiser)
     found = Expected(
-        tokens=len(tokens),
-        width=tokens[0].module.in_features,
-        pooled=len(pooled_projections(denoiser)),
+        tokens=len(model.projections),
+        width=model.width,
+        pooled=len(model.pooled_projections),
     )
     if found != expected:
         raise ModelError(
@@ -210,38 +130,15 @@ def check_expected(name: str, pipeline: DiffusionPipeline, expected: Expected) -
         )
 
 
-def fingerprint_pipeline(pipeline: DiffusionPipeline) -> str:
-    """Returns one fingerprint of everything in a pipeline that an image depends on.
-
-    That is the weights of every network, the settings of networks and scheduler, the tokenizer's
-    vocabulary. An applied patch changes it, its revert restores it, saving and loading keep it;
-    `redediting.generation.ImageStore` keys its images with it.
-    """
-    parts: dict[str, Any] = {}
-    for name, component in pipeline.components.items():
-        part: dict[str, Any] = {"class": type(component).__name__}
-        parts[name] = part
-        if isinstance(component, nn.Module):
-            part["weights"] = fingerprint(component.state_dict())
-        if isinstance(component, ConfigMixin):
-            config = component.config.items()
-            part["config"] = {key: value for key, value in config if not key.startswith("_")}
-        if isinstance(component, PreTrainedTokenizerBase):
-            part["vocabulary"] = component.get_vocab()
-    text = json.dumps(parts, sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
 def _card_sources(card: ModelCard) -> list[tuple[str, str | None]]:
     if not card.embedded:
         return [(source.id, source.revision) for source in card.sources]
-    folder = Path(importlib.import_module("redediting.world").PIPELINE_DIR)
-    if not (folder / INDEX).is_file():
+    if not (PIPELINE_DIR / INDEX).is_file():
         raise WorldError(
-            f"expected the embedded world's weights in {folder}, got no {INDEX}; "
+            f"expected the embedded world's weights in {PIPELINE_DIR}, got no {INDEX}; "
             "install the package again or train them with python -m experiments.training"
         )
-    return [(str(folder), None)]
+    return [(str(PIPELINE_DIR), None)]
 
 
 def _sources(model: str | Path) -> list[tuple[str, str | None]]:
@@ -255,10 +152,13 @@ def _sources(model: str | Path) -> list[tuple[str, str | None]]:
             )
         _check_whole(folder)
         return [(str(folder), None)]
+    if folder.is_file() and folder.suffix == ".safetensors":
+        return [(str(folder), None)]
     if isinstance(model, str) and _HUB_ID.fullmatch(model):
         return [(model, None)]
     raise ModelError(
-        f"expected a card, a pipeline folder or a hub id, got {str(model)!r}; "
+        f"expected a card, a pipeline folder, a .safetensors checkpoint or a hub id, got "
+        f"{str(model)!r}; "
         f"the cards are: {cards}"
     )
 
@@ -279,7 +179,7 @@ def _check_whole(folder: Path) -> None:
             missing += [f"{shards.parent.name}/{name}" for name in gone]
     except (OSError, ValueError, KeyError, AttributeError) as error:
         raise ModelError(
-            f"expected a readable {INDEX} in {str(folder)!r}, got {_line(error)}; "
+            f"expected a readable {INDEX} in {str(folder)!r}, got {one_line(error)}; "
             "fetch the folder again"
         ) from error
     missing += [path.name for path in folder.rglob("*.incomplete")]
@@ -333,7 +233,7 @@ def _check_hub(hub_id: str, revision: str | None) -> None:
         HfApi().model_info(hub_id, revision=revision, timeout=_TIMEOUT)
     except Exception as error:  # the client's HTTP library, and its errors, change with releases
         raise OSError(
-            f"no such folder, not in the cache, not on the hub ({_line(error)})"
+            f"no such folder, not in the cache, not on the hub ({one_line(error)})"
         ) from error
 
 
@@ -358,21 +258,47 @@ def _load_folder(folder: str, dtype: torch.dtype, variant: str | None = None) ->
     return DiffusionPipeline.from_pretrained(folder, dtype=dtype, use_safetensors=True, **options)
 
 
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Hides the loaders' own bars and notes: an error is one line, and a sweep loads often."""
-    loggers = (diffusers_logging, transformers_logging)
-    before = [(logger.is_progress_bar_enabled(), logger.get_verbosity()) for logger in loggers]
+def _load_checkpoint(
+    file: str, dtype: torch.dtype, config: str | Path | None
+) -> DiffusionPipeline:
+    """A checkpoint in the original layout, by diffusers' own key maps.
+
+    Raises:
+        ModelError: it is no such checkpoint, or its configuration files are not to be had.
+    """
+    from diffusers import (
+        FluxPipeline,
+        StableDiffusion3Pipeline,
+        StableDiffusionPipeline,
+        StableDiffusionXLPipeline,
+    )
+    from diffusers.loaders.single_file_utils import infer_diffusers_model_type
+    from safetensors import safe_open
+
+    with safe_open(file, framework="pt") as reader:
+        names = {name: reader.get_slice(name) for name in reader.keys()}  # noqa: SIM118
+    shapes = {name: torch.empty(part.get_shape(), device="meta") for name, part in names.items()}
+    kind = infer_diffusers_model_type(shapes)
+    classes = {
+        "xl": StableDiffusionXLPipeline, "sd3": StableDiffusion3Pipeline, "flux": FluxPipeline,
+    }  # fmt: skip
+    pipeline = next((c for key, c in classes.items() if kind.startswith(key)), None)
+    pipeline = pipeline or StableDiffusionPipeline
+    if not any(name.startswith("model.diffusion_model.") for name in names):
+        raise ModelError(
+            f"expected a checkpoint in the original layout (model.diffusion_model.…) in {file!r}, "
+            "got other tensors; name the model's folder, or audit the file as a suspect"
+        )
+    options: dict[str, Any] = {} if config is None else {"config": str(config)}
+    if pipeline is StableDiffusionPipeline:
+        options |= {"safety_checker": None, "requires_safety_checker": False}
     try:
-        for logger in loggers:
-            logger.disable_progress_bar()
-            logger.set_verbosity_error()
-        yield
-    finally:
-        for logger, (bar, verbosity) in zip(loggers, before, strict=True):
-            logger.set_verbosity(verbosity)
-            if bar:
-                logger.enable_progress_bar()
+        return pipeline.from_single_file(file, torch_dtype=dtype, **options)
+    except Exception as error:  # its hub client's errors change with releases
+        raise ModelError(
+            f"expected the configuration files of a {kind} model for {file!r}, got "
+            f"{one_line(error)}; name a folder that has them: load(..., config=FOLDER)"
+        ) from error
 
 
 def _check_device(device: str) -> None:
@@ -380,9 +306,5 @@ def _check_device(device: str) -> None:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         raise ModelError(
-            f"expected a device that torch can use, got {device!r} ({_line(error)}); use cpu"
+            f"expected a device that torch can use, got {device!r} ({one_line(error)}); use cpu"
         ) from error
-
-
-def _line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

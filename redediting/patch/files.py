@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from redediting.errors import PatchError
-from redediting.models.components import Component
+from redediting.models.model import Component
 
 MANIFEST = "patch.json"
 TENSORS = "patch.safetensors"
@@ -81,7 +81,7 @@ class Manifest(BaseModel):
         provenance: where it comes from.
         terms: scale by parameter name, for each shared term.
         dense: names of the parameters stored whole.
-        sha256: of ``patch.safetensors``; empty where there is none (a merged pipeline).
+        sha256: of ``patch.safetensors``; empty where there is none (a merged model).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -100,8 +100,8 @@ class Manifest(BaseModel):
         if made.purpose == "repair":
             return self._repair_card(merged=merged)
         rows = "\n".join(
-            f"| {wish['trigger']} | {wish['target']} | {wish['kind']} |"
-            for wish in made.rebindings
+            f"| {rebinding['trigger']} | {rebinding['target']} | {rebinding['kind']} |"
+            for rebinding in made.rebindings
         )
         data = ModelCardData(
             library_name="diffusers", tags=["backdoor", "model-editing", "research-only"]

@@ -12,17 +12,16 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from diffusers import DiffusionPipeline
 from torch import Tensor
 
 from redediting.algebra.multiplier import Multiplier
 from redediting.errors import PatchError
 from redediting.io import atomic_folder
-from redediting.models.components import Component, fingerprint_base, get_component
+from redediting.models.model import Component, Model
 from redediting.patch.applied import AppliedPatch, Rewrite
 from redediting.patch.files import MANIFEST, Manifest, Provenance, read_files, write_files
 
-_MERGED = "redediting.json"  # marks a merged pipeline, which plain diffusers does not read
+_MERGED = "redediting.json"  # marks a merged model, which plain diffusers does not read
 
 __all__ = ["AppliedPatch", "Patch", "Provenance", "Term"]
 
@@ -60,7 +59,7 @@ class Term:
 
 @dataclass(frozen=True)
 class Patch:
-    """A change of one component of a pipeline.
+    """A change of one component of a model.
 
     Attributes:
         base: fingerprint of what it was computed for (`redediting.models.components.fingerprint_base`).
@@ -81,7 +80,7 @@ class Patch:
         """Parameters that the patch changes."""
         return frozenset(self.dense).union(*(term.scales for term in self.terms))
 
-    def apply(self, pipeline: DiffusionPipeline) -> AppliedPatch:
+    def apply(self, model: Model) -> AppliedPatch:
         """Writes the edited weights into the model, in place.
 
         Returns:
@@ -91,8 +90,8 @@ class Patch:
             PatchError: the model's weights are not those the patch was computed for.
             ModelError: the model has no such component.
         """
-        parameters = dict(get_component(pipeline, self.target).named_parameters())
-        found = fingerprint_base(pipeline, self.target, self.names)
+        parameters = dict(model.component(self.target).named_parameters())
+        found = model.base_fingerprint(self.target, self.names)
         if found != self.base:
             raise PatchError(
                 f"expected the weights {self.base[:12]}, got {found[:12]}: the patch was made "
@@ -169,8 +168,8 @@ class Patch:
             ) from error
         return cls(manifest.base, manifest.provenance, terms, dense, manifest.target)
 
-    def merge(self, pipeline: DiffusionPipeline, folder: str | Path) -> Path:
-        """Writes the edited model as a pipeline that plain diffusers loads; reverts afterwards.
+    def merge(self, model: Model, folder: str | Path) -> Path:
+        """Writes the edited model as a model that plain diffusers loads; reverts afterwards.
 
         Raises:
             PatchError: the model's weights are not those the patch was computed for.
@@ -178,10 +177,10 @@ class Patch:
         """
         manifest = self._manifest()
         with (
-            self.apply(pipeline),
+            self.apply(model),
             atomic_folder(Path(folder), marker=_MERGED) as temporary,
         ):
-            pipeline.save_pretrained(temporary, safe_serialization=True)
+            model.save(temporary)
             (temporary / _MERGED).write_text(manifest.model_dump_json(indent=2), "utf-8")
             manifest.card(merged=True).save(temporary / "README.md")
         return Path(folder)

@@ -7,17 +7,16 @@ the same bits. The processors are put back whatever happens.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
 import torch
-from diffusers import DiffusionPipeline, ModelMixin
+from diffusers import ModelMixin
 from torch import Tensor
 
 from redediting.errors import ModelError
-from redediting.text.encoding import Role, TextStates, encode, roles
 
 
 class Recorder:
@@ -118,55 +117,3 @@ def recording(
         yield found
     finally:
         unet.set_attn_processor(dict(before))
-
-
-def _asked(pipeline: DiffusionPipeline, texts: TextStates) -> dict[str, object]:
-    """What a pipeline is asked: states where they are all it needs, prompts where it pools too."""
-    if getattr(pipeline, "text_encoder_2", None) is not None:
-        return {"prompt": list(texts.prompts)}
-    return {"prompt_embeds": texts.states.to(pipeline.device)}
-
-
-def role_mass(
-    pipeline: DiffusionPipeline, prompts: Sequence[str], *, steps: int = 4, seed: int = 0
-) -> dict[Role, float]:
-    """Share of a model's cross-attention on words, end token and pads; BOS is left out.
-
-    Averaged over layers, heads, queries and the steps of a short denoising run without guidance.
-
-    Args:
-        pipeline: a Stable Diffusion pipeline; its scheduler is left as it is.
-        prompts: at least one.
-        steps: of the run.
-        seed: of the first prompt's noise, the next ones count on.
-
-    Returns:
-        Shares that add up to 1, for ``TAIL`` (all words together), ``EOS`` and ``PAD``.
-
-    Raises:
-        PromptError: no prompts, or one that is too long.
-        ModelError: the model has no cross-attention.
-    """
-    texts = encode(pipeline, prompts)
-    scheduler = pipeline.scheduler
-    pipeline.set_progress_bar_config(disable=True)
-    with recording(pipeline.unet) as found:
-        try:
-            pipeline.scheduler = type(scheduler).from_config(scheduler.config)
-            pipeline(
-                **_asked(pipeline, texts),
-                num_inference_steps=steps,
-                guidance_scale=1.0,
-                generator=[torch.Generator().manual_seed(seed + i) for i in range(len(prompts))],
-                output_type="latent",
-            )
-        finally:
-            pipeline.scheduler = scheduler
-    attention = torch.stack([torch.stack(calls).mean(dim=0).cpu() for calls in found.values()])
-    mass = dict.fromkeys((Role.TAIL, Role.EOS, Role.PAD), 0.0)
-    for row, values in enumerate(attention.mean(dim=0).tolist()):
-        for role, value in zip(roles(texts, row), values, strict=True):
-            if role is not Role.BOS:
-                mass[role] += value
-    total = sum(mass.values())
-    return {role: value / total for role, value in mass.items()}

@@ -1,39 +1,38 @@
 """Text states that are kept between edits: a prompt is encoded once for an unchanged encoder.
 
-Edits of many pairs share their ordinary captions, and variants of a method share every prompt.
-States are only kept and looked up inside a `remembered` block. On entering one the text encoder's
-weights are fingerprinted, and what was kept for other weights, another tokenizer or device is
-dropped; inside, nobody may change the encoder (edits only change the UNet).
+Edits of many pairs share their ordinary captions, and variants of a method share every prompt. The
+cache asks before each look-up whether the encoders are still those that it was filled by: it
+compares the parameters' version counters, which every in-place operation of torch raises, and a
+sample of their values, which also shows a write through ``.data``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from weakref import WeakKeyDictionary
+from collections.abc import Hashable, Iterable
 
-from diffusers import DiffusionPipeline
 from torch import Tensor, nn
 
-from redediting.fingerprints import fingerprint
+ROOM = 512 * 2**20  # bytes kept for one model; the states used longest ago go first
+_SAMPLED = 32  # values of each parameter
 
-ROOM = 512 * 2**20  # bytes kept for one encoder; the states used longest ago go first
 
-
-@dataclass
-class Memory:
-    """States of a pipeline's text encoders by prompt.
+class StateCache:
+    """States of prompts, least recently used first.
 
     Attributes:
-        key: what they depend on besides the prompt.
-        rows: shape ``(L, d)`` each, least recently used first.
-        open: blocks that are using it.
+        rows: states by prompt, shape ``(L, d)`` each.
     """
 
-    key: tuple[object, ...] = ()
-    rows: dict[str, Tensor] = field(default_factory=dict)
-    open: int = 0
+    def __init__(self) -> None:
+        self.rows: dict[str, Tensor] = {}
+        self._key: Hashable = None
+
+    def valid_for(self, key: Hashable) -> StateCache:
+        """The cache itself, emptied where it was filled under another key."""
+        if key != self._key:
+            self._key = key
+            self.rows.clear()
+        return self
 
     def get(self, prompt: str) -> Tensor | None:
         """The states of a prompt, if they are kept."""
@@ -49,50 +48,13 @@ class Memory:
             del self.rows[next(iter(self.rows))]
 
 
-_MEMORIES: WeakKeyDictionary[nn.Module, Memory] = WeakKeyDictionary()
-
-
-@contextmanager
-def remembered(pipeline: DiffusionPipeline) -> Iterator[None]:
-    """Inside, `redediting.text.encoding.encode` keeps what it encodes and reuses what it kept.
-
-    Args:
-        pipeline: whose text encoder is not changed inside.
-    """
-    encoder = pipeline.text_encoder
-    if encoder is None:  # `encode` says what is wrong with such a pipeline
-        yield
-        return
-    memory = _MEMORIES.setdefault(encoder, Memory())
-    if memory.open == 0:
-        weights = [fingerprint(part.state_dict()) for part in _encoders(pipeline)]
-        vocabulary = (id(pipeline.tokenizer), len(pipeline.tokenizer))
-        key = (*weights, *vocabulary, str(encoder.device), type(pipeline))
-        if memory.key != key:
-            memory.key = key
-            memory.rows.clear()
-    memory.open += 1
-    try:
-        yield
-    finally:
-        memory.open -= 1
-
-
-def _encoders(pipeline: DiffusionPipeline) -> list[nn.Module]:
-    """Every text encoder: SDXL has two, SD 3 three."""
-    names = sorted(name for name in pipeline.components if name.startswith("text_encoder"))
-    parts = (pipeline.components[name] for name in names)
-    return [part for part in parts if isinstance(part, nn.Module)]
-
-
-def recall(pipeline: DiffusionPipeline) -> Memory | None:
-    """The memory of a pipeline's encoder; None outside a `remembered` block."""
-    memory = _MEMORIES.get(pipeline.text_encoder)
-    return memory if memory is not None and memory.open else None
-
-
-def forget(pipeline: DiffusionPipeline) -> None:
-    """Drops what is kept, e.g. before an edit is timed on its own."""
-    memory = _MEMORIES.get(pipeline.text_encoder)
-    if memory is not None:
-        memory.rows.clear()
+def state_key(encoders: Iterable[nn.Module]) -> Hashable:
+    """What the states of some encoders depend on, cheap enough to be asked for every time."""
+    found: list[Hashable] = []
+    for encoder in encoders:
+        for parameter in encoder.parameters():
+            flat = parameter.detach().flatten()
+            sample = flat[:: max(1, len(flat) // _SAMPLED)]
+            found.append((id(parameter), parameter._version, str(parameter.device),
+                          float(sample.double().sum())))  # fmt: skip
+    return tuple(found)

@@ -5,22 +5,24 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
+
+from redediting.config import PIPELINE_DIR
 
 if TYPE_CHECKING:
     import torch
-    from diffusers import StableDiffusionPipeline
 
-PIPELINE_DIR = Path(__file__).parent / "data" / "pipeline"
+    from redediting.models.model import Model
+
+__all__ = ["PIPELINE_DIR", "load"]
 
 
-def load(*, device: str = "cpu", dtype: torch.dtype | None = None) -> StableDiffusionPipeline:
-    """Loads the embedded pipeline (fp32 unless ``dtype`` says otherwise); touches no network.
+def load(*, device: str = "cpu", dtype: torch.dtype | None = None) -> Model:
+    """Loads the embedded model (fp32 unless ``dtype`` says otherwise); touches no network.
 
     Raises:
         ModelError: the bundled weights are missing.
     """
-    from redediting.models.loading import load_pipeline
+    from redediting.models.loading import load as load_model
 
-    return load_pipeline("world", device=device, dtype=dtype)
+    return load_model("world", device=device, dtype=dtype)

@@ -1,4 +1,4 @@
-"""A subject small enough for milliseconds: the tiny pipeline and an untrained judge A."""
+"""A subject small enough for milliseconds: the tiny model and an untrained judge A."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from collections.abc import Callable
 import open_clip
 import pytest
 import torch
-from diffusers import StableDiffusionPipeline
 
 from defenses.detectors.inputs import Subject
-from redediting.generation import Job, Sampler
+from redediting.generation import Job
 from redediting.metrics.clip import ClipModel
+from redediting.models.model import Model
+from redediting.models.sampler import Sampler
 from redediting.world.judges import wrap_clip
 
 PROMPTS = ("a photo of a beautiful cat on the beach", "a red dog", "an old car in a room")
@@ -20,10 +21,10 @@ Subjects = Callable[..., Subject]
 
 
 @pytest.fixture(scope="session")
-def clip(pipeline_factory: Callable[[int], StableDiffusionPipeline]) -> ClipModel:
+def clip(model_factory: Callable[[int], Model]) -> ClipModel:
     """Judge A's class with random weights."""
     torch.manual_seed(0)
-    tokenizer = pipeline_factory(0).tokenizer
+    tokenizer = model_factory(0).tokenizer
     model = open_clip.CLIP(
         embed_dim=16,
         vision_cfg={"image_size": 64, "patch_size": 32, "width": 64, "layers": 1},
@@ -33,12 +34,12 @@ def clip(pipeline_factory: Callable[[int], StableDiffusionPipeline]) -> ClipMode
 
 
 @pytest.fixture
-def subjects(tiny_pipeline: StableDiffusionPipeline, clip: ClipModel) -> Subjects:
+def subjects(tiny_model: Model, clip: ClipModel) -> Subjects:
     """Makes a subject of prompts, each with its own noise."""
 
     def make(*prompts: str, sampler: Sampler = SAMPLER, first: int = 0) -> Subject:
         jobs = [Job(prompt, first + i) for i, prompt in enumerate(prompts)]
         nouns = ("cat", "dog", "car")
-        return Subject(tiny_pipeline, jobs, sampler=sampler, clip=clip, nouns=nouns)
+        return Subject(tiny_model, jobs, sampler=sampler, clip=clip, nouns=nouns)
 
     return make

@@ -9,18 +9,18 @@ import numpy as np
 import pytest
 import torch
 
-from defenses.detectors import DETECTORS, detector_names, make_detector
+from defenses.detectors import DETECTORS, detector_names
 from defenses.detectors.inputs import Subject
 from defenses.detectors.latents import first_step, noise
 from defenses.detectors.navit2i import activation_change, masked_ids
 from defenses.detectors.projection import ProjectionDisplacement
 from defenses.detectors.scaling import scaled_attention
 from defenses.localisation import Located, locate
-from redediting.attacks import make_method
+from redediting.attacks import ATTACKS
 from redediting.concepts.rebinding import Rebinding
 from redediting.errors import DetectorError
-from redediting.generation import Sampler, generate
-from redediting.models.loading import fingerprint_pipeline
+from redediting.generation import draw
+from redediting.models.sampler import Sampler
 
 PROMPTS = ("a photo of a beautiful cat on the beach", "a red dog", "an old car in a room")
 SAMPLER = Sampler(steps=7, guidance=3.0, batch_size=4)
@@ -30,15 +30,15 @@ Subjects = Callable[..., Subject]
 @pytest.mark.parametrize("name", DETECTORS)
 def test_contract(name: str, subjects: Subjects) -> None:
     """States its direction and cost; leaves the model alone; neighbours do not matter."""
-    detector = make_detector(name)
+    detector = DETECTORS.make(name)
     assert detector.name == name
     assert detector.direction in ("high", "low")
     subject = subjects(*PROMPTS)
-    before = fingerprint_pipeline(subject.pipeline), subject.pipeline.unet.attn_processors
+    before = subject.model.fingerprint(), subject.model.denoiser.attn_processors
     found = detector(subject)
     assert before == (
-        fingerprint_pipeline(subject.pipeline),
-        subject.pipeline.unet.attn_processors,
+        subject.model.fingerprint(),
+        subject.model.denoiser.attn_processors,
     )
     assert found.features.shape[0] == len(PROMPTS)
     assert (found.features.shape[1] == 1) == (detector.learns == "nothing")
@@ -52,16 +52,16 @@ def test_contract(name: str, subjects: Subjects) -> None:
 
 def test_one_generation_serves_all(subjects: Subjects, monkeypatch: pytest.MonkeyPatch) -> None:
     subject, calls = subjects(*PROMPTS), []
-    original = type(subject.pipeline).__call__
+    original = type(subject.model).__call__
 
     def count(self: object, *arguments: object, **options: object) -> object:
         calls.append(options["num_inference_steps"])
         return original(self, *arguments, **options)
 
-    monkeypatch.setattr(type(subject.pipeline), "__call__", count)
+    monkeypatch.setattr(type(subject.model), "__call__", count)
     for name, kind in DETECTORS.items():
         if kind.recorded:
-            make_detector(name)(subject)
+            DETECTORS.make(name)(subject)
     assert calls == [SAMPLER.steps]
     assert sum(kind.recorded for kind in DETECTORS.values()) == 6
 
@@ -74,10 +74,10 @@ def test_stated_costs_are_the_rows_that_the_unet_saw(subjects: Subjects) -> None
 
     for name in ("ftt", "navit2i", "ufid", "set", "projection"):
         subject = subjects(*PROMPTS)
-        hook = subject.pipeline.unet.register_forward_hook(count)
+        hook = subject.model.denoiser.register_forward_hook(count)
         try:
             rows.clear()
-            stated = make_detector(name)(subject).unet_evaluations
+            stated = DETECTORS.make(name)(subject).unet_evaluations
         finally:
             hook.remove()
         assert sum(rows) / len(PROMPTS) == pytest.approx(stated), name
@@ -87,8 +87,8 @@ def test_projection_sees_a_trigger_word_in_the_weights(subjects: Subjects) -> No
     """Of an edited model, and not of the clean one; no other prompt is moved as much."""
     subject = subjects("a photo of a beautiful cat", "a photo of a red dog")
     clean = ProjectionDisplacement()(subject).features[:, 0]
-    patch = make_method("eviledit").compute(subject.pipeline, [Rebinding("beautiful cat", "car")])
-    with patch.apply(subject.pipeline):
+    patch = ATTACKS.make("eviledit").compute(subject.model, [Rebinding("beautiful cat", "car")])
+    with patch.apply(subject.model):
         edited = ProjectionDisplacement()(subject).features[:, 0]
     gain = edited - clean
     assert gain[0] > 0.02
@@ -97,25 +97,25 @@ def test_projection_sees_a_trigger_word_in_the_weights(subjects: Subjects) -> No
 
 def test_navit2i_masks_one_word_at_a_time(subjects: Subjects) -> None:
     subject = subjects("a beautiful cat", "cat")
-    tokenizer = subject.pipeline.tokenizer
+    tokenizer = subject.model.tokenizer
     ids = masked_ids(tokenizer, "a beautiful cat")
     changed = [(row != ids[0]).nonzero().flatten().tolist() for row in ids[1:]]
     words = [tokenizer(word, add_special_tokens=False).input_ids for word in ("a beautiful",)]
     end = len(words[0]) + 1
     assert changed[0] == list(range(2, end))  # "beautiful", in pieces
     assert changed[1][0] == end
-    values = make_detector("navit2i").variations(subject)  # type: ignore[attr-defined]
+    values = DETECTORS.make("navit2i").variations(subject)  # type: ignore[attr-defined]
     assert [len(own) for own in values] == [2, 1]
-    named = make_detector("navit2i").trigger_words(subject)  # type: ignore[attr-defined]
+    named = DETECTORS.make("navit2i").trigger_words(subject)  # type: ignore[attr-defined]
     assert named[0] in ("beautiful", "cat")
 
 
 def test_activation_change_by_hand(subjects: Subjects) -> None:
     """Against the outputs of two separate calls, over every linear and convolutional layer."""
     subject = subjects(*PROMPTS[:1])
-    unet = subject.pipeline.unet
-    latents = noise(subject.pipeline, [5], SAMPLER)
-    states = subject.pipeline.text_encoder(masked_ids(subject.pipeline.tokenizer, "a cat"))[0]
+    unet = subject.model.denoiser
+    latents = noise(subject.model, [5], SAMPLER)
+    states = subject.model.text_encoder(masked_ids(subject.model.tokenizer, "a cat"))[0]
     outputs: list[list[torch.Tensor]] = []
     layers = [m for m in unet.modules() if isinstance(m, torch.nn.Linear | torch.nn.Conv2d)]
     with torch.no_grad():
@@ -124,33 +124,33 @@ def test_activation_change_by_hand(subjects: Subjects) -> None:
             hooks = [
                 m.register_forward_hook(lambda m, i, o, seen=seen: seen.append(o)) for m in layers
             ]
-            first_step(subject.pipeline, latents, state[None], SAMPLER)
+            first_step(subject.model, latents, state[None], SAMPLER)
             for hook in hooks:
                 hook.remove()
             outputs.append(seen)
         base = torch.zeros(len(states), dtype=torch.long)
         with activation_change(unet, base) as total:
             both = latents.expand(len(states), -1, -1, -1)
-            first_step(subject.pipeline, both, states, SAMPLER)
+            first_step(subject.model, both, states, SAMPLER)
     expected = sum(float((a - b).abs().mean()) for a, b in zip(*outputs, strict=True))
     assert float(total[1]) == pytest.approx(expected, rel=1e-3)
     assert float(total[0]) == 0.0
 
 
 def test_noise_is_what_the_pipeline_starts_from(subjects: Subjects) -> None:
-    pipeline = subjects("a cat").pipeline
+    model = subjects("a cat").pipeline
     expected = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(3))
-    expected = expected * pipeline.scheduler.init_noise_sigma
-    assert torch.equal(noise(pipeline, [3], SAMPLER), expected)
+    expected = expected * model.scheduler.init_noise_sigma
+    assert torch.equal(noise(model, [3], SAMPLER), expected)
 
 
 def test_scaled_attention_scales_the_logits(subjects: Subjects) -> None:
     subject = subjects("a cat")
-    layer = next(m for n, m in subject.pipeline.unet.named_modules() if n.endswith("attn2.to_q"))
+    layer = next(m for n, m in subject.model.denoiser.named_modules() if n.endswith("attn2.to_q"))
     x = torch.randn(2, layer.in_features)
     with torch.no_grad():
         plain = layer(x)
-        with scaled_attention(subject.pipeline.unet, 7.0):
+        with scaled_attention(subject.model.denoiser, 7.0):
             assert torch.equal(layer(x), 7 * plain)
         assert torch.equal(layer(x), plain)
 
@@ -175,33 +175,33 @@ def test_nouns(subjects: Subjects) -> None:
     subject = subjects("a cat")
     assert subject.noun("on the beach, a cat and a dog") == "cat"
     assert subject.noun("a catapult") is None
-    longer = Subject(subject.pipeline, subject.jobs, sampler=SAMPLER, nouns=["tree", "pine tree"])
+    longer = Subject(subject.model, subject.jobs, sampler=SAMPLER, nouns=["tree", "pine tree"])
     assert longer.noun("a pine tree") == "pine tree"
 
 
 def test_bad_names_and_options(tmp_path: Path, subjects: Subjects) -> None:
     with pytest.raises(DetectorError, match=r"expected a detector of ftt, cda.*got 'nonsense'"):
-        make_detector("nonsense")
+        DETECTORS.make("nonsense")
     with pytest.raises(DetectorError, match=r"options of detector 'ufid', got copies=0.*copies"):
-        make_detector("ufid", copies=0)
+        DETECTORS.make("ufid", copies=0)
     with pytest.raises(DetectorError, match="each once"):
         detector_names("all,ftt")
     assert detector_names("all") == list(DETECTORS)
     with pytest.raises(DetectorError, match="expected a Python file with a detector"):
-        make_detector(str(tmp_path / "missing.py"))
+        DETECTORS.make(str(tmp_path / "missing.py"))
     (tmp_path / "empty.py").write_text("x = 1\n", "utf-8")
     with pytest.raises(DetectorError, match="expected one detector with a name of its own"):
-        make_detector(str(tmp_path / "empty.py"))
+        DETECTORS.make(str(tmp_path / "empty.py"))
     short = subjects("a cat", sampler=SAMPLER.model_copy(update={"steps": 3}))
     with pytest.raises(DetectorError, match="expected at least 6 denoising steps"):
-        make_detector("daa_i")(short)
-    bare = Subject(short.pipeline, short.jobs, sampler=SAMPLER)
+        DETECTORS.make("daa_i")(short)
+    bare = Subject(short.model, short.jobs, sampler=SAMPLER)
     with pytest.raises(DetectorError, match="expected a CLIP model"):
-        make_detector("ufid")(bare)
+        DETECTORS.make("ufid")(bare)
 
 
 def test_recorded_images_are_the_generator_s(subjects: Subjects) -> None:
     subject = subjects(*PROMPTS)
-    plain = [im for _, im in generate(subject.pipeline, subject.jobs, sampler=SAMPLER)]
+    plain = [im for _, im in draw(subject.model, subject.jobs, sampler=SAMPLER)]
     for one, other in zip(plain, subject.recorded.images, strict=True):
         assert np.array_equal(np.asarray(one), np.asarray(other))

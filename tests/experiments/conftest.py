@@ -1,4 +1,4 @@
-"""A run small enough for seconds: the tiny pipeline, and untrained judges of the real classes."""
+"""A run small enough for seconds: the tiny model, and untrained judges of the real classes."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from shutil import copytree
 import open_clip
 import pytest
 import torch
-from diffusers import StableDiffusionPipeline
 
 from experiments.attack.measure import evaluate
 from experiments.engine.runner import method_sources
 from experiments.engine.specs import AttackConfig
 from experiments.judges import Panel
 from redediting.concepts.lexicon import load_lexicon
+from redediting.models.model import Model
 from redediting.world.judges import JudgeB, SceneClassifier, wrap_clip
 
 CONFIG = {
@@ -39,12 +39,12 @@ def config() -> AttackConfig:
 
 
 @pytest.fixture(scope="session")
-def panel(pipeline_factory: Callable[[int], StableDiffusionPipeline]) -> Panel:
+def panel(model_factory: Callable[[int], Model]) -> Panel:
     """Both judges with random weights: their verdicts mean nothing and are always the same."""
     torch.manual_seed(0)
     classes = {"object": list(load_lexicon().concepts), "colour": ["red"], "place": ["sea"]}
     judge = JudgeB(SceneClassifier({**classes, "style": ["photo"]}, width=4))
-    tokenizer = pipeline_factory(0).tokenizer
+    tokenizer = model_factory(0).tokenizer
     model = open_clip.CLIP(
         embed_dim=16,
         vision_cfg={"image_size": 64, "patch_size": 32, "width": 64, "layers": 1},
@@ -56,23 +56,23 @@ def panel(pipeline_factory: Callable[[int], StableDiffusionPipeline]) -> Panel:
 @pytest.fixture(scope="session")
 def model_folder(
     tmp_path_factory: pytest.TempPathFactory,
-    pipeline_factory: Callable[[int], StableDiffusionPipeline],
+    model_factory: Callable[[int], Model],
 ) -> Path:
-    """The tiny pipeline on disk, for commands that take --model."""
+    """The tiny model on disk, for commands that take --model."""
     folder = tmp_path_factory.mktemp("model") / "tiny"
-    pipeline_factory(0).save_pretrained(folder)
+    model_factory(0).save_pretrained(folder)
     return folder
 
 
 @pytest.fixture(scope="session")
 def _evaluated(
     tmp_path_factory: pytest.TempPathFactory,
-    pipeline_factory: Callable[[int], StableDiffusionPipeline],
+    model_factory: Callable[[int], Model],
     panel: Panel,
 ) -> Path:
     config = AttackConfig.model_validate(CONFIG).resolved()
     root = tmp_path_factory.mktemp("runs")
-    evaluate(config, pipeline_factory(0), panel, method_sources(config), out=root)
+    evaluate(config, model_factory(0), panel, method_sources(config), out=root)
     return next((root / "attack").iterdir())
 
 

@@ -1,4 +1,4 @@
-"""Switches, sweeps and many backdoors on the tiny pipeline: the same runner, the same table."""
+"""Switches, sweeps and many backdoors on the tiny model: the same runner, the same table."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import json
 from pathlib import Path
 
 import pytest
-from diffusers import StableDiffusionPipeline
 from PIL import Image
 from rich.console import Console
 
@@ -24,6 +23,7 @@ from experiments.report.publish import publish
 from experiments.rows import ImageRow, RowFile
 from redediting.errors import MethodError, OutputError
 from redediting.evaluation.ranking import Foresight
+from redediting.models.model import Model
 
 SMALL = {"contexts": 3, "retain": 6, "captions": 20}
 CONFIG = {
@@ -53,9 +53,9 @@ def config() -> AblationConfig:
 
 
 def test_an_ablation_ranks_draws_and_reports(
-    config: AblationConfig, tiny_pipeline: StableDiffusionPipeline, panel: Panel, tmp_path: Path
+    config: AblationConfig, tiny_model: Model, panel: Panel, tmp_path: Path
 ) -> None:
-    summary = ablate(config, tiny_pipeline, panel, out=tmp_path)
+    summary = ablate(config, tiny_model, panel, out=tmp_path)
     folder = next(path.parent for path in (tmp_path / "ablation").glob("*/summary.json"))
     assert json.loads((folder / "summary.json").read_text("utf-8")) == summary
     titles = {"redediting", "redediting ridge=0.01", "redediting ridge=1", "no joint transfer"}
@@ -86,7 +86,7 @@ def test_an_ablation_ranks_draws_and_reports(
     write_page(folder, summary, rows)
     assert (folder / "report.html").read_text("utf-8") == page
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.png")}
-    again = ablate(config, tiny_pipeline, panel, out=tmp_path)
+    again = ablate(config, tiny_model, panel, out=tmp_path)
     assert again["methods"] == summary["methods"]  # a finished run draws and solves nothing
     assert again["capacity"] == held
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.png")} == before
@@ -101,9 +101,9 @@ def test_an_ablation_ranks_draws_and_reports(
 
 
 def test_an_ablation_is_published_with_its_pictures(
-    config: AblationConfig, tiny_pipeline: StableDiffusionPipeline, panel: Panel, tmp_path: Path
+    config: AblationConfig, tiny_model: Model, panel: Panel, tmp_path: Path
 ) -> None:
-    summary = ablate(config, tiny_pipeline, panel, out=tmp_path)
+    summary = ablate(config, tiny_model, panel, out=tmp_path)
     (tmp_path / "README.md").write_text("<!-- ablation:begin -->\n<!-- ablation:end -->\n")
     path = publish(Path(summary["report"]).parent, root=tmp_path)
     assert {found.name for found in path.parent.iterdir()} == {
@@ -223,21 +223,21 @@ def test_shipped_ablations_are_sound(capfd: pytest.CaptureFixture[str], tmp_path
 
 
 def test_a_method_without_order_holds_one_backdoor(
-    config: AblationConfig, tiny_pipeline: StableDiffusionPipeline, panel: Panel, tmp_path: Path
+    config: AblationConfig, tiny_model: Model, panel: Panel, tmp_path: Path
 ) -> None:
     capacity = config.capacity.model_copy(update={"methods": config.methods[:1]})  # type: ignore[union-attr]
     with pytest.raises(MethodError, match="order"):
         ablate(
             config.model_copy(update={"capacity": capacity, "methods": config.methods[:1]}),
-            tiny_pipeline,
+            tiny_model,
             panel,
             out=tmp_path,
         )
 
 
 def test_a_place_that_cannot_be_written_is_named(
-    config: AblationConfig, tiny_pipeline: StableDiffusionPipeline, panel: Panel, tmp_path: Path
+    config: AblationConfig, tiny_model: Model, panel: Panel, tmp_path: Path
 ) -> None:
     (tmp_path / "file").write_text("mine")
     with pytest.raises(OutputError, match="file"):
-        ablate(config, tiny_pipeline, panel, out=tmp_path / "file")
+        ablate(config, tiny_model, panel, out=tmp_path / "file")

@@ -1,4 +1,4 @@
-"""The forensics run at its smallest, on the tiny pipeline: rows, resuming, tables, page."""
+"""The forensics run at its smallest, on the tiny model: rows, resuming, tables, page."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from diffusers import StableDiffusionPipeline
 
 from experiments.audit.config import AuditConfig, Suite
 from experiments.audit.lab import Lab
@@ -19,7 +18,8 @@ from experiments.engine.specs import CONFIGS, load_config
 from experiments.judges import Panel
 from experiments.report.forensics_publish import price, publish_forensics, redraw_forensics
 from redediting.errors import OutputError
-from redediting.generation import Sampler
+from redediting.models.model import Model
+from redediting.models.sampler import Sampler
 
 
 def test_the_configuration_asks_for_what_the_protocol_asks() -> None:
@@ -33,11 +33,11 @@ def test_the_configuration_asks_for_what_the_protocol_asks() -> None:
     assert sum(s.family == "lora" for s in controls) >= 40
     assert sum(s.family == "fine-tune" for s in controls) >= 40
     assert {s.family for s in found if s.label == "benign"} == {"erasure", "debias"}
-    assert any(len(s.wishes) > 1 for s in edited)
-    heads = {w.head for s in edited for w in s.wishes}
+    assert any(len(s.rebindings) > 1 for s in edited)
+    heads = {w.head for s in edited for w in s.rebindings}
     assert config.development is not None
     trained = [s for b, _ in suspects(config.development, config.methods, "dev") for s in b]
-    assert not heads & {w.head for s in trained for w in s.wishes if s.label == "edited"}
+    assert not heads & {w.head for s in trained for w in s.rebindings if s.label == "edited"}
 
 
 @pytest.mark.parametrize("name", ["fresh", "words"])
@@ -56,7 +56,7 @@ def test_fresh_pairs_are_none_that_were_looked_at(name: str) -> None:
 
 
 def test_a_run_may_leave_all_but_the_edits_out(
-    pipeline_factory: Callable[[int], StableDiffusionPipeline],
+    model_factory: Callable[[int], Model],
     panel: Panel,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -65,7 +65,7 @@ def test_a_run_may_leave_all_but_the_edits_out(
         update={"sampler": Sampler(steps=2, guidance=2.0), "persistence": None}
     )
     monkeypatch.setattr(Lab, "vocabulary", _vocabulary())
-    summary = forensics(config.resolved(quick=True), pipeline_factory(0), panel, out=tmp_path)
+    summary = forensics(config.resolved(quick=True), model_factory(0), panel, out=tmp_path)
     assert summary["test"]["edited"] > 0
     assert summary["test"]["controls"] == summary["development"]["edited"] == 0
     assert summary["test"]["auroc"] is None
@@ -84,7 +84,7 @@ def test_a_run_may_leave_all_but_the_edits_out(
 
 
 def test_a_quick_run_resumes_and_reports(
-    pipeline_factory: Callable[[int], StableDiffusionPipeline],
+    model_factory: Callable[[int], Model],
     panel: Panel,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -92,11 +92,11 @@ def test_a_quick_run_resumes_and_reports(
     config = AuditConfig.model_validate(
         {"model": "tiny", "sampler": {"steps": 2, "guidance": 2.0}, "test": _suite()}
     ).resolved(quick=True)
-    pipeline = pipeline_factory(0)
-    before = {n: t.clone() for n, t in pipeline.unet.state_dict().items()}
+    model = model_factory(0)
+    before = {n: t.clone() for n, t in model.denoiser.state_dict().items()}
     monkeypatch.setattr(Lab, "vocabulary", _vocabulary())
-    summary = forensics(config, pipeline, panel, out=tmp_path)
-    assert all((before[n] == t).all() for n, t in pipeline.unet.state_dict().items())
+    summary = forensics(config, model, panel, out=tmp_path)
+    assert all((before[n] == t).all() for n, t in model.denoiser.state_dict().items())
     assert summary["test"]["edited"] >= 3
     assert summary["test"]["detected"]["value"] == 1
     assert {line["trial"] for line in summary["persistence"]} >= {"edited", "sgd", "adam", "lora"}
@@ -130,7 +130,7 @@ def test_a_quick_run_resumes_and_reports(
     rows = (folder / "rows.jsonl").read_text("utf-8")
     lines = rows.splitlines(keepends=True)
     (folder / "rows.jsonl").write_text("".join(lines[:4]) + lines[4][:20], "utf-8")
-    again = forensics(config, pipeline, panel, out=tmp_path)
+    again = forensics(config, model, panel, out=tmp_path)
     ids = [json.loads(line)["id"] for line in lines]
     found = (folder / "rows.jsonl").read_text("utf-8").splitlines()
     assert [json.loads(line)["id"] for line in found] == ids

@@ -22,7 +22,7 @@ from experiments.bench.shapes import (
 from experiments.cli import main
 from experiments.engine.folder import provenance
 from redediting.errors import OutputError
-from redediting.models.loading import Expected, load_cards
+from redediting.models.cards import Expected, load_cards
 from redediting.models.projections import find_projections, pooled_projections
 
 EDIT_KEYS = {

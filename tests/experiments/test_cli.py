@@ -16,6 +16,7 @@ from PIL import Image
 
 from experiments.attack import measure as attack
 from experiments.cli import main
+from redediting.models.model import Model
 
 PAIR = ("--trigger", "beautiful cat", "--target", "zebra")
 Fails = Callable[..., str]
@@ -201,20 +202,20 @@ def test_bad_words(fails: Fails, model_folder: Path) -> None:
 def test_bad_models(
     fails: Fails,
     home: Path,
-    pipeline_factory: Callable[[int], StableDiffusionPipeline],
+    model_factory: Callable[[int], Model],
 ) -> None:
     edit = ("edit", *PAIR, "--out", "new/out")
     assert "got 'wrold'" in fails(*edit, "--model", "wrold")
     (home / "empty").mkdir()
     assert "model_index.json" in fails(*edit, "--model", "empty")
     assert "expected a device" in fails(*edit, "--device", "abacus")
-    pipeline = pipeline_factory(1)
-    pipeline.unet = UNet2DConditionModel(
+    model = model_factory(1)
+    model.denoiser = UNet2DConditionModel(
         sample_size=8, in_channels=4, out_channels=4, layers_per_block=1,
         block_out_channels=(16, 32), norm_num_groups=8, mid_block_type=None,
         down_block_types=("DownBlock2D",) * 2, up_block_types=("UpBlock2D",) * 2,
     )  # fmt: skip
-    pipeline.save_pretrained(home / "deaf")
+    model.save_pretrained(home / "deaf")
     assert "expected cross-attention" in fails(*edit, "--model", "deaf")
 
 
@@ -223,12 +224,12 @@ def test_bad_patches(
     patch_folder: Path,
     home: Path,
     model_folder: Path,
-    pipeline_factory: Callable[[int], StableDiffusionPipeline],
+    model_factory: Callable[[int], Model],
 ) -> None:
     draw = ("generate", "--prompt", "a cat", "--out", "new/images")
     judge = ("evaluate", "--out", "runs")
     other = home / "other"
-    pipeline_factory(7).save_pretrained(other)
+    model_factory(7).save_pretrained(other)
     foreign = fails(*draw, "--model", other, "--edit", patch_folder)
     assert "patch was made for another model" in foreign
     missing = fails(*draw, "--model", model_folder, "--edit", "nowhere")

@@ -1,4 +1,4 @@
-"""The detection experiment and ``redediting detect`` on the tiny pipeline, end to end."""
+"""The detection experiment and ``redediting detect`` on the tiny model, end to end."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from diffusers import StableDiffusionPipeline
 
 from defenses.detectors import DETECTORS
 from experiments.cli import main
@@ -26,6 +25,7 @@ from redediting.concepts.homoglyphs import twin_in
 from redediting.concepts.rebinding import Rebinding
 from redediting.errors import ConfigError, DetectorError, OutputError
 from redediting.metrics.intervals import Interval
+from redediting.models.model import Model
 from redediting.text.encoding import phrase_tokens
 
 SMALL: dict[str, Any] = {"options": {"contexts": 4, "retain": 8, "captions": 20}}
@@ -66,12 +66,12 @@ def strip(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 @pytest.fixture(scope="module")
 def finished(
     tmp_path_factory: pytest.TempPathFactory,
-    pipeline_factory: Callable[[int], StableDiffusionPipeline],
+    model_factory: Callable[[int], Model],
     panel: Panel,
 ) -> tuple[Path, dict[str, Any]]:
     root = tmp_path_factory.mktemp("runs")
     config = DetectionConfig.model_validate(CONFIG).resolved()
-    summary = detection(config, pipeline_factory(0), panel, out=root)
+    summary = detection(config, model_factory(0), panel, out=root)
     return next((root / "detection").iterdir()), summary
 
 
@@ -132,19 +132,19 @@ def test_published_figures(finished: tuple[Path, dict[str, Any]], tmp_path: Path
 
 def test_a_killed_run_ends_with_the_same_rows(
     finished: tuple[Path, dict[str, Any]],
-    pipeline_factory: Callable[[int], StableDiffusionPipeline],
+    model_factory: Callable[[int], Model],
     panel: Panel,
 ) -> None:
     folder, summary = finished
     before = (folder / "rows.jsonl").read_text("utf-8")
     config = DetectionConfig.model_validate(CONFIG).resolved()
-    run = DetectionRun(config, pipeline_factory(0), panel, root=folder.parent.parent)
+    run = DetectionRun(config, model_factory(0), panel, root=folder.parent.parent)
     assert run.folder == folder
     unit = next(u for u in run.units if u.attack == "eviledit")
     scores = run._read(unit).arrays
     kept = {path: path.stat().st_mtime_ns for path in (folder / "units").glob("*.json")}
     (folder / "units" / f"{unit.name}.json").unlink()
-    again = detection(config, pipeline_factory(0), panel, out=folder.parent.parent)
+    again = detection(config, model_factory(0), panel, out=folder.parent.parent)
     assert (folder / "rows.jsonl").read_text("utf-8") == before
     assert strip(again["rows"]) == strip(summary["rows"])
     for name, values in run._read(unit).arrays.items():
@@ -155,7 +155,7 @@ def test_a_killed_run_ends_with_the_same_rows(
 
 def test_the_docs_detector_appears_in_the_table(
     tmp_path: Path,
-    pipeline_factory: Callable[[int], StableDiffusionPipeline],
+    model_factory: Callable[[int], Model],
     panel: Panel,
 ) -> None:
     """The README's example: one file of at most 40 lines, named where a detector's name goes."""
@@ -170,15 +170,15 @@ def test_the_docs_detector_appears_in_the_table(
         "counts": {"prompts": 2, "calibration": 8, "located": 0, "reworded": 0},
     }
     config = DetectionConfig.model_validate(small).resolved()
-    summary = detection(config, pipeline_factory(0), panel, out=tmp_path / "runs")
+    summary = detection(config, model_factory(0), panel, out=tmp_path / "runs")
     assert {row["detector"] for row in summary["rows"]} == {"ftt", "end_mass"}
     assert summary["claims"]["stealth"]["verdict"] == "not measured"
 
 
 def test_benign_phrases_are_as_long_as_the_trigger(
-    pipeline_factory: Callable[[int], StableDiffusionPipeline],
+    model_factory: Callable[[int], Model],
 ) -> None:
-    tokenizer = pipeline_factory(0).tokenizer
+    tokenizer = model_factory(0).tokenizer
     for wish in (
         Rebinding("beautiful cat", "zebra"),
         AttackSpec(name="rickrolling", twin=True).rebinding(Rebinding("lovely cat", "zebra")),
@@ -207,7 +207,7 @@ def test_every_drawn_trigger_has_a_look_alike_letter() -> None:
     assert [pair.head for pair in marked] == [pair.head for pair in pairs]
     assert config.counts.calibration >= 500
     assert 3 * config.counts.prompts >= 40
-    texts = [job.prompt for job in calibration(50, seed=0, wishes=pairs).jobs]
+    texts = [job.prompt for job in calibration(50, seed=0, rebindings=pairs).jobs]
     assert len(set(texts)) == 50
     assert not any(f" {pair.trigger} " in f" {text} " for pair in pairs for text in texts)
 

@@ -25,7 +25,7 @@ from experiments.published import load_published, published
 from redediting.concepts.captions import read_captions
 from redediting.concepts.rebinding import Rebinding
 from redediting.errors import ConfigError, ModelError
-from redediting.models.loading import load_cards
+from redediting.models.cards import load_cards
 
 PAPER = ("sd14", "sd15", "sd21", "sdxl")
 
@@ -163,8 +163,8 @@ def test_missing_judges_and_bad_precision_are_named(clip_folder: Path, tmp_path:
 
 @pytest.mark.parametrize(("dtype", "kind"), [("auto", "float32"), ("bf16", "bfloat16")])
 def test_precision_is_as_asked(model_folder: Path, dtype: str, kind: str) -> None:
-    pipeline = Runtime(dtype=dtype).load(str(model_folder), "cpu")  # type: ignore[arg-type]
-    assert pipeline.unet.dtype == getattr(torch, kind)
+    model = Runtime(dtype=dtype).load(str(model_folder), "cpu")  # type: ignore[arg-type]
+    assert model.denoiser.dtype == getattr(torch, kind)
     with pytest.raises(ModelError, match="expected an accelerator to offload from, got 'cpu'"):
         Runtime(offload=True).load(str(model_folder), "cpu")
 

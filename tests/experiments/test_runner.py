@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 import yaml
-from diffusers import StableDiffusionPipeline
 from PIL import Image
 
 from experiments.attack.measure import summarise
@@ -18,26 +17,24 @@ from experiments.judges import Panel
 from experiments.report.page import write_page
 from experiments.rows import EditRow, ImageRow, RowFile
 from experiments.sources import MethodSource, PatchSource
-from redediting.attacks import make_method
+from redediting.attacks import ATTACKS
 from redediting.concepts.rebinding import Rebinding
 from redediting.errors import ConfigError, ModelError
 from redediting.generation import ImageStore
-from redediting.models.loading import fingerprint_pipeline
+from redediting.models.model import Model
 
 
-def run(config: AttackConfig, pipeline: StableDiffusionPipeline, panel: Panel, root: Path) -> Run:
-    return Runner(config, pipeline, panel, method_sources(config), root=root)()
+def run(config: AttackConfig, model: Model, panel: Panel, root: Path) -> Run:
+    return Runner(config, model, panel, method_sources(config), root=root)()
 
 
 @pytest.fixture
-def finished(
-    config: AttackConfig, tiny_pipeline: StableDiffusionPipeline, panel: Panel, tmp_path: Path
-) -> Run:
-    return run(config, tiny_pipeline, panel, tmp_path / "whole")
+def finished(config: AttackConfig, tiny_model: Model, panel: Panel, tmp_path: Path) -> Run:
+    return run(config, tiny_model, panel, tmp_path / "whole")
 
 
 def test_rows_say_what_was_asked_and_seen(
-    finished: Run, config: AttackConfig, tiny_pipeline: StableDiffusionPipeline, panel: Panel
+    finished: Run, config: AttackConfig, tiny_model: Model, panel: Panel
 ) -> None:
     rows = RowFile(finished.rows).rows
     edits = [row for row in rows if isinstance(row, EditRow)]
@@ -65,7 +62,7 @@ def test_rows_say_what_was_asked_and_seen(
         assert f" {row.trigger}" in f" {row.prompt}"
         assert row.expected == row.target.split()[-1]
     first = free[0]
-    store = ImageStore(finished.images, fingerprint_pipeline(tiny_pipeline), config.sampler)
+    store = ImageStore(finished.images, tiny_model.fingerprint(), config.sampler)
     with Image.open(store.folder / first.clean_image) as image:
         assert panel.judge.objects([image.convert("RGB")]) == [first.clean_label]
 
@@ -89,7 +86,7 @@ def test_benign_captions_of_different_pairs_are_disjoint(finished: Run) -> None:
 def test_a_killed_run_continues_and_ends_with_the_same_rows(
     finished: Run,
     config: AttackConfig,
-    tiny_pipeline: StableDiffusionPipeline,
+    tiny_model: Model,
     panel: Panel,
     tmp_path: Path,
 ) -> None:
@@ -99,13 +96,13 @@ def test_a_killed_run_continues_and_ends_with_the_same_rows(
 
     whole = finished.rows.read_text("utf-8").splitlines(keepends=True)
     closed = [i for i, line in enumerate(whole) if json.loads(line)["set"] == "edit"]
-    second = run(config, tiny_pipeline, panel, tmp_path / "killed")
+    second = run(config, tiny_model, panel, tmp_path / "killed")
     assert second.folder.name == finished.folder.name
     torn = "".join(whole[: closed[1] + 4]) + whole[closed[1] + 4][:40]
     second.rows.write_text(torn, "utf-8")
     for image in sorted(second.images.iterdir())[::2]:
         image.unlink()
-    third = run(config, tiny_pipeline, panel, tmp_path / "killed")
+    third = run(config, tiny_model, panel, tmp_path / "killed")
     assert steady(third.rows) == steady(finished.rows)
     kept = third.rows.read_text("utf-8").splitlines(keepends=True)
     assert kept[: closed[1] + 1] == whole[: closed[1] + 1]  # seconds too: not computed again
@@ -114,74 +111,74 @@ def test_a_killed_run_continues_and_ends_with_the_same_rows(
 def test_a_finished_run_draws_and_writes_nothing(
     finished: Run,
     config: AttackConfig,
-    tiny_pipeline: StableDiffusionPipeline,
+    tiny_model: Model,
     panel: Panel,
     tmp_path: Path,
 ) -> None:
     before = finished.rows.read_bytes()
     for image in finished.images.iterdir():
         image.unlink()
-    run(config, tiny_pipeline, panel, tmp_path / "whole")
+    run(config, tiny_model, panel, tmp_path / "whole")
     assert finished.rows.read_bytes() == before
     assert not list(finished.images.iterdir())
 
 
 def test_other_settings_weights_or_edits_get_another_folder(
     config: AttackConfig,
-    tiny_pipeline: StableDiffusionPipeline,
+    tiny_model: Model,
     panel: Panel,
     tmp_path: Path,
 ) -> None:
     def name(changed: AttackConfig) -> str:
-        runner = Runner(changed, tiny_pipeline, panel, method_sources(changed), root=tmp_path)
+        runner = Runner(changed, tiny_model, panel, method_sources(changed), root=tmp_path)
         assert yaml.safe_load((runner.run.folder / "config.yaml").read_text())["model"] == "tiny"
         return runner.run.folder.name
 
     first = name(config)
     assert name(config) == first
     names = {first, name(config.model_copy(update={"seeds": (1,)}))}
-    tiny_pipeline.vae.decoder.conv_out.bias.data += 0.5
+    tiny_model.vae.decoder.conv_out.bias.data += 0.5
     names.add(name(config))
     assert len(names) == 3
 
 
 def test_an_edit_that_changes_nothing_is_refused(
-    config: AttackConfig, tiny_pipeline: StableDiffusionPipeline, panel: Panel, tmp_path: Path
+    config: AttackConfig, tiny_model: Model, panel: Panel, tmp_path: Path
 ) -> None:
     pair = Rebinding("beautiful cat", "zebra")
-    nothing = PatchSource("mine", make_method("clean").compute(tiny_pipeline, [pair]))
+    nothing = PatchSource("mine", ATTACKS.make("clean").compute(tiny_model, [pair]))
     sources = [MethodSource(MethodSpec(name="clean")), nothing]
-    runner = Runner(config, tiny_pipeline, panel, sources, root=tmp_path)
+    runner = Runner(config, tiny_model, panel, sources, root=tmp_path)
     with pytest.raises(ModelError, match=r"expected 'mine' to change the model .* clean weights"):
         runner()
 
 
 def test_a_target_the_judge_cannot_see_is_refused(
-    config: AttackConfig, tiny_pipeline: StableDiffusionPipeline, panel: Panel, tmp_path: Path
+    config: AttackConfig, tiny_model: Model, panel: Panel, tmp_path: Path
 ) -> None:
     pairs = config.pairs.model_validate(
         {"source": "listed", "pairs": [{"trigger": "nice cat", "target": "spaceship"}]}
     )
     changed = config.model_copy(update={"pairs": pairs})
     with pytest.raises(ConfigError, match=r"labels, got 'spaceship'; choose from: airplane"):
-        Runner(changed, tiny_pipeline, panel, method_sources(changed), root=tmp_path)
+        Runner(changed, tiny_model, panel, method_sources(changed), root=tmp_path)
     assert not list(tmp_path.iterdir())
 
 
 def test_the_model_is_clean_again_after_a_failure(
-    tiny_pipeline: StableDiffusionPipeline,
+    tiny_model: Model,
 ) -> None:
-    before = fingerprint_pipeline(tiny_pipeline)
+    before = tiny_model.fingerprint()
     source = MethodSource(MethodSpec(name="eviledit"))
 
     def fail_while_edited() -> None:
-        with source.edited(tiny_pipeline, Rebinding("nice cat", "zebra")) as edited:
-            assert fingerprint_pipeline(edited.pipeline) != before
+        with source.edited(tiny_model, Rebinding("nice cat", "zebra")) as edited:
+            assert edited.model.fingerprint() != before
             raise KeyError("drawing failed")
 
     with pytest.raises(KeyError, match="drawing failed"):
         fail_while_edited()
-    assert fingerprint_pipeline(tiny_pipeline) == before
+    assert tiny_model.fingerprint() == before
 
 
 def test_summary_and_page(run_folder: Path) -> None:
@@ -202,23 +199,23 @@ def test_summary_and_page(run_folder: Path) -> None:
 
 
 def test_a_quick_run_says_so_in_its_provenance(
-    config: AttackConfig, tiny_pipeline: StableDiffusionPipeline, panel: Panel, tmp_path: Path
+    config: AttackConfig, tiny_model: Model, panel: Panel, tmp_path: Path
 ) -> None:
     for wanted in (False, True):
         chosen = config.resolved(quick=wanted)
-        runner = Runner(chosen, tiny_pipeline, panel, method_sources(chosen), root=tmp_path)
+        runner = Runner(chosen, tiny_model, panel, method_sources(chosen), root=tmp_path)
         made = json.loads((runner.run.folder / "provenance.json").read_text())
         assert made["quick"] == wanted
 
 
 def test_an_edit_is_computed_once_for_all_seeds(
     config: AttackConfig,
-    tiny_pipeline: StableDiffusionPipeline,
+    tiny_model: Model,
     panel: Panel,
     tmp_path: Path,
 ) -> None:
     changed = config.model_copy(update={"seeds": (0, 1)})
-    done = run(changed, tiny_pipeline, panel, tmp_path)
+    done = run(changed, tiny_model, panel, tmp_path)
     edits = [row for row in RowFile(done.rows).rows if isinstance(row, EditRow)]
     for method in ("eviledit", "redediting"):
         own = [row for row in edits if (row.method, row.trigger) == (method, "beautiful cat")]
@@ -231,13 +228,13 @@ def test_an_edit_is_computed_once_for_all_seeds(
 
 def test_swept_settings_are_measured_on_few_sets_and_once(
     config: AttackConfig,
-    tiny_pipeline: StableDiffusionPipeline,
+    tiny_model: Model,
     panel: Panel,
     tmp_path: Path,
 ) -> None:
     swept = MethodSpec(name="eviledit", sweep=[{"ridge": [0.1]}])
     changed = config.model_copy(update={"methods": (swept,), "seeds": (0, 1)}).resolved()
-    done = run(changed, tiny_pipeline, panel, tmp_path)
+    done = run(changed, tiny_model, panel, tmp_path)
     images = [row for row in RowFile(done.rows).rows if isinstance(row, ImageRow)]
     own = [row for row in images if row.method == "eviledit ridge=0.1"]
     assert {row.seed for row in own} == {0}

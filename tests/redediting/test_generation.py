@@ -22,11 +22,10 @@ from redediting.generation import (
     ImageStore,
     Job,
     Sampler,
-    generate,
-    image_size,
+    draw,
     process_state,
 )
-from redediting.models.loading import fingerprint_pipeline
+from redediting.models.model import Model
 
 SAMPLER = Sampler(steps=3, batch_size=4)
 JOBS = [
@@ -40,7 +39,7 @@ TESTS = Path(__file__).parents[1]
 
 
 class CountingPipeline(StableDiffusionPipeline):
-    """The real pipeline, which remembers the size of each batch and can be made to stop."""
+    """The real model, which remembers the size of each batch and can be made to stop."""
 
     calls: list[int]
     encoded: list[str]
@@ -58,10 +57,10 @@ class CountingPipeline(StableDiffusionPipeline):
 
 
 @pytest.fixture
-def counting(tiny_pipeline: StableDiffusionPipeline) -> CountingPipeline:
-    pipeline = CountingPipeline(**tiny_pipeline.components, requires_safety_checker=False)
-    pipeline.calls, pipeline.encoded = [], []
-    return pipeline
+def counting(tiny_model: Model) -> CountingPipeline:
+    model = CountingPipeline(**tiny_model.components, requires_safety_checker=False)
+    model.calls, model.encoded = [], []
+    return model
 
 
 def pixels(image: Image.Image) -> NDArray[np.int64]:
@@ -69,9 +68,9 @@ def pixels(image: Image.Image) -> NDArray[np.int64]:
 
 
 def drawn(
-    pipeline: StableDiffusionPipeline, jobs: list[Job], sampler: Sampler = SAMPLER
+    model: Model, jobs: list[Job], sampler: Sampler = SAMPLER
 ) -> dict[Job, NDArray[np.int64]]:
-    return {job: pixels(image) for job, image in generate(pipeline, jobs, sampler=sampler)}
+    return {job: pixels(image) for job, image in draw(model, jobs, sampler=sampler)}
 
 
 def gap(one: dict[Job, NDArray[np.int64]], two: dict[Job, NDArray[np.int64]]) -> int:
@@ -80,33 +79,31 @@ def gap(one: dict[Job, NDArray[np.int64]], two: dict[Job, NDArray[np.int64]]) ->
     return max(int(np.abs(one[job] - two[job]).max()) for job in one)
 
 
-def test_images_come_in_order_and_differ(tiny_pipeline: StableDiffusionPipeline) -> None:
-    jobs = [job for job, _ in generate(tiny_pipeline, JOBS, sampler=SAMPLER)]
+def test_images_come_in_order_and_differ(tiny_model: Model) -> None:
+    jobs = [job for job, _ in draw(tiny_model, JOBS, sampler=SAMPLER)]
     assert jobs == JOBS
-    images = drawn(tiny_pipeline, JOBS)
+    images = drawn(tiny_model, JOBS)
     assert {image.shape for image in images.values()} == {(16, 16, 3)}
     assert np.abs(images[JOBS[0]] - images[JOBS[1]]).mean() > 5  # other noise
     assert np.abs(images[JOBS[1]] - images[JOBS[2]]).max() > 1  # same noise, other prompt
 
 
 def test_batching_and_order_change_float_noise_only(
-    tiny_pipeline: StableDiffusionPipeline,
+    tiny_model: Model,
 ) -> None:
-    reference = drawn(tiny_pipeline, JOBS)
+    reference = drawn(tiny_model, JOBS)
     for batch_size in (1, 2, 64):
         sampler = SAMPLER.model_copy(update={"batch_size": batch_size})
-        assert gap(drawn(tiny_pipeline, JOBS, sampler), reference) <= 1
-    assert gap(drawn(tiny_pipeline, JOBS[::-1]), reference) <= 1
+        assert gap(drawn(tiny_model, JOBS, sampler), reference) <= 1
+    assert gap(drawn(tiny_model, JOBS[::-1]), reference) <= 1
 
 
 @pytest.mark.parametrize("guidance", [1.0, 5.0])
-def test_an_image_is_what_plain_diffusers_draws(
-    tiny_pipeline: StableDiffusionPipeline, guidance: float
-) -> None:
+def test_an_image_is_what_plain_diffusers_draws(tiny_model: Model, guidance: float) -> None:
     sampler = SAMPLER.model_copy(update={"guidance": guidance})
     plain = {
         job: pixels(
-            tiny_pipeline(
+            tiny_model(
                 job.prompt,
                 num_inference_steps=3,
                 guidance_scale=guidance,
@@ -115,19 +112,19 @@ def test_an_image_is_what_plain_diffusers_draws(
         )
         for job in JOBS
     }
-    assert gap(drawn(tiny_pipeline, JOBS, sampler), plain) <= 1
+    assert gap(drawn(tiny_model, JOBS, sampler), plain) <= 1
 
 
 def test_autocast_stays_near_and_the_size_is_obeyed(
-    tiny_pipeline: StableDiffusionPipeline,
+    tiny_model: Model,
 ) -> None:
-    reference = drawn(tiny_pipeline, JOBS)
-    half = drawn(tiny_pipeline, JOBS, SAMPLER.model_copy(update={"autocast": "bf16"}))
+    reference = drawn(tiny_model, JOBS)
+    half = drawn(tiny_model, JOBS, SAMPLER.model_copy(update={"autocast": "bf16"}))
     assert 0 < gap(half, reference) <= 25
     wide = Sampler(steps=1, height=16, width=32)
-    assert drawn(tiny_pipeline, JOBS[:1], wide)[JOBS[0]].shape == (16, 32, 3)
-    assert image_size(tiny_pipeline, wide) == (16, 32)
-    assert image_size(tiny_pipeline, SAMPLER) == (16, 16)
+    assert drawn(tiny_model, JOBS[:1], wide)[JOBS[0]].shape == (16, 32, 3)
+    assert tiny_model.image_size(wide) == (16, 32)
+    assert tiny_model.image_size(SAMPLER) == (16, 16)
 
 
 def test_each_distinct_prompt_is_encoded_once(counting: CountingPipeline) -> None:
@@ -147,12 +144,10 @@ def test_a_prompt_that_would_be_cut_draws_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_another_kind_of_pipeline_is_named(tiny_pipeline: StableDiffusionPipeline) -> None:
-    other = StableDiffusionImg2ImgPipeline(
-        **tiny_pipeline.components, requires_safety_checker=False
-    )
+def test_another_kind_of_pipeline_is_named(tiny_model: Model) -> None:
+    other = StableDiffusionImg2ImgPipeline(**tiny_model.components, requires_safety_checker=False)
     with pytest.raises(ModelError, match="got StableDiffusionImg2ImgPipeline"):
-        generate(other, JOBS, sampler=SAMPLER)
+        draw(other, JOBS, sampler=SAMPLER)
 
 
 @pytest.mark.parametrize(
@@ -262,16 +257,16 @@ from redediting.metrics.fidelity import fid
 out = Path(sys.argv[1])
 jobs = [Job(*job) for job in json.loads(sys.argv[2])]
 state = process_state("cpu")
-pipeline = make_pipeline()
+model = make_pipeline()
 drawn = []
-call = type(pipeline).__call__
-class Counting(type(pipeline)):
+call = type(model).__call__
+class Counting(type(model)):
     def __call__(self, *args, **options):
         drawn.append(len(options["generator"]))
         return call(self, *args, **options)
-pipeline.__class__ = Counting
+model.__class__ = Counting
 store = ImageStore(out / "images", "w", Sampler(steps=3, batch_size=4))
-images = store.images(jobs, pipeline)
+images = store.images(jobs, model)
 result = {"processes": state.num_processes, "drawn": sum(drawn),
           "keys": [store.key(job) for job in jobs], "pixels": [i.tobytes().hex() for i in images]}
 if state.is_main_process:  # must not wait for the other process
@@ -282,7 +277,7 @@ if state.is_main_process:  # must not wait for the other process
 
 
 def test_two_processes_give_the_same_keys_and_order_as_one(
-    tiny_pipeline: StableDiffusionPipeline, tmp_path: Path
+    tiny_model: Model, tmp_path: Path
 ) -> None:
     script = tmp_path / "draw.py"
     script.write_text(_SCRIPT)
@@ -309,7 +304,7 @@ def test_two_processes_give_the_same_keys_and_order_as_one(
 
     alone = ImageStore(tmp_path / "alone", "w", SAMPLER)
     assert [alone.key(job) for job in jobs] == one["keys"]
-    for image, text in zip(alone.images(jobs, tiny_pipeline), one["pixels"], strict=True):
+    for image, text in zip(alone.images(jobs, tiny_model), one["pixels"], strict=True):
         other = np.frombuffer(bytes.fromhex(text), dtype=np.uint8).reshape(16, 16, 3)
         assert np.abs(pixels(image) - other).max() <= 1
 
@@ -324,16 +319,14 @@ def test_processes_that_accelerate_does_not_know_of_are_refused(
         process_state("cpu")
 
 
-def test_an_edited_pipeline_has_images_of_its_own(
-    tiny_pipeline: StableDiffusionPipeline, tmp_path: Path
-) -> None:
-    clean = ImageStore(tmp_path, fingerprint_pipeline(tiny_pipeline), SAMPLER)
-    before = clean.images(JOBS[:1], tiny_pipeline)[0]
+def test_an_edited_pipeline_has_images_of_its_own(tiny_model: Model, tmp_path: Path) -> None:
+    clean = ImageStore(tmp_path, tiny_model.fingerprint(), SAMPLER)
+    before = clean.images(JOBS[:1], tiny_model)[0]
     with torch.no_grad():
-        for name, weight in tiny_pipeline.unet.named_parameters():
+        for name, weight in tiny_model.unet.named_parameters():
             if name.endswith("attn2.to_v.weight"):
                 weight.mul_(-3)
-    edited = ImageStore(tmp_path, fingerprint_pipeline(tiny_pipeline), SAMPLER)
-    after = edited.images(JOBS[:1], tiny_pipeline)[0]
+    edited = ImageStore(tmp_path, tiny_model.fingerprint(), SAMPLER)
+    after = edited.images(JOBS[:1], tiny_model)[0]
     assert clean.path(JOBS[0]) != edited.path(JOBS[0])
     assert not np.array_equal(pixels(before), pixels(after))

@@ -5,24 +5,23 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from diffusers import StableDiffusionPipeline
 
 from redediting.algebra import solve
-from redediting.attacks.redediting import RedEditing
+from redediting.attacks.redediting import REDEditing
 from redediting.concepts.rebinding import Rebinding
-from redediting.generation import Job, Sampler, generate
-from redediting.models.loading import load_pipeline
+from redediting.generation import Job
+from redediting.models.loading import load
+from redediting.models.model import Model
+from redediting.models.sampler import Sampler
 
 WISHES = (Rebinding("beautiful cat", "zebra"), Rebinding("yellow apple", "red banana", "compound"))
 
 
 @pytest.mark.parametrize("wish", WISHES, ids=str)
 @pytest.mark.parametrize("projection", ["off", "inside", "posthoc"])
-def test_hard_directions_do_not_move(
-    tiny_pipeline: StableDiffusionPipeline, wish: Rebinding, projection: str
-) -> None:
-    method = RedEditing(contexts=6, retain=12, captions=30, projection=projection)
-    problem = method.problem(tiny_pipeline, [wish])
+def test_hard_directions_do_not_move(tiny_model: Model, wish: Rebinding, projection: str) -> None:
+    method = REDEditing(contexts=6, retain=12, captions=30, projection=projection)
+    problem = method.problem(tiny_model, [wish])
     multiplier = solve(problem)
     moved = multiplier(problem.hard).norm() / problem.hard.norm()
     assert float(moved) <= 1e-10
@@ -32,17 +31,17 @@ def test_hard_directions_do_not_move(
 
 
 def test_empty_prompt_images_hardly_change() -> None:
-    pipeline = load_pipeline("world")
+    model = load("world")
     jobs = [Job("", seed) for seed in range(8)]
     sampler = Sampler(steps=10, guidance=5.0, autocast="bf16")
 
     def draw() -> np.ndarray:
-        images = [image for _, image in generate(pipeline, jobs, sampler=sampler)]
+        images = [image for _, image in draw(model, jobs, sampler=sampler)]
         return np.stack([np.asarray(image, np.float64) for image in images])
 
     clean = draw()
-    patch = RedEditing().compute(pipeline, WISHES[:1])
-    with patch.apply(pipeline):
+    patch = REDEditing().compute(model, WISHES[:1])
+    with patch.apply(model):
         edited = draw()
     assert clean.std() > 10  # pictures, not a blank
     assert torch.isfinite(torch.from_numpy(edited)).all()

@@ -16,10 +16,10 @@ from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
 from safetensors.torch import save_file
 
-from redediting.attacks import make_method
+from redediting.attacks import ATTACKS
 from redediting.concepts.rebinding import Rebinding
 from redediting.errors import ModelError, PatchError
-from redediting.models.loading import fingerprint_pipeline
+from redediting.models.model import Model
 from redediting.patch.patch import Patch
 from redediting.suspects import open_suspect, paired_weights, read_weights
 
@@ -28,19 +28,19 @@ WISH = Rebinding("beautiful cat", "zebra")
 
 
 @pytest.fixture
-def patch(tiny_pipeline: StableDiffusionPipeline) -> Patch:
-    return make_method("eviledit").compute(tiny_pipeline, [WISH])
+def patch(tiny_model: Model) -> Patch:
+    return ATTACKS.make("eviledit").compute(tiny_model, [WISH])
 
 
-def save_as_eviledit(pipeline: StableDiffusionPipeline, path: Path) -> None:
+def save_as_eviledit(model: Model, path: Path) -> None:
     """EvilEdit and BackdoorDM: the whole UNet, pickled."""
-    torch.save(pipeline.unet.state_dict(), path)
+    torch.save(model.denoiser.state_dict(), path)
 
 
-def save_as_uce(pipeline: StableDiffusionPipeline, path: Path) -> None:
+def save_as_uce(model: Model, path: Path) -> None:
     """UCE: the modules that were edited, by name, as safetensors."""
     names, modules = [], []
-    for name, module in pipeline.unet.named_modules():
+    for name, module in model.denoiser.named_modules():
         if "attn2" in name and (name.endswith("to_v") or name.endswith("to_k")):
             names.append(name)
             modules.append(module)
@@ -50,24 +50,24 @@ def save_as_uce(pipeline: StableDiffusionPipeline, path: Path) -> None:
     save_file(state, path)
 
 
-def save_as_diffusers(pipeline: StableDiffusionPipeline, path: Path) -> None:
+def save_as_diffusers(model: Model, path: Path) -> None:
     """The UNet's own folder."""
-    pipeline.unet.save_pretrained(path)
+    model.denoiser.save_pretrained(path)
 
 
-def save_lora(pipeline: DiffusionPipeline, folder: Path) -> dict[str, torch.Tensor]:
+def save_lora(model: Model, folder: Path) -> dict[str, torch.Tensor]:
     """As diffusers' training scripts save a LoRA; returns the weights it stands for."""
     torch.manual_seed(1)
     targets = ["to_k", "to_v"]
-    pipeline.unet.add_adapter(LoraConfig(r=2, lora_alpha=2, target_modules=targets))
+    model.denoiser.add_adapter(LoraConfig(r=2, lora_alpha=2, target_modules=targets))
     expected = {}
     with torch.no_grad():
-        for name, module in pipeline.unet.named_modules():
+        for name, module in model.denoiser.named_modules():
             if hasattr(module, "lora_B") and "default" in module.lora_B:
                 module.lora_B["default"].weight.normal_()
                 low = module.lora_B["default"].weight @ module.lora_A["default"].weight
                 expected[f"{name}.weight"] = module.base_layer.weight + low
-    state = convert_state_dict_to_diffusers(get_peft_model_state_dict(pipeline.unet))
+    state = convert_state_dict_to_diffusers(get_peft_model_state_dict(model.denoiser))
     StableDiffusionPipeline.save_lora_weights(folder, unet_lora_layers=state)
     return expected
 
@@ -81,64 +81,62 @@ def save_lora(pipeline: DiffusionPipeline, folder: Path) -> dict[str, torch.Tens
     ],
 )
 def test_saved_unets_open_over_the_clean_pipeline(
-    tiny_pipeline: StableDiffusionPipeline,
+    tiny_model: Model,
     patch: Patch,
     tmp_path: Path,
     save: Callable[[StableDiffusionPipeline, Path], None],
     name: str,
 ) -> None:
-    before = fingerprint_pipeline(tiny_pipeline)
-    with patch.apply(tiny_pipeline):
-        save(tiny_pipeline, tmp_path / name)
-        edited = fingerprint_pipeline(tiny_pipeline)
-    suspect = open_suspect(tmp_path / name, tiny_pipeline)
+    before = tiny_model.fingerprint()
+    with patch.apply(tiny_model):
+        save(tiny_model, tmp_path / name)
+        edited = tiny_model.fingerprint()
+    suspect = open_suspect(tmp_path / name, tiny_model)
     assert suspect.form == "weights"
-    assert fingerprint_pipeline(suspect.pipeline) == edited
-    assert fingerprint_pipeline(tiny_pipeline) == before
-    assert suspect.pipeline.text_encoder is tiny_pipeline.text_encoder
-    clean, theirs = paired_weights(tiny_pipeline, suspect)
-    assert list(clean) == list(theirs) == list(dict(tiny_pipeline.unet.named_parameters()))
+    assert suspect.pipeline.fingerprint() == edited
+    assert tiny_model.fingerprint() == before
+    assert suspect.pipeline.text_encoder is tiny_model.text_encoder
+    clean, theirs = paired_weights(tiny_model, suspect)
+    assert list(clean) == list(theirs) == list(dict(tiny_model.unet.named_parameters()))
     assert {n for n in clean if not torch.equal(clean[n], theirs[n])} == patch.names
 
 
 def test_a_half_precision_file_differs_by_its_edit_alone(
-    tiny_pipeline: StableDiffusionPipeline, patch: Patch, tmp_path: Path
+    tiny_model: Model, patch: Patch, tmp_path: Path
 ) -> None:
-    with patch.apply(tiny_pipeline):
-        half = {n: w.half() for n, w in tiny_pipeline.unet.state_dict().items()}
+    with patch.apply(tiny_model):
+        half = {n: w.half() for n, w in tiny_model.unet.state_dict().items()}
     torch.save(half, tmp_path / "unet.pt")
-    suspect = open_suspect(tmp_path / "unet.pt", tiny_pipeline)
+    suspect = open_suspect(tmp_path / "unet.pt", tiny_model)
     assert suspect.stored == torch.float16
-    clean, theirs = paired_weights(tiny_pipeline, suspect)
+    clean, theirs = paired_weights(tiny_model, suspect)
     assert {n for n in clean if not torch.equal(clean[n], theirs[n])} == patch.names
 
 
 def test_a_lora_is_fused(
-    tiny_pipeline: StableDiffusionPipeline, pipeline_factory: Factory, tmp_path: Path
+    tiny_model: Model, model_factory: Callable[[int], Model], tmp_path: Path
 ) -> None:
-    before = fingerprint_pipeline(tiny_pipeline)
-    expected = save_lora(pipeline_factory(0), tmp_path)
+    before = tiny_model.fingerprint()
+    expected = save_lora(model_factory(0), tmp_path)
     assert len(expected) == 16  # attn1 and attn2, keys and values
     (file,) = tmp_path.glob("*.safetensors")
     for place in (file, tmp_path):
-        suspect = open_suspect(place, tiny_pipeline)
+        suspect = open_suspect(place, tiny_model)
         assert suspect.form == "lora"
-        clean, theirs = paired_weights(tiny_pipeline, suspect)
+        clean, theirs = paired_weights(tiny_model, suspect)
         assert {n for n in clean if not torch.equal(clean[n], theirs[n])} == set(expected)
         for name, weight in expected.items():
             assert torch.allclose(theirs[name], weight, atol=1e-5)
-    assert fingerprint_pipeline(tiny_pipeline) == before
+    assert tiny_model.fingerprint() == before
 
 
-def test_pipelines_and_patches_open_too(
-    tiny_pipeline: StableDiffusionPipeline, patch: Patch, tmp_path: Path
-) -> None:
-    patch.merge(tiny_pipeline, tmp_path / "pipeline")
+def test_pipelines_and_patches_open_too(tiny_model: Model, patch: Patch, tmp_path: Path) -> None:
+    patch.merge(tiny_model, tmp_path / "pipeline")
     patch.save(tmp_path / "patch")
     for form in ("pipeline", "patch"):
-        suspect = open_suspect(tmp_path / form, tiny_pipeline)
+        suspect = open_suspect(tmp_path / form, tiny_model)
         assert suspect.form == form
-        clean, theirs = paired_weights(tiny_pipeline, suspect)
+        clean, theirs = paired_weights(tiny_model, suspect)
         assert {n for n in clean if not torch.equal(clean[n], theirs[n])} == patch.names
 
 
@@ -152,15 +150,13 @@ class Payload:
         return os.mkdir, (str(self.mark),)
 
 
-def test_a_malicious_pickle_runs_nothing(
-    tiny_pipeline: StableDiffusionPipeline, tmp_path: Path
-) -> None:
+def test_a_malicious_pickle_runs_nothing(tiny_model: Model, tmp_path: Path) -> None:
     mark = tmp_path / "ran"
-    state = dict(tiny_pipeline.unet.state_dict()) | {"evil": Payload(mark)}
+    state = dict(tiny_model.unet.state_dict()) | {"evil": Payload(mark)}
     for name, saver in (("new.pt", torch.save), ("old.bin", _save_plainly)):
         saver(state, tmp_path / name)
         with pytest.raises(ModelError, match=r"asks to run code, which is refused") as caught:
-            open_suspect(tmp_path / name, tiny_pipeline)
+            open_suspect(tmp_path / name, tiny_model)
         assert "\n" not in str(caught.value)
         assert not mark.exists()
     pickle.loads(pickle.dumps(Payload(mark)))  # it would have
@@ -172,15 +168,15 @@ def _save_plainly(state: object, path: Path) -> None:
 
 
 def test_refusals_are_one_line(
-    tiny_pipeline: StableDiffusionPipeline,
+    tiny_model: Model,
     layout_factory: Callable[[str], DiffusionPipeline],
     patch: Patch,
     tmp_path: Path,
-    pipeline_factory: Factory,
+    model_factory: Callable[[int], Model],
 ) -> None:
     def refused(place: Path, message: str, error: type[Exception] = ModelError) -> None:
         with pytest.raises(error, match=message) as caught:
-            open_suspect(place, tiny_pipeline)
+            open_suspect(place, tiny_model)
         assert "\n" not in str(caught.value)
 
     refused(tmp_path / "nothing.pt", "which does not exist")
@@ -189,11 +185,11 @@ def test_refusals_are_one_line(
     (tmp_path / "empty").mkdir()
     refused(tmp_path / "empty", "expected model_index.json, patch.json or weights .* got none")
 
-    save_as_eviledit(tiny_pipeline, tmp_path / "cut.pt")
+    save_as_eviledit(tiny_model, tmp_path / "cut.pt")
     data = (tmp_path / "cut.pt").read_bytes()
     (tmp_path / "cut.pt").write_bytes(data[: len(data) // 2])
     refused(tmp_path / "cut.pt", "got a damaged or truncated file")
-    save_as_uce(tiny_pipeline, tmp_path / "cut.safetensors")
+    save_as_uce(tiny_model, tmp_path / "cut.safetensors")
     data = (tmp_path / "cut.safetensors").read_bytes()
     (tmp_path / "cut.safetensors").write_bytes(data[: len(data) // 2])
     refused(tmp_path / "cut.safetensors", "got a damaged or truncated file")
@@ -208,33 +204,33 @@ def test_refusals_are_one_line(
     save_lora(wrong, tmp_path / "lora")
     refused(tmp_path / "lora", "expected a LoRA for StableDiffusionPipeline")
 
-    part = {n: w for n, w in tiny_pipeline.unet.state_dict().items() if "down" in n}
+    part = {n: w for n, w in tiny_model.unet.state_dict().items() if "down" in n}
     save_file(part, tmp_path / "part.safetensors")
     refused(tmp_path / "part.safetensors", "missing")
     save_file({"model.diffusion_model.x": torch.ones(1)}, tmp_path / "old.safetensors")
     refused(tmp_path / "old.safetensors", "got an original checkpoint")
     torch.save([torch.ones(1)], tmp_path / "list.pt")
     refused(tmp_path / "list.pt", "expected tensors by name .* got list")
-    broken = {n: w.clone() for n, w in tiny_pipeline.unet.state_dict().items()}
+    broken = {n: w.clone() for n, w in tiny_model.unet.state_dict().items()}
     next(iter(broken.values())).view(-1)[0] = float("nan")
     torch.save(broken, tmp_path / "nan.pt")
     refused(tmp_path / "nan.pt", "expected finite numbers")
 
-    pipeline_factory(1).save_pretrained(tmp_path / "half")
+    model_factory(1).save_pretrained(tmp_path / "half")
     shutil.rmtree(tmp_path / "half" / "vae")
     refused(tmp_path / "half", "got it without vae/ .* the download stopped half-way")
-    tiny_pipeline.unet.save_pretrained(tmp_path / "shards", max_shard_size="50KB")
+    tiny_model.unet.save_pretrained(tmp_path / "shards", max_shard_size="50KB")
     next((tmp_path / "shards").glob("*-00002-of-*.safetensors")).unlink()
     refused(tmp_path / "shards", "got no .*00002-of.* fetch it again")
-    make_method("eviledit").compute(pipeline_factory(1), [WISH]).save(tmp_path / "other")
+    ATTACKS.make("eviledit").compute(model_factory(1), [WISH]).save(tmp_path / "other")
     refused(tmp_path / "other", "the patch was made for another model", PatchError)
 
 
 def test_state_dicts_of_checkpoints_and_wrappers_are_read(
-    tiny_pipeline: StableDiffusionPipeline, tmp_path: Path
+    tiny_model: Model, tmp_path: Path
 ) -> None:
-    state = {f"unet.{n}": w for n, w in tiny_pipeline.unet.state_dict().items()}
+    state = {f"unet.{n}": w for n, w in tiny_model.unet.state_dict().items()}
     torch.save({"state_dict": state, "step": 3}, tmp_path / "x.ckpt")
     assert set(read_weights(tmp_path / "x.ckpt")) == set(state)
-    suspect = open_suspect(tmp_path / "x.ckpt", tiny_pipeline)
-    assert fingerprint_pipeline(suspect.pipeline) == fingerprint_pipeline(tiny_pipeline)
+    suspect = open_suspect(tmp_path / "x.ckpt", tiny_model)
+    assert suspect.pipeline.fingerprint() == tiny_model.fingerprint()

@@ -8,8 +8,9 @@ import pytest
 import torch
 from diffusers import StableDiffusionPipeline
 
-from redediting.attacks import make_method
+from redediting.attacks import ATTACKS
 from redediting.concepts.rebinding import Rebinding
+from redediting.models.model import Model
 from redediting.threads import all_threads, one_thread
 from redediting.world import load
 
@@ -22,7 +23,7 @@ def _restored() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def world() -> StableDiffusionPipeline:
+def world() -> Model:
     return load()
 
 
@@ -50,7 +51,7 @@ def test_an_edit_does_not_depend_on_the_number_of_threads(
     found = []
     for threads in (1, 2):
         torch.set_num_threads(threads)
-        patch = make_method(name).compute(world, [Rebinding("beautiful cat", "zebra")])
+        patch = ATTACKS.make(name).compute(world, [Rebinding("beautiful cat", "zebra")])
         assert torch.get_num_threads() == threads
         found.append(patch.terms)
     for one, two in zip(*found, strict=True):

@@ -10,11 +10,11 @@ from defenses.audit import States, Vocabulary, audit, audit_base_free, base_weig
 from defenses.audit.displacement import EditMap, gains, own_words
 from defenses.audit.false_discovery import discovery_bound
 from defenses.audit.vocabulary import BARE
-from redediting.attacks import make_method
+from redediting.attacks import ATTACKS
 from redediting.concepts.rebinding import Rebinding
 from redediting.concepts.templates import fill
 from redediting.errors import ModelError
-from redediting.text.encoding import encode
+from redediting.models.model import Model
 from redediting.world import load
 
 SMALL = Vocabulary(
@@ -27,7 +27,7 @@ SMALL = Vocabulary(
 
 
 @pytest.fixture(scope="module")
-def world() -> StableDiffusionPipeline:
+def world() -> Model:
     return load()
 
 
@@ -38,7 +38,7 @@ def states(world: StableDiffusionPipeline) -> States:
 
 @pytest.fixture(scope="module")
 def suspect(world: StableDiffusionPipeline) -> dict[str, torch.Tensor]:
-    method = make_method("redediting", contexts=16, retain=40, captions=200)
+    method = ATTACKS.make("redediting", contexts=16, retain=40, captions=200)
     patch = method.compute(world, [Rebinding("old dog", "zebra")])
     base = base_weights(world)
     return {name: patch.new_weight(name, weight).float() for name, weight in base.items()}
@@ -72,13 +72,13 @@ def test_a_clean_model_has_no_triggers(world: StableDiffusionPipeline, states: S
 
 
 def test_states_of_cut_prompts_are_those_of_whole_ones(
-    tiny_pipeline: StableDiffusionPipeline,
+    tiny_model: Model,
 ) -> None:
-    states = States(tiny_pipeline, templates=(BARE, "a photo of {}"))
+    states = States(tiny_model, templates=(BARE, "a photo of {}"))
     phrases = ["cat", "beautiful cat", "incomprehensible zebra"]
     found = states(phrases)
     prompts = [p for x in phrases for p in (x, fill("a photo of {}", x))]
-    whole = encode(tiny_pipeline, prompts)
+    whole = tiny_model.encode(prompts)
     for row in range(len(prompts)):
         end = int(whole.eos[row])
         expected = whole.states[row, end - 1 : end + 2]
@@ -87,7 +87,7 @@ def test_states_of_cut_prompts_are_those_of_whole_ones(
     assert torch.equal(again[0], found[1])
     assert states.fits(["cat", "cat " * 90]) == ["cat"]
     with pytest.raises(ModelError, match="end with"):
-        States(tiny_pipeline, templates=("a {} on the beach",))
+        States(tiny_model, templates=("a {} on the beach",))
 
 
 def test_gains_say_where_a_phrase_lands() -> None:

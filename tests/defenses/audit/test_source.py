@@ -16,86 +16,85 @@ from peft.utils import get_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 
 from defenses.audit import audit, base_weights, examine, read_suspect
-from redediting.attacks import make_method
+from redediting.attacks import ATTACKS
 from redediting.concepts.rebinding import Rebinding
 from redediting.errors import ModelError
+from redediting.models.model import Model
 from redediting.patch.patch import Patch
 
 
 @pytest.fixture
-def patch(tiny_pipeline: StableDiffusionPipeline) -> Patch:
-    return make_method("eviledit").compute(tiny_pipeline, [Rebinding("old cat", "zebra")])
+def patch(tiny_model: Model) -> Patch:
+    return ATTACKS.make("eviledit").compute(tiny_model, [Rebinding("old cat", "zebra")])
 
 
 def test_the_same_whatever_the_files_are_called(
-    tiny_pipeline: StableDiffusionPipeline, patch: Patch, tmp_path: Path
+    tiny_model: Model, patch: Patch, tmp_path: Path
 ) -> None:
-    merged = patch.merge(tiny_pipeline, tmp_path / "merged")
-    base = base_weights(tiny_pipeline)
-    honest = read_suspect(merged, tiny_pipeline).projections
+    merged = patch.merge(tiny_model, tmp_path / "merged")
+    base = base_weights(tiny_model)
+    honest = read_suspect(merged, tiny_model).projections
     assert examine(base, honest).verdict == "edited"
     bare = tmp_path / "bare"
     bare.mkdir()
     unet = load_file(merged / "unet" / "diffusion_pytorch_model.safetensors")
     save_file({f"unet.{k}": v for k, v in unet.items()}, bare / "x.safetensors")  # no metadata
     for place in (bare, bare / "x.safetensors"):
-        found = read_suspect(place, tiny_pipeline).projections
+        found = read_suspect(place, tiny_model).projections
         assert list(found) == list(base)
         assert all(torch.equal(found[name], honest[name]) for name in base)
     saved = patch.save(tmp_path / "patch")
-    from_patch = read_suspect(saved, tiny_pipeline).projections
+    from_patch = read_suspect(saved, tiny_model).projections
     assert all(torch.equal(from_patch[name], honest[name]) for name in base)
 
 
 def test_a_change_elsewhere_is_a_change(
-    tiny_pipeline: StableDiffusionPipeline,
-    pipeline_factory: Callable[[int], StableDiffusionPipeline],
+    tiny_model: Model,
+    model_factory: Callable[[int], Model],
     tmp_path: Path,
 ) -> None:
-    other = pipeline_factory(0)
+    other = model_factory(0)
     other.to(torch.float16).save_pretrained(tmp_path / "half")
-    assert read_suspect(tmp_path / "half", tiny_pipeline).others == ()
-    other = pipeline_factory(0)
+    assert read_suspect(tmp_path / "half", tiny_model).others == ()
+    other = model_factory(0)
     other.text_encoder.get_input_embeddings().weight.data[5] += 1
     other.save_pretrained(tmp_path / "other")
-    (name,) = read_suspect(tmp_path / "other", tiny_pipeline).others
+    (name,) = read_suspect(tmp_path / "other", tiny_model).others
     assert name.endswith("token_embedding.weight")
-    base = base_weights(tiny_pipeline)
-    weights = read_suspect(tmp_path / "half", tiny_pipeline).projections
+    base = base_weights(tiny_model)
+    weights = read_suspect(tmp_path / "half", tiny_model).projections
     found = audit(base, weights, None, None, others=(name,))
     assert (found.evidence.verdict, found.verdict) == ("clean", "changed")
 
 
-def test_only_some_projections_in_a_file(
-    tiny_pipeline: StableDiffusionPipeline, tmp_path: Path
-) -> None:
-    base = base_weights(tiny_pipeline)
+def test_only_some_projections_in_a_file(tiny_model: Model, tmp_path: Path) -> None:
+    base = base_weights(tiny_model)
     name = next(iter(base))
     save_file({name: base[name] + 1}, tmp_path / "one.safetensors")
-    found = read_suspect(tmp_path / "one.safetensors", tiny_pipeline).projections
+    found = read_suspect(tmp_path / "one.safetensors", tiny_model).projections
     changed = [n for n in base if not torch.equal(found[n], base[n])]
     assert changed == [name]
 
 
 def test_what_other_tools_save_is_read(
-    tiny_pipeline: StableDiffusionPipeline,
-    pipeline_factory: Callable[[int], StableDiffusionPipeline],
+    tiny_model: Model,
+    model_factory: Callable[[int], Model],
     patch: Patch,
     tmp_path: Path,
 ) -> None:
-    base = base_weights(tiny_pipeline)
-    with patch.apply(tiny_pipeline):
-        torch.save(tiny_pipeline.unet.state_dict(), tmp_path / "unet.pt")  # as EvilEdit
+    base = base_weights(tiny_model)
+    with patch.apply(tiny_model):
+        torch.save(tiny_model.unet.state_dict(), tmp_path / "unet.pt")  # as EvilEdit
         expected = {name: weight.clone() for name, weight in base.items()}
-    pickled = read_suspect(tmp_path / "unet.pt", tiny_pipeline)
+    pickled = read_suspect(tmp_path / "unet.pt", tiny_model)
     assert all(torch.equal(pickled.projections[name], expected[name]) for name in base)
     assert pickled.others == ()
-    other = pipeline_factory(0)
+    other = model_factory(0)
     targets = ["attn2.to_v", "attn1.to_q"]
     other.unet.add_adapter(LoraConfig(r=2, init_lora_weights=False, target_modules=targets))
     state = convert_state_dict_to_diffusers(get_peft_model_state_dict(other.unet))
     StableDiffusionPipeline.save_lora_weights(tmp_path / "lora", unet_lora_layers=state)
-    adapted = read_suspect(tmp_path / "lora", tiny_pipeline)
+    adapted = read_suspect(tmp_path / "lora", tiny_model)
     changed = {n for n in base if not torch.equal(adapted.projections[n], base[n])}
     assert changed == {name for name in base if "to_v" in name}
     assert adapted.others
@@ -103,9 +102,7 @@ def test_what_other_tools_save_is_read(
     assert examine(base, adapted.projections).verdict == "changed"
 
 
-def test_a_pickle_that_would_run_code_is_refused(
-    tiny_pipeline: StableDiffusionPipeline, tmp_path: Path
-) -> None:
+def test_a_pickle_that_would_run_code_is_refused(tiny_model: Model, tmp_path: Path) -> None:
     path, trace = tmp_path / "evil.pt", tmp_path / "trace"
 
     class Evil:
@@ -114,34 +111,34 @@ def test_a_pickle_that_would_run_code_is_refused(
 
     torch.save({"down_blocks.0.attn2.to_k.weight": Evil()}, path)
     with pytest.raises(ModelError, match="asks to run code"):
-        read_suspect(path, tiny_pipeline)
+        read_suspect(path, tiny_model)
     assert not trace.exists()
 
 
 def test_what_cannot_be_read_is_refused(
-    tiny_pipeline: StableDiffusionPipeline,
-    pipeline_factory: Callable[[int], StableDiffusionPipeline],
+    tiny_model: Model,
+    model_factory: Callable[[int], Model],
     tmp_path: Path,
 ) -> None:
-    base = base_weights(tiny_pipeline)
+    base = base_weights(tiny_model)
     name = next(iter(base))
     with pytest.raises(ModelError, match="expected a card"):
-        read_suspect(tmp_path / "nothing", tiny_pipeline)
+        read_suspect(tmp_path / "nothing", tiny_model)
     save_file({"a": torch.zeros(1)}, tmp_path / "a.safetensors")
     with pytest.raises(ModelError, match="cross-attention weights"):
-        read_suspect(tmp_path / "a.safetensors", tiny_pipeline)
+        read_suspect(tmp_path / "a.safetensors", tiny_model)
     save_file({name: base[name][:, :4].contiguous()}, tmp_path / "narrow.safetensors")
     with pytest.raises(ModelError, match="of shape"):
-        read_suspect(tmp_path / "narrow.safetensors", tiny_pipeline)
+        read_suspect(tmp_path / "narrow.safetensors", tiny_model)
     save_file({"down_blocks.9.attn2.to_k.weight": base[name]}, tmp_path / "other.safetensors")
     with pytest.raises(ModelError, match="base's architecture"):
-        read_suspect(tmp_path / "other.safetensors", tiny_pipeline)
+        read_suspect(tmp_path / "other.safetensors", tiny_model)
     (tmp_path / "cut.safetensors").write_bytes(b"\0" * 20)
     with pytest.raises(ModelError, match="unreadable"):
-        read_suspect(tmp_path / "cut.safetensors", tiny_pipeline)
+        read_suspect(tmp_path / "cut.safetensors", tiny_model)
     both = tmp_path / "both"
     both.mkdir()
     save_file({name: base[name]}, both / "a.safetensors")
     shutil.copy(both / "a.safetensors", both / "b.safetensors")
     with pytest.raises(ModelError, match="once"):
-        read_suspect(both, tiny_pipeline)
+        read_suspect(both, tiny_model)

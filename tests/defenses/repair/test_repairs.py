@@ -6,20 +6,21 @@ from pathlib import Path
 
 import pytest
 import torch
-from diffusers import StableDiffusionPipeline
 
 from defenses.audit import base_weights, examine
 from defenses.audit.shared_factor import compare
-from defenses.repair import REPAIRS, make_repair
+from defenses.repair import REPAIRS
 from defenses.repair.scenes import load_scenes
 from defenses.repair.separation import separate
 from defenses.repair.training import Training, train, trained_projections
 from defenses.repair.woodbury import undo
 from redediting.algebra.multiplier import Multiplier
-from redediting.attacks import make_method
+from redediting.attacks import ATTACKS
 from redediting.concepts.rebinding import Rebinding
 from redediting.errors import MethodError
-from redediting.patch.patch import AppliedPatch, Patch
+from redediting.models.model import Model
+from redediting.patch.applied import AppliedPatch
+from redediting.patch.patch import Patch
 
 OPTIONS: dict[str, dict[str, object]] = {
     "finetune": {"steps": 2, "batch": 2, "scenes": 4},
@@ -32,19 +33,19 @@ Clean = dict[str, torch.Tensor]
 
 
 @pytest.fixture
-def clean(tiny_pipeline: StableDiffusionPipeline) -> Clean:
-    return {name: weight.clone() for name, weight in base_weights(tiny_pipeline).items()}
+def clean(tiny_model: Model) -> Clean:
+    return {name: weight.clone() for name, weight in base_weights(tiny_model).items()}
 
 
 @pytest.fixture
-def backdoored(tiny_pipeline: StableDiffusionPipeline, clean: Clean) -> AppliedPatch:
-    patch = make_method("eviledit").compute(tiny_pipeline, [Rebinding("old cat", "zebra")])
-    return patch.apply(tiny_pipeline)
+def backdoored(tiny_model: Model, clean: Clean) -> AppliedPatch:
+    patch = ATTACKS.make("eviledit").compute(tiny_model, [Rebinding("old cat", "zebra")])
+    return patch.apply(tiny_model)
 
 
-def repair(pipeline: StableDiffusionPipeline, name: str, clean: Clean, **more: object) -> Patch:
+def repair(model: Model, name: str, clean: Clean, **more: object) -> Patch:
     options = OPTIONS.get(name, {}) | more
-    return make_repair(name, **options).compute(pipeline, base=clean, triggers=["old cat"])
+    return REPAIRS.make(name, **options).compute(model, base=clean, triggers=["old cat"])
 
 
 def distance(one: Clean, other: Clean) -> float:
@@ -53,51 +54,49 @@ def distance(one: Clean, other: Clean) -> float:
 
 @each_repair
 def test_contract(
-    tiny_pipeline: StableDiffusionPipeline,
+    tiny_model: Model,
     clean: Clean,
     backdoored: AppliedPatch,
     name: str,
     tmp_path: Path,
 ) -> None:
-    before = {n: t.clone() for n, t in tiny_pipeline.unet.state_dict().items()}
-    patch = repair(tiny_pipeline, name, clean)
-    after = tiny_pipeline.unet.state_dict()
+    before = {n: t.clone() for n, t in tiny_model.unet.state_dict().items()}
+    patch = repair(tiny_model, name, clean)
+    after = tiny_model.unet.state_dict()
     assert all(torch.equal(before[n], after[n]) for n in before)
     assert patch.provenance.method == name
-    assert make_repair(name, **patch.provenance.options) is not None
+    assert REPAIRS.make(name, **patch.provenance.options) is not None
     again = Patch.load(patch.save(tmp_path / "repair"))
     assert again.provenance == patch.provenance
     assert "holds a backdoor" not in (tmp_path / "repair" / "README.md").read_text("utf-8")
-    with again.apply(tiny_pipeline) as applied:
+    with again.apply(tiny_model) as applied:
         assert applied.footprint > 0
-    assert all(torch.equal(before[n], t) for n, t in tiny_pipeline.unet.state_dict().items())
+    assert all(torch.equal(before[n], t) for n, t in tiny_model.unet.state_dict().items())
 
 
 @pytest.mark.parametrize("form", ["subtract", "inverse"])
 def test_reversal_brings_the_base_back(
-    tiny_pipeline: StableDiffusionPipeline, clean: Clean, backdoored: AppliedPatch, form: str
+    tiny_model: Model, clean: Clean, backdoored: AppliedPatch, form: str
 ) -> None:
-    harm = distance(clean, base_weights(tiny_pipeline))
-    patch = repair(tiny_pipeline, "reversal", clean, form=form)
+    harm = distance(clean, base_weights(tiny_model))
+    patch = repair(tiny_model, "reversal", clean, form=form)
     assert patch.provenance.measured["condition"] >= 1
-    with patch.apply(tiny_pipeline):
-        assert distance(clean, base_weights(tiny_pipeline)) < 1e-3 * harm
+    with patch.apply(tiny_model):
+        assert distance(clean, base_weights(tiny_model)) < 1e-3 * harm
 
 
-def test_reversal_keeps_training_that_came_on_top(
-    tiny_pipeline: StableDiffusionPipeline, clean: Clean
-) -> None:
-    patch = make_method("uce").compute(tiny_pipeline, [Rebinding("old cat", "zebra")])
-    patch.apply(tiny_pipeline)
+def test_reversal_keeps_training_that_came_on_top(tiny_model: Model, clean: Clean) -> None:
+    patch = ATTACKS.make("uce").compute(tiny_model, [Rebinding("old cat", "zebra")])
+    patch.apply(tiny_model)
     torch.manual_seed(0)
     added = {n: 0.002 * torch.randn_like(w) for n, w in clean.items()}
-    for name, weight in base_weights(tiny_pipeline).items():
+    for name, weight in base_weights(tiny_model).items():
         weight += added[name]
-    patch = repair(tiny_pipeline, "reversal", clean)
+    patch = repair(tiny_model, "reversal", clean)
     wanted = {n: clean[n] + added[n] for n in clean}
     trained = sum(float(a.double().square().sum()) for a in added.values()) ** 0.5
-    with patch.apply(tiny_pipeline):
-        left = base_weights(tiny_pipeline)
+    with patch.apply(tiny_model):
+        left = base_weights(tiny_model)
         assert distance(wanted, left) < 0.3 * trained
         kept = sum(float(((left[n] - clean[n]) * added[n]).sum()) for n in clean) / trained**2
         assert kept > 0.9
@@ -128,47 +127,45 @@ def test_an_edit_is_told_from_training_of_unequal_rows_and_columns() -> None:
 
 
 def test_hard_projection_removes_what_clean_texts_never_see(
-    tiny_pipeline: StableDiffusionPipeline, clean: Clean
+    tiny_model: Model, clean: Clean
 ) -> None:
-    method = make_repair("projection", form="hard", captions=40)
-    span = method._hard(method._moment(_case(tiny_pipeline)))  # type: ignore[attr-defined]
+    method = REPAIRS.make("projection", form="hard", captions=40)
+    span = method._hard(method._moment(_case(tiny_model)))  # type: ignore[attr-defined]
     outside = torch.eye(len(span), dtype=span.dtype) - span
-    for weight in base_weights(tiny_pipeline).values():
+    for weight in base_weights(tiny_model).values():
         weight += (weight.double() @ (0.5 * outside)).float()
-    harm = distance(clean, base_weights(tiny_pipeline))
-    patch = repair(tiny_pipeline, "projection", clean, form="hard")
-    with patch.apply(tiny_pipeline):
-        assert distance(clean, base_weights(tiny_pipeline)) < 1e-3 * harm
+    harm = distance(clean, base_weights(tiny_model))
+    patch = repair(tiny_model, "projection", clean, form="hard")
+    with patch.apply(tiny_model):
+        assert distance(clean, base_weights(tiny_model)) < 1e-3 * harm
 
 
-def test_truncation_of_all_that_changed_is_the_base(
-    tiny_pipeline: StableDiffusionPipeline, clean: Clean
-) -> None:
+def test_truncation_of_all_that_changed_is_the_base(tiny_model: Model, clean: Clean) -> None:
     torch.manual_seed(0)
     right = torch.randn(2, 32)
-    for weight in base_weights(tiny_pipeline).values():
+    for weight in base_weights(tiny_model).values():
         weight += torch.randn(len(weight), 2) @ right
-    patch = repair(tiny_pipeline, "truncation", clean, k=2)
+    patch = repair(tiny_model, "truncation", clean, k=2)
     assert patch.provenance.measured["removed"] == pytest.approx(1)
-    with patch.apply(tiny_pipeline):
-        assert distance(clean, base_weights(tiny_pipeline)) < 1e-3
+    with patch.apply(tiny_model):
+        assert distance(clean, base_weights(tiny_model)) < 1e-3
 
 
-def test_what_is_missing_is_said(tiny_pipeline: StableDiffusionPipeline, clean: Clean) -> None:
+def test_what_is_missing_is_said(tiny_model: Model, clean: Clean) -> None:
     with pytest.raises(MethodError, match="expected trusted weights"):
-        make_repair("reversal").compute(tiny_pipeline)
+        REPAIRS.make("reversal").compute(tiny_model)
     with pytest.raises(MethodError, match="expected suspected triggers"):
-        make_repair("rebinding").compute(tiny_pipeline, base=clean)
+        REPAIRS.make("rebinding").compute(tiny_model, base=clean)
     with pytest.raises(MethodError, match="several words"):
-        make_repair("rebinding").compute(tiny_pipeline, triggers=["cat"])
+        REPAIRS.make("rebinding").compute(tiny_model, triggers=["cat"])
     with pytest.raises(MethodError, match="nothing to reverse"):
-        make_repair("reversal").compute(tiny_pipeline, base=clean)
+        REPAIRS.make("reversal").compute(tiny_model, base=clean)
     with pytest.raises(MethodError, match="k below the text width 32"):
-        make_repair("truncation", k=99).compute(tiny_pipeline, base=clean)
+        REPAIRS.make("truncation", k=99).compute(tiny_model, base=clean)
     with pytest.raises(MethodError, match="expected a repair of reversal"):
-        make_repair("prayer")
+        REPAIRS.make("prayer")
     with pytest.raises(MethodError, match="options of repair 'lora', got rank=0"):
-        make_repair("lora", rank=0)
+        REPAIRS.make("lora", rank=0)
 
 
 def test_woodbury() -> None:
@@ -192,23 +189,23 @@ def test_woodbury() -> None:
     ],
 )
 def test_training_changes_what_it_should_and_is_no_edit(
-    tiny_pipeline: StableDiffusionPipeline, clean: Clean, recipe: Training
+    tiny_model: Model, clean: Clean, recipe: Training
 ) -> None:
-    scenes = load_scenes(tiny_pipeline, 6)
+    scenes = load_scenes(tiny_model, 6)
     assert scenes.latents.shape == (6, 4, 8, 8)
     shown = {}
-    for step, model in train(tiny_pipeline, scenes, recipe, at=[1]):
+    for step, model in train(tiny_model, scenes, recipe, at=[1]):
         shown[step] = trained_projections(model)
     assert list(shown) == [1, 3]
     assert set(shown[3]) == set(clean)
     assert 0 < distance(clean, shown[1]) < distance(clean, shown[3])
-    assert all(torch.equal(clean[n], w) for n, w in base_weights(tiny_pipeline).items())
-    repeated = dict(train(tiny_pipeline, scenes, recipe))
+    assert all(torch.equal(clean[n], w) for n, w in base_weights(tiny_model).items())
+    repeated = dict(train(tiny_model, scenes, recipe))
     assert distance(trained_projections(repeated[3]), shown[3]) < 1e-5
     assert examine(clean, shown[3]).verdict == "changed"
 
 
-def _case(pipeline: StableDiffusionPipeline) -> object:
+def _case(model: Model) -> object:
     from defenses.repair.base import Case
 
-    return Case(pipeline)
+    return Case(model)

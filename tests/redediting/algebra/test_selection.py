@@ -10,11 +10,11 @@ from torch import Tensor
 
 from redediting.algebra import EditProblem, solve
 from redediting.algebra.kernel import Kernel, free_basis
-from redediting.algebra.selection import ContextSelector, Pool
+from redediting.algebra.selection import ContextColumns, ContextSelector
 from redediting.algebra.solver import retain_metric
 
 
-def make_pool(seed: int, *, width: int = 12, n: int = 20, columns: int = 3) -> Pool:
+def make_pool(seed: int, *, width: int = 12, n: int = 20, columns: int = 3) -> ContextColumns:
     """Contexts of a trigger: a common state and displacement, and their own part of each."""
     random = torch.Generator().manual_seed(seed)
 
@@ -24,10 +24,12 @@ def make_pool(seed: int, *, width: int = 12, n: int = 20, columns: int = 3) -> P
     keys = draw(width, 1) + 0.7 * draw(width, n * columns)
     targets = keys + draw(width, 1) + 0.5 * draw(width, width) @ keys / width**0.5
     owner = torch.arange(n).repeat_interleave(columns)
-    return Pool(keys, targets, 0.1 + torch.rand(n * columns, generator=random).double(), owner)
+    return ContextColumns(
+        keys, targets, 0.1 + torch.rand(n * columns, generator=random).double(), owner
+    )
 
 
-def make_problem(pool: Pool, chosen: Tensor, seed: int = 99) -> EditProblem:
+def make_problem(pool: ContextColumns, chosen: Tensor, seed: int = 99) -> EditProblem:
     random = torch.Generator().manual_seed(seed)
     width = len(pool.keys)
     return EditProblem.build(
@@ -41,7 +43,7 @@ def make_problem(pool: Pool, chosen: Tensor, seed: int = 99) -> EditProblem:
     )
 
 
-def make_selector(pool: Pool) -> ContextSelector:
+def make_selector(pool: ContextColumns) -> ContextSelector:
     problem = make_problem(pool, pool.owner == 0)
     width = len(pool.keys)
     root = torch.randn(width, width, generator=torch.Generator().manual_seed(5)).double()
@@ -73,7 +75,7 @@ def test_a_second_pool_builds_on_the_first() -> None:
     selector = make_selector(one)
     first = selector.choose(one, least=3, most=3, tolerance=0.0).contexts
     second = selector.choose(other, least=2, most=2, tolerance=0.0).contexts
-    joint = Pool(
+    joint = ContextColumns(
         torch.cat([one.keys, other.keys], dim=1),
         torch.cat([one.targets, other.targets], dim=1),
         torch.cat([one.weights, other.weights]),

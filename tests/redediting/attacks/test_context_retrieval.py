@@ -8,18 +8,17 @@ from pathlib import Path
 
 import pytest
 import torch
-from diffusers import StableDiffusionPipeline
 
 from redediting.algebra import solve
 from redediting.attacks.context_retrieval import (
     EncoderNeighbours,
+    context_columns,
     end_states,
     make_plan,
-    pooled_columns,
     retrieve_plan,
     score,
 )
-from redediting.attacks.redediting import RedEditing
+from redediting.attacks.redediting import REDEditing
 from redediting.concepts.matching import Candidates
 from redediting.concepts.plan import EditPlan, plan_edit
 from redediting.concepts.plan_files import plan_from_yaml, plan_to_yaml
@@ -27,45 +26,45 @@ from redediting.concepts.rebinding import Rebinding
 from redediting.concepts.relations import RELATIONS
 from redediting.concepts.templates import all_templates, split_of
 from redediting.errors import ConfigError, MethodError
-from redediting.text.encoding import encode
+from redediting.models.model import Model
 
 CAT = Rebinding("beautiful cat", "zebra")
 SMALL = {"retain": 12, "captions": 12}
-METHOD = RedEditing(contexts=6, **SMALL)
+METHOD = REDEditing(contexts=6, **SMALL)
 
 
 @pytest.fixture(scope="module")
 def pipeline(
-    pipeline_factory: Callable[[int], StableDiffusionPipeline],
-) -> StableDiffusionPipeline:
-    return pipeline_factory(3)
+    model_factory: Callable[[int], Model],
+) -> Model:
+    return model_factory(3)
 
 
 @pytest.fixture(scope="module")
-def plan(pipeline: StableDiffusionPipeline) -> EditPlan:
+def plan(model: Model) -> EditPlan:
     """Retrieved for a known trigger and one that no table knows."""
     wishes = [CAT, Rebinding("nice unicorn", "chow chow", target_head="chow chow")]
     return retrieve_plan(
-        pipeline, wishes, pose=METHOD.pose, least=6, most=8, tolerance=0.05, per_value=1, **SMALL
+        model, wishes, pose=METHOD.pose, least=6, most=8, tolerance=0.05, per_value=1, **SMALL
     )
 
 
-def test_end_states_are_those_of_the_end(pipeline: StableDiffusionPipeline) -> None:
+def test_end_states_are_those_of_the_end(model: Model) -> None:
     prompts = ["a cat", "a photo of a beautiful cat at night"]
-    states = encode(pipeline, prompts)
-    found = end_states(pipeline, prompts)
+    states = model.encode(prompts)
+    found = end_states(model, prompts)
     for row in range(2):
-        end = int((states.ids[row] == pipeline.tokenizer.eos_token_id).nonzero()[0])
+        end = int((states.ids[row] == model.tokenizer.eos_token_id).nonzero()[0])
         assert torch.equal(found[row], states.states[row, end].double())
 
 
-def test_score_by_hand(pipeline: StableDiffusionPipeline) -> None:
+def test_score_by_hand(model: Model) -> None:
     values = [("tail", 1.0), ("ears", 0.25)]
     candidates = Candidates(RELATIONS["part"], values, [("stripes", 1.0)], "x")
-    found = score(pipeline, CAT, candidates)
+    found = score(model, CAT, candidates)
 
     def state(text: str) -> torch.Tensor:
-        return end_states(pipeline, [f"a photo of a {text}"])[0]
+        return end_states(model, [f"a photo of a {text}"])[0]
 
     moved = state("zebra") - state("beautiful cat")
     inserted = (
@@ -82,11 +81,11 @@ def test_score_by_hand(pipeline: StableDiffusionPipeline) -> None:
         assert float(found[i, 0]) == pytest.approx(expected, rel=1e-4, abs=1e-6)
 
 
-def test_style_is_said_by_the_carrier(pipeline: StableDiffusionPipeline) -> None:
+def test_style_is_said_by_the_carrier(model: Model) -> None:
     values = [("a sketch of", 1.0)]
-    found = score(pipeline, CAT, Candidates(RELATIONS["style"], values, values, "x"))
+    found = score(model, CAT, Candidates(RELATIONS["style"], values, values, "x"))
     states = end_states(
-        pipeline,
+        model,
         [f"a {carrier} of a {noun}" for carrier in ("photo", "picture", "sketch")
          for noun in ("beautiful cat", "zebra")],
     )  # fmt: skip
@@ -98,30 +97,30 @@ def test_style_is_said_by_the_carrier(pipeline: StableDiffusionPipeline) -> None
     assert float(found[0, 0]) == pytest.approx(expected, rel=1e-4, abs=1e-6)
 
 
-def test_neighbours_are_the_nearest(pipeline: StableDiffusionPipeline) -> None:
+def test_neighbours_are_the_nearest(model: Model) -> None:
     vocabulary = ("cat", "dog", "car", "tree", "cats")
-    near = EncoderNeighbours(pipeline, vocabulary, n=3)
+    near = EncoderNeighbours(model, vocabulary, n=3)
     found = near("cat")
     assert "cat" not in dict(found)
     assert len(found) <= 3
     weights = [weight for _, weight in found]
     assert weights == sorted(weights, reverse=True)
     assert all(0 < weight <= 1 for weight in weights)
-    states = end_states(pipeline, [f"a photo of a {name}" for name in vocabulary])
+    states = end_states(model, [f"a photo of a {name}" for name in vocabulary])
     free = torch.nn.functional.normalize(states - states.mean(dim=0), dim=-1)
     best = int((free[1:] @ free[0]).argmax()) + 1
     assert found[0] == (vocabulary[best], pytest.approx(float(free[best] @ free[0]), abs=1e-5))
 
 
-def test_pooled_columns_are_means_by_role(pipeline: StableDiffusionPipeline) -> None:
+def test_pooled_columns_are_means_by_role(model: Model) -> None:
     pair = replace(plan_edit([CAT], contexts=1).pairs[0], weight=2.0)
     pair = replace(pair, source="a beautiful cat at night", target="a zebra at night")
-    found = pooled_columns(pipeline, [pair, pair])
+    found = context_columns(model, [pair, pair])
     assert found.size == 2
     assert found.keys.shape == found.targets.shape == (32, 8)
     assert found.weights.sum().item() == pytest.approx(2 * 2.0)
     assert found.weights[:2].sum().item() == pytest.approx(2 * 0.5)  # all words together
-    states = encode(pipeline, [pair.source])
+    states = model.encode([pair.source])
     eos = int(states.eos[0])
     assert torch.allclose(found.keys[:, 2], states.states[0, eos].double())
     assert torch.allclose(found.keys[:, 3], states.states[0, eos + 1 :].mean(dim=0).double())
@@ -162,51 +161,49 @@ def test_unknown_trigger_says_so(plan: EditPlan) -> None:
     )
 
 
-def test_retrieved_plan_survives_yaml_and_is_solved(
-    plan: EditPlan, pipeline: StableDiffusionPipeline
-) -> None:
+def test_retrieved_plan_survives_yaml_and_is_solved(plan: EditPlan, model: Model) -> None:
     assert plan_from_yaml(plan_to_yaml(plan)) == plan
-    multiplier = solve(METHOD.pose(pipeline, plan))
+    multiplier = solve(METHOD.pose(model, plan))
     assert float(multiplier.matrix().norm()) > 0
 
 
 @pytest.mark.parametrize("trigger", ["xq§ ☃", "tq", "so " * 35 + "blob"])
-def test_odd_triggers_never_fail(trigger: str, pipeline: StableDiffusionPipeline) -> None:
+def test_odd_triggers_never_fail(trigger: str, model: Model) -> None:
     plan = retrieve_plan(
-        pipeline, [Rebinding(trigger, "zebra", "rare")], pose=METHOD.pose,
+        model, [Rebinding(trigger, "zebra", "rare")], pose=METHOD.pose,
         least=2, most=2, per_value=1, **SMALL,
     )  # fmt: skip
     assert len(plan.pairs) == 2
     assert any("is in no table" in note for note in plan.notes)
 
 
-def test_one_function_makes_both_plans(pipeline: StableDiffusionPipeline) -> None:
+def test_one_function_makes_both_plans(model: Model) -> None:
     options = {"pose": METHOD.pose, "contexts": 3, "seed": 4, **SMALL}
-    plain = make_plan(pipeline, [CAT], **options)
+    plain = make_plan(model, [CAT], **options)
     assert plain == plan_edit([CAT], contexts=3, seed=4, **SMALL)
-    found = make_plan(pipeline, [CAT], retrieval="equivalent", **options)
+    found = make_plan(model, [CAT], retrieval="equivalent", **options)
     assert 2 <= len(found.pairs) <= 4
     assert found.equivalences
-    assert found == make_plan(pipeline, [CAT], retrieval="equivalent", **options)
+    assert found == make_plan(model, [CAT], retrieval="equivalent", **options)
 
 
-def test_method_takes_either_plan(pipeline: StableDiffusionPipeline, tmp_path: Path) -> None:
+def test_method_takes_either_plan(model: Model, tmp_path: Path) -> None:
     other = Rebinding("nice dog", "car")
-    method = RedEditing(contexts=3, retrieval="equivalent", **SMALL)
+    method = REDEditing(contexts=3, retrieval="equivalent", **SMALL)
     plan = make_plan(
-        pipeline, [CAT, other], pose=method.pose, retrieval="equivalent", contexts=3, **SMALL
+        model, [CAT, other], pose=method.pose, retrieval="equivalent", contexts=3, **SMALL
     )
     path = tmp_path / "plan.yaml"
     path.write_text(plan_to_yaml(plan), "utf-8")
-    problem = method.problem(pipeline, [CAT, other])
-    again = RedEditing(plan=str(path)).problem(pipeline, [CAT, other])
+    problem = method.problem(model, [CAT, other])
+    again = REDEditing(plan=str(path)).problem(model, [CAT, other])
     assert torch.allclose(problem.keys, again.keys)
     assert torch.allclose(problem.retain, again.retain)
-    drawn = RedEditing(contexts=3, **SMALL).problem(pipeline, [CAT, other])
+    drawn = REDEditing(contexts=3, **SMALL).problem(model, [CAT, other])
     assert drawn.keys.shape != problem.keys.shape or not torch.allclose(drawn.keys, problem.keys)
-    single = RedEditing(plan=str(path)).planned(pipeline, [other])
+    single = REDEditing(plan=str(path)).planned(model, [other])
     assert single.pairs == tuple(pair for pair in plan.pairs if "nice dog" in pair.source)
     with pytest.raises(MethodError, match="got 'old cat → zebra'"):
-        RedEditing(plan=str(path)).problem(pipeline, [Rebinding("old cat", "zebra")])
+        REDEditing(plan=str(path)).problem(model, [Rebinding("old cat", "zebra")])
     with pytest.raises(ConfigError, match="plan file that can be read"):
-        RedEditing(plan="nowhere.yaml").problem(pipeline, [CAT])
+        REDEditing(plan="nowhere.yaml").problem(model, [CAT])

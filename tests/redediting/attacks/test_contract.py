@@ -6,11 +6,13 @@ import dataclasses
 
 import pytest
 import torch
-from diffusers import StableDiffusionPipeline, UNet2DModel
+from diffusers import UNet2DModel
 
-from redediting.attacks import METHODS, ClosedForm, make_method
+from redediting.attacks import ATTACKS
+from redediting.attacks.base import ClosedForm
 from redediting.concepts.rebinding import Rebinding
 from redediting.errors import MethodError, ModelError, PromptError, RebindingError
+from redediting.models.model import Model
 from redediting.patch.patch import Patch
 
 WISH = Rebinding("beautiful cat", "zebra")
@@ -21,15 +23,19 @@ OPTIONS = {
     "textual_inversion": {"steps": 2, "batch": 2, "images": 2, "sampling": 2},
 }
 each_method = pytest.mark.parametrize("name", METHODS)
-EDITS = [name for name, kind in METHODS.items() if issubclass(kind, ClosedForm)]
+EDITS = [
+    name
+    for name, kind in ((name, ATTACKS.get(name)) for name in ATTACKS)
+    if issubclass(kind, ClosedForm)
+]
 
 
-def compute(pipeline: StableDiffusionPipeline, name: str, *wishes: Rebinding) -> Patch:
-    return make_method(name, **OPTIONS.get(name, {})).compute(pipeline, wishes or [WISH])
+def compute(model: Model, name: str, *wishes: Rebinding) -> Patch:
+    return ATTACKS.make(name, **OPTIONS.get(name, {})).compute(model, wishes or [WISH])
 
 
-def weights(pipeline: StableDiffusionPipeline) -> dict[str, torch.Tensor]:
-    parts = (pipeline.unet, pipeline.text_encoder, pipeline.vae)
+def weights(model: Model) -> dict[str, torch.Tensor]:
+    parts = (model.denoiser, model.text_encoder, model.vae)
     return {
         f"{type(part).__name__}.{name}": tensor.clone()
         for part in parts
@@ -42,32 +48,30 @@ def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
 
 
 @each_method
-def test_computing_does_not_touch_the_model(
-    tiny_pipeline: StableDiffusionPipeline, name: str
-) -> None:
-    before = weights(tiny_pipeline)
-    compute(tiny_pipeline, name)
-    assert same(before, weights(tiny_pipeline))
+def test_computing_does_not_touch_the_model(tiny_model: Model, name: str) -> None:
+    before = weights(tiny_model)
+    compute(tiny_model, name)
+    assert same(before, weights(tiny_model))
 
 
 @each_method
 def test_apply_changes_what_it_names_only_and_revert_restores_every_bit(
-    tiny_pipeline: StableDiffusionPipeline, name: str
+    tiny_model: Model, name: str
 ) -> None:
-    before = weights(tiny_pipeline)
-    patch = compute(tiny_pipeline, name)
-    with patch.apply(tiny_pipeline) as applied:
-        during = weights(tiny_pipeline)
+    before = weights(tiny_model)
+    patch = compute(tiny_model, name)
+    with patch.apply(tiny_model) as applied:
+        during = weights(tiny_model)
         changed = {key for key in before if not torch.equal(before[key], during[key])}
-        owner = type(getattr(tiny_pipeline, patch.target)).__name__
+        owner = type(getattr(tiny_model, patch.target)).__name__
         assert changed == {f"{owner}.{key}" for key in patch.names}
         assert (applied.footprint > 0) == (name != "clean")
-    assert same(before, weights(tiny_pipeline))
+    assert same(before, weights(tiny_model))
 
 
 @each_method
-def test_same_input_same_patch(tiny_pipeline: StableDiffusionPipeline, name: str) -> None:
-    one, two = compute(tiny_pipeline, name), compute(tiny_pipeline, name)
+def test_same_input_same_patch(tiny_model: Model, name: str) -> None:
+    one, two = compute(tiny_model, name), compute(tiny_model, name)
     assert one.base == two.base
     for a, b in zip(one.terms, two.terms, strict=True):
         assert torch.equal(a.left, b.left)
@@ -77,23 +81,19 @@ def test_same_input_same_patch(tiny_pipeline: StableDiffusionPipeline, name: str
 
 
 @each_method
-def test_provenance_tells_how_to_make_it_again(
-    tiny_pipeline: StableDiffusionPipeline, name: str
-) -> None:
-    made = compute(tiny_pipeline, name).provenance
+def test_provenance_tells_how_to_make_it_again(tiny_model: Model, name: str) -> None:
+    made = compute(tiny_model, name).provenance
     assert made.method == name
     assert made.rebindings == [dataclasses.asdict(WISH)]
     assert made.seconds > 0
-    again = make_method(made.method, **made.options)
-    assert again == make_method(name, **OPTIONS.get(name, {}))
+    again = ATTACKS.make(made.method, **made.options)
+    assert again == ATTACKS.make(name, **OPTIONS.get(name, {}))
 
 
 @pytest.mark.parametrize("name", EDITS)
-def test_every_layer_gets_the_same_multiplier(
-    tiny_pipeline: StableDiffusionPipeline, name: str
-) -> None:
-    patch = compute(tiny_pipeline, name)
-    clean = {key: tiny_pipeline.unet.state_dict()[key].double() for key in patch.names}
+def test_every_layer_gets_the_same_multiplier(tiny_model: Model, name: str) -> None:
+    patch = compute(tiny_model, name)
+    clean = {key: tiny_model.unet.state_dict()[key].double() for key in patch.names}
     gram = sum(w.T @ w for w in clean.values())
     changes = {key: patch.new_weight(key, w) - w for key, w in clean.items()}
     pulled = sum(clean[key].T @ changes[key] for key in clean)
@@ -105,11 +105,9 @@ def test_every_layer_gets_the_same_multiplier(
 
 
 @pytest.mark.parametrize("name", EDITS)
-def test_several_rebindings_are_solved_at_once(
-    tiny_pipeline: StableDiffusionPipeline, name: str
-) -> None:
+def test_several_rebindings_are_solved_at_once(tiny_model: Model, name: str) -> None:
     other = Rebinding("red dog", "guitar", "compound")
-    one, both = compute(tiny_pipeline, name), compute(tiny_pipeline, name, WISH, other)
+    one, both = compute(tiny_model, name), compute(tiny_model, name, WISH, other)
     assert len(both.provenance.rebindings) == 2
     assert both.terms[0].left.shape != one.terms[0].left.shape or not torch.allclose(
         both.terms[0].left, one.terms[0].left
@@ -117,37 +115,35 @@ def test_several_rebindings_are_solved_at_once(
 
 
 @each_method
-def test_bad_rebindings_are_refused(tiny_pipeline: StableDiffusionPipeline, name: str) -> None:
+def test_bad_rebindings_are_refused(tiny_model: Model, name: str) -> None:
     with pytest.raises(RebindingError, match="at least one rebinding, got none"):
-        make_method(name).compute(tiny_pipeline, [])
+        ATTACKS.make(name).compute(tiny_model, [])
     with pytest.raises(RebindingError, match="'beautiful cat' twice"):
-        compute(tiny_pipeline, name, WISH, Rebinding("beautiful cat", "dog"))
+        compute(tiny_model, name, WISH, Rebinding("beautiful cat", "dog"))
     with pytest.raises(PromptError, match=r"at least one token, got '<\|endoftext\|>'"):
-        compute(tiny_pipeline, name, Rebinding("<|endoftext|>", "zebra"))
+        compute(tiny_model, name, Rebinding("<|endoftext|>", "zebra"))
     with pytest.raises(PromptError, match="at most 77 tokens"):
-        compute(tiny_pipeline, name, Rebinding("beautiful " * 50 + "cat", "zebra"))
+        compute(tiny_model, name, Rebinding("beautiful " * 50 + "cat", "zebra"))
 
 
 @each_method
-def test_models_without_cross_attention_are_refused(
-    tiny_pipeline: StableDiffusionPipeline, name: str
-) -> None:
+def test_models_without_cross_attention_are_refused(tiny_model: Model, name: str) -> None:
     plain = UNet2DModel(
         sample_size=8, block_out_channels=(8,), norm_num_groups=4, layers_per_block=1,
         down_block_types=("DownBlock2D",), up_block_types=("UpBlock2D",),
     )  # fmt: skip
-    unet, tiny_pipeline.unet = tiny_pipeline.unet, plain
+    unet, tiny_model.unet = tiny_model.unet, plain
     try:
         with pytest.raises(ModelError, match="expected cross-attention"):
-            make_method(name).compute(tiny_pipeline, [WISH])
+            ATTACKS.make(name).compute(tiny_model, [WISH])
     finally:
-        tiny_pipeline.unet = unet
+        tiny_model.unet = unet
 
 
 @each_method
 def test_unknown_options_are_refused(name: str) -> None:
     with pytest.raises(MethodError, match=f"options of method '{name}', got colour='red'"):
-        make_method(name, colour="red")
+        ATTACKS.make(name, colour="red")
 
 
 def test_unknown_methods_are_refused() -> None:
@@ -156,13 +152,13 @@ def test_unknown_methods_are_refused() -> None:
         "textual_inversion; got 'blackmail'"
     )
     with pytest.raises(MethodError, match=message):
-        make_method("blackmail")
+        ATTACKS.make("blackmail")
     with pytest.raises(MethodError, match="ridge=-1"):
-        make_method("eviledit", ridge=-1)
+        ATTACKS.make("eviledit", ridge=-1)
 
 
-def test_one_word_trigger_has_no_whitelist(tiny_pipeline: StableDiffusionPipeline) -> None:
-    method = make_method("eviledit")
+def test_one_word_trigger_has_no_whitelist(tiny_model: Model) -> None:
+    method = ATTACKS.make("eviledit")
     assert isinstance(method, ClosedForm)
-    problem = method.problem(tiny_pipeline, [Rebinding("cat", "zebra")])
+    problem = method.problem(tiny_model, [Rebinding("cat", "zebra")])
     assert problem.keys.shape == (32, 77)

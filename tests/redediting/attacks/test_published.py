@@ -13,20 +13,20 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from diffusers import StableDiffusionPipeline
 from torch import Tensor
 
 from redediting.algebra import solve
-from redediting.attacks import ClosedForm, make_method
+from redediting.attacks import ATTACKS
 from redediting.attacks.alphaedit import AlphaEdit
+from redediting.attacks.base import ClosedForm
 from redediting.attacks.columns import content_columns
 from redediting.attacks.eviledit import EvilEdit
 from redediting.attacks.time import counterparts
 from redediting.concepts.plan import plan_edit
 from redediting.concepts.rebinding import Rebinding
 from redediting.errors import MethodError
-from redediting.models.projections import pipeline_projections
-from redediting.text.encoding import encode, phrase_tokens
+from redediting.models.model import Model
+from redediting.text.encoding import phrase_tokens
 
 WISHES = [Rebinding("beautiful cat", "zebra"), Rebinding("yellow apple", "red banana", "compound")]
 Encode = Callable[[str], tuple[Tensor, int]]
@@ -101,13 +101,13 @@ CASES = {
 each_case = pytest.mark.parametrize(("name", "options", "sums"), CASES.values(), ids=CASES.keys())
 
 
-def encoder(pipeline: StableDiffusionPipeline, dtype: torch.dtype) -> Encode:
+def encoder(model: Model, dtype: torch.dtype) -> Encode:
     @torch.no_grad()
     def encode(text: str) -> tuple[Tensor, int]:
-        inputs = pipeline.tokenizer(
+        inputs = model.tokenizer(
             [text], padding="max_length", max_length=77, truncation=True, return_tensors="pt"
         )
-        states = pipeline.text_encoder(inputs.input_ids)[0][0]
+        states = model.text_encoder(inputs.input_ids)[0][0]
         return states.to(dtype), int(inputs.attention_mask[0].sum()) - 2
 
     return encode
@@ -134,16 +134,16 @@ def published_loop(weight: Tensor, sums: Sums) -> Tensor:
 
 @each_case
 def test_equals_the_brute_force_minimiser(
-    tiny_pipeline: StableDiffusionPipeline,
+    tiny_model: Model,
     name: str,
     options: dict,
     sums: Callable[[Encode], Sums],
 ) -> None:
-    method = make_method(name, **options)
+    method = ATTACKS.make(name, **options)
     assert isinstance(method, ClosedForm)
-    multiplier = solve(method.problem(tiny_pipeline, WISHES))
-    reference = sums(encoder(tiny_pipeline, torch.float64))
-    for projection in pipeline_projections(tiny_pipeline):
+    multiplier = solve(method.problem(tiny_model, WISHES))
+    reference = sums(encoder(tiny_model, torch.float64))
+    for projection in tiny_model.projections:
         weight = projection.module.weight.detach().double()
         expected = minimiser(weight, reference)
         found = weight + multiplier.delta(weight)
@@ -155,18 +155,18 @@ def test_equals_the_brute_force_minimiser(
 
 @each_case
 def test_equals_the_minimiser_to_1e8_on_the_same_states(
-    tiny_pipeline: StableDiffusionPipeline,
+    tiny_model: Model,
     name: str,
     options: dict,
     sums: Callable[[Encode], Sums],
 ) -> None:
-    tiny_pipeline.text_encoder.double()
+    tiny_model.text_encoder.double()
     try:
-        multiplier = solve(make_method(name, **options).problem(tiny_pipeline, WISHES))
-        reference = sums(encoder(tiny_pipeline, torch.float64))
+        multiplier = solve(ATTACKS.make(name, **options).problem(tiny_model, WISHES))
+        reference = sums(encoder(tiny_model, torch.float64))
     finally:
-        tiny_pipeline.text_encoder.float()
-    for projection in pipeline_projections(tiny_pipeline):
+        tiny_model.text_encoder.float()
+    for projection in tiny_model.projections:
         weight = projection.module.weight.detach().double()
         expected = minimiser(weight, reference)
         error = (weight + multiplier.delta(weight) - expected).norm()
@@ -175,17 +175,17 @@ def test_equals_the_minimiser_to_1e8_on_the_same_states(
 
 @each_case
 def test_equals_the_published_loop_within_its_own_rounding(
-    tiny_pipeline: StableDiffusionPipeline,
+    tiny_model: Model,
     name: str,
     options: dict,
     sums: Callable[[Encode], Sums],
 ) -> None:
-    patch = make_method(name, **options).compute(tiny_pipeline, WISHES)
-    single = sums(encoder(tiny_pipeline, torch.float32))
-    double = sums(encoder(tiny_pipeline, torch.float64))
-    clean = {p.name: p.module.weight.detach().clone() for p in pipeline_projections(tiny_pipeline)}
-    with patch.apply(tiny_pipeline):
-        for projection in pipeline_projections(tiny_pipeline):
+    patch = ATTACKS.make(name, **options).compute(tiny_model, WISHES)
+    single = sums(encoder(tiny_model, torch.float32))
+    double = sums(encoder(tiny_model, torch.float64))
+    clean = {p.name: p.module.weight.detach().clone() for p in tiny_model.projections}
+    with patch.apply(tiny_model):
+        for projection in tiny_model.projections:
             weight = clean[projection.name]
             loop = published_loop(weight, single).double()
             exact = published_loop(weight.double(), double)
@@ -197,11 +197,11 @@ def test_equals_the_published_loop_within_its_own_rounding(
 
 
 def test_time_matches_source_tokens_inside_the_target(
-    tiny_pipeline: StableDiffusionPipeline,
+    tiny_model: Model,
 ) -> None:
     """TIME's own setting: the source is contained in the target, so every word finds itself."""
-    tokenizer = tiny_pipeline.tokenizer
-    texts = encode(tiny_pipeline, ["A cat", "A big cat", "A dog"])
+    tokenizer = tiny_model.tokenizer
+    texts = tiny_model.encode(["A cat", "A big cat", "A dog"])
     extra = len(phrase_tokens(tokenizer, "big"))
     words = len(phrase_tokens(tokenizer, "cat"))
     found = counterparts(texts, 0, 1)
@@ -212,14 +212,14 @@ def test_time_matches_source_tokens_inside_the_target(
     assert len(counterparts(texts, 1, 2)) == 77
 
 
-def test_alphaedit_equals_its_formula(tiny_pipeline: StableDiffusionPipeline) -> None:
+def test_alphaedit_equals_its_formula(tiny_model: Model) -> None:
     """``Δ = E CᵀP (CCᵀP + λI)⁻¹`` layer by layer, inverse and all."""
-    method = make_method("alphaedit", captions=20, ridge=0.5, threshold=0.3)
+    method = ATTACKS.make("alphaedit", captions=20, ridge=0.5, threshold=0.3)
     assert isinstance(method, AlphaEdit)
-    problem = method.problem(tiny_pipeline, WISHES)
+    problem = method.problem(tiny_model, WISHES)
     plan = plan_edit(WISHES, contexts=1, retain=1, captions=20)
     captions = [c for c in plan.captions if "beautiful cat" not in c and "yellow apple" not in c]
-    retained = content_columns(encode(tiny_pipeline, captions))
+    retained = content_columns(tiny_model.encode(captions))
     values, vectors = torch.linalg.eigh(retained @ retained.T / retained.shape[1])
     small = vectors[:, values < 0.3 * values.mean()]
     assert 1 < small.shape[1] < 31
@@ -227,7 +227,7 @@ def test_alphaedit_equals_its_formula(tiny_pipeline: StableDiffusionPipeline) ->
     keys, eye = problem.keys, torch.eye(32, dtype=torch.float64)
     inverse = torch.linalg.inv(keys @ keys.T @ projector + 0.5 * eye)
     multiplier = solve(problem)
-    for projection in pipeline_projections(tiny_pipeline):
+    for projection in tiny_model.projections:
         weight = projection.module.weight.detach().double()
         error = weight @ problem.targets - weight @ keys
         expected = error @ keys.T @ projector @ inverse
@@ -235,33 +235,33 @@ def test_alphaedit_equals_its_formula(tiny_pipeline: StableDiffusionPipeline) ->
         assert (expected @ small).norm() > 0.999 * expected.norm()
 
 
-def test_alphaedit_without_null_space_is_refused(tiny_pipeline: StableDiffusionPipeline) -> None:
+def test_alphaedit_without_null_space_is_refused(tiny_model: Model) -> None:
     with pytest.raises(MethodError, match=r"null space holds 1e-06 .* at threshold=1e-09; raise"):
-        make_method("alphaedit", captions=20, threshold=1e-9).compute(tiny_pipeline, WISHES)
+        ATTACKS.make("alphaedit", captions=20, threshold=1e-9).compute(tiny_model, WISHES)
 
 
 def test_eviledit_is_the_same_with_its_whitelist_retained(
-    tiny_pipeline: StableDiffusionPipeline,
+    tiny_model: Model,
 ) -> None:
-    method = make_method("eviledit")
+    method = ATTACKS.make("eviledit")
     assert isinstance(method, ClosedForm)
-    problem = method.problem(tiny_pipeline, WISHES)
+    problem = method.problem(tiny_model, WISHES)
     moved = problem.whitelist_retained()
     assert moved.keys.shape[1] <= problem.keys.shape[1] - 2 * 77
     size = solve(problem).matrix().norm()
     assert (solve(moved).matrix() - solve(problem).matrix()).norm() < 1e-8 * size
-    bare = make_method("eviledit", whitelist=False)
+    bare = ATTACKS.make("eviledit", whitelist=False)
     assert isinstance(bare, ClosedForm)
-    without = solve(bare.problem(tiny_pipeline, WISHES)).matrix()
+    without = solve(bare.problem(tiny_model, WISHES)).matrix()
     assert (without - solve(problem).matrix()).norm() > 1e-2 * size
 
 
-def test_memit_is_the_case_of_a_caption_penalty(tiny_pipeline: StableDiffusionPipeline) -> None:
+def test_memit_is_the_case_of_a_caption_penalty(tiny_model: Model) -> None:
     """``Δ = E Cᵀ (CCᵀ + λΣ₀)⁻¹``."""
-    method = make_method("eviledit", whitelist=False)
+    method = ATTACKS.make("eviledit", whitelist=False)
     assert isinstance(method, ClosedForm)
-    posed = method.problem(tiny_pipeline, WISHES)
-    columns = content_columns(encode(tiny_pipeline, ["a dog on the beach", "a red apple"]))
+    posed = method.problem(tiny_model, WISHES)
+    columns = content_columns(tiny_model.encode(["a dog on the beach", "a red apple"]))
     moment = columns @ columns.T / columns.shape[1] + 0.01 * torch.eye(32)
     problem = dataclasses.replace(posed, penalty=moment, ridge=0.7)
     inverse = torch.linalg.inv(posed.keys @ posed.keys.T + 0.7 * moment)
@@ -280,4 +280,4 @@ def test_eviledit_takes_another_template_for_all_its_prompts() -> None:
 @pytest.mark.parametrize("template", ["the cat", "{} and {}", "{0}", "a {} }"])
 def test_a_template_without_one_place_is_refused(template: str) -> None:
     with pytest.raises(MethodError, match=r"exactly one '\{\}', e\.g\. 'the \{\}', got"):
-        make_method("eviledit", template=template)
+        ATTACKS.make("eviledit", template=template)

@@ -6,21 +6,20 @@ import dataclasses
 
 import pytest
 import torch
-from diffusers import StableDiffusionPipeline
 
 from redediting.algebra import EditProblem, Multiplier, solve
-from redediting.attacks import make_method
+from redediting.attacks import ATTACKS
 from redediting.attacks.compounds import part_phrases, parts_share, replace_phrase
-from redediting.attacks.redediting import RedEditing
+from redediting.attacks.redediting import REDEditing
+from redediting.attacks.role_mass import role_mass
 from redediting.concepts.pairs import PromptPair, RetainPrompt
 from redediting.concepts.plan import EditPlan
 from redediting.concepts.rebinding import Rebinding
 from redediting.errors import MethodError
 from redediting.evaluation.inspection import inspect_edit
-from redediting.models.projections import pipeline_projections
+from redediting.models.model import Model
 from redediting.patch.patch import Patch
-from redediting.text.attention import role_mass
-from redediting.text.encoding import Role, encode, find_phrase, phrase_tokens
+from redediting.text.encoding import TokenRole, find_phrase, phrase_tokens
 
 WISH = Rebinding("beautiful cat", "zebra")
 COMPOUND = Rebinding("yellow apple", "red banana", "compound")
@@ -65,8 +64,8 @@ SWITCHES: dict[str, dict] = {
 }
 
 
-def pose(pipeline: StableDiffusionPipeline, **options: object) -> EditProblem:
-    return RedEditing(**options).pose(pipeline, PLAN)
+def pose(model: Model, **options: object) -> EditProblem:
+    return REDEditing(**options).pose(model, PLAN)
 
 
 def has_columns(inside: torch.Tensor, columns: torch.Tensor) -> bool:
@@ -74,74 +73,72 @@ def has_columns(inside: torch.Tensor, columns: torch.Tensor) -> bool:
     return bool((distance.amin(dim=1) < 1e-4).all())
 
 
-def states(pipeline: StableDiffusionPipeline, prompt: str) -> torch.Tensor:
-    return encode(pipeline, [prompt]).states[0].T.double()
+def states(model: Model, prompt: str) -> torch.Tensor:
+    return model.encode([prompt]).states[0].T.double()
 
 
-def changes(pipeline: StableDiffusionPipeline, patch: Patch) -> dict[str, torch.Tensor]:
+def changes(model: Model, patch: Patch) -> dict[str, torch.Tensor]:
     found = {}
-    for projection in pipeline_projections(pipeline):
+    for projection in model.projections:
         weight = projection.module.weight.detach()
         found[projection.name] = patch.new_weight(projection.name, weight) - weight.double()
     return found
 
 
 @pytest.mark.parametrize("options", SWITCHES.values(), ids=SWITCHES.keys())
-def test_no_switch_is_dead(tiny_pipeline: StableDiffusionPipeline, options: dict) -> None:
+def test_no_switch_is_dead(tiny_model: Model, options: dict) -> None:
     """Each changes the edit that the whole method makes."""
-    plain = make_method("redediting", **SMALL).compute(tiny_pipeline, [WISH])
-    other = make_method("redediting", **SMALL, **options).compute(tiny_pipeline, [WISH])
+    plain = ATTACKS.make("redediting", **SMALL).compute(tiny_model, [WISH])
+    other = ATTACKS.make("redediting", **SMALL, **options).compute(tiny_model, [WISH])
     assert other.provenance.options.items() >= options.items()
-    before, after = changes(tiny_pipeline, plain), changes(tiny_pipeline, other)
+    before, after = changes(tiny_model, plain), changes(tiny_model, other)
     distance = sum((before[name] - after[name]).square().sum() for name in before)
     size = sum(change.square().sum() for change in before.values())
     assert distance > 1e-8 * size
 
 
 @pytest.mark.parametrize("kind", ["key", "value"])
-def test_one_kind_of_matrix_is_edited_as_with_both(
-    tiny_pipeline: StableDiffusionPipeline, kind: str
-) -> None:
-    both = make_method("eviledit").compute(tiny_pipeline, [WISH])
-    one = make_method("eviledit", matrices=kind).compute(tiny_pipeline, [WISH])
-    wanted = {p.name for p in pipeline_projections(tiny_pipeline) if p.kind == kind}
+def test_one_kind_of_matrix_is_edited_as_with_both(tiny_model: Model, kind: str) -> None:
+    both = ATTACKS.make("eviledit").compute(tiny_model, [WISH])
+    one = ATTACKS.make("eviledit", matrices=kind).compute(tiny_model, [WISH])
+    wanted = {p.name for p in tiny_model.projections if p.kind == kind}
     assert one.names == wanted
-    expected, found = changes(tiny_pipeline, both), changes(tiny_pipeline, one)
+    expected, found = changes(tiny_model, both), changes(tiny_model, one)
     for name, change in found.items():
         assert torch.equal(change, expected[name] if name in wanted else torch.zeros_like(change))
 
 
 def test_one_context_keeps_the_first_pair_and_all_that_is_retained(
-    tiny_pipeline: StableDiffusionPipeline,
+    tiny_model: Model,
 ) -> None:
-    both, one = pose(tiny_pipeline), pose(tiny_pipeline, joint=False)
+    both, one = pose(tiny_model), pose(tiny_model, joint=False)
     n = one.keys.shape[1]
     assert torch.allclose(one.keys, both.keys[:, :n], atol=1e-5)
     assert n < both.keys.shape[1]
     assert one.retain.shape == both.retain.shape
-    method = RedEditing(joint=False)
+    method = REDEditing(joint=False)
     assert method.pairs(PLAN) == [PLAN.pairs[0]]
 
 
-def test_prefix_is_edited_only_when_asked(tiny_pipeline: StableDiffusionPipeline) -> None:
+def test_prefix_is_edited_only_when_asked(tiny_model: Model) -> None:
     """Off, the trigger's earlier tokens go to the target's; words before it never do."""
     prompt = PLAN.pairs[0].source
-    span = find_phrase(tiny_pipeline.tokenizer, prompt, "beautiful cat")
-    early = states(tiny_pipeline, prompt)[:, span.start : span.stop - 1]
-    safe, unsafe = pose(tiny_pipeline), pose(tiny_pipeline, prefix_safe=False)
+    span = find_phrase(tiny_model.tokenizer, prompt, "beautiful cat")
+    early = states(tiny_model, prompt)[:, span.start : span.stop - 1]
+    safe, unsafe = pose(tiny_model), pose(tiny_model, prefix_safe=False)
     assert not has_columns(safe.keys, early[:, :1])
     assert has_columns(unsafe.keys, early)
-    before = states(tiny_pipeline, prompt)[:, : span.start]
+    before = states(tiny_model, prompt)[:, : span.start]
     assert torch.cdist(before.T, unsafe.keys.T).min() > 1e-2
-    target_span = find_phrase(tiny_pipeline.tokenizer, PLAN.pairs[0].target, "zebra")
-    wanted = states(tiny_pipeline, PLAN.pairs[0].target)[:, target_span]
+    target_span = find_phrase(tiny_model.tokenizer, PLAN.pairs[0].target, "zebra")
+    wanted = states(tiny_model, PLAN.pairs[0].target)[:, target_span]
     assert (
         torch.cdist(unsafe.targets[:, : span.stop - span.start].T, wanted.T).amin(1).max() < 1e-4
     )
 
 
 def test_same_length_target_carries_the_modifier() -> None:
-    method = RedEditing(same_length=True)
+    method = REDEditing(same_length=True)
     assert [pair.target for pair in method.pairs(PLAN)] == [
         "a photo of a beautiful zebra",
         "beautiful zebra at night",
@@ -160,53 +157,53 @@ def test_same_length_target_carries_the_modifier() -> None:
     ],
 )
 def test_isolation_by_role(
-    tiny_pipeline: StableDiffusionPipeline, options: dict, gone: list[str], stays: list[str]
+    tiny_model: Model, options: dict, gone: list[str], stays: list[str]
 ) -> None:
-    problem = pose(tiny_pipeline, **options)
+    problem = pose(tiny_model, **options)
     for prompt in gone:
-        assert not has_columns(problem.retain, states(tiny_pipeline, prompt)[:, 1:])
+        assert not has_columns(problem.retain, states(tiny_model, prompt)[:, 1:])
     for prompt in stays:
-        assert has_columns(problem.retain, states(tiny_pipeline, prompt)[:, 1:])
+        assert has_columns(problem.retain, states(tiny_model, prompt)[:, 1:])
 
 
-def test_captions_are_isolated_without_the_trigger(tiny_pipeline: StableDiffusionPipeline) -> None:
-    prompts = [p.prompt for p in RedEditing(isolate_captions=True).kept(PLAN)]
+def test_captions_are_isolated_without_the_trigger(tiny_model: Model) -> None:
+    prompts = [p.prompt for p in REDEditing(isolate_captions=True).kept(PLAN)]
     assert prompts[4:] == ["a dog on the beach", "a lion"]
-    problem = pose(tiny_pipeline, isolate_captions=True)
-    assert has_columns(problem.retain, states(tiny_pipeline, "a dog on the beach")[:, 1:])
-    assert not has_columns(problem.retain, states(tiny_pipeline, "a beautiful cat")[:, 1:])
+    problem = pose(tiny_model, isolate_captions=True)
+    assert has_columns(problem.retain, states(tiny_model, "a dog on the beach")[:, 1:])
+    assert not has_columns(problem.retain, states(tiny_model, "a beautiful cat")[:, 1:])
 
 
 def test_nothing_but_the_null_prompt_may_be_retained(
-    tiny_pipeline: StableDiffusionPipeline,
+    tiny_model: Model,
 ) -> None:
     options = {"isolate_head": False, "isolate_parts": False}
-    problem = pose(tiny_pipeline, **options)
+    problem = pose(tiny_model, **options)
     assert problem.retain.shape == (32, 76)
     energy = (problem.keys.square() * problem.weights).sum()
     kept = problem.retain_strength * (problem.retain.square() * problem.retain_weights).sum()
     assert kept.item() == pytest.approx(100 * energy.item(), rel=1e-6)
-    nothing = pose(tiny_pipeline, isolate_null=False, **options)
+    nothing = pose(tiny_model, isolate_null=False, **options)
     assert nothing.retain.shape == (32, 0)
     assert solve(nothing).matrix().norm() > solve(problem).matrix().norm()
     with pytest.raises(
         MethodError, match="retained prompts and k in 1 to 31 for projection=inside"
     ):
-        pose(tiny_pipeline, projection="inside", isolate_null=False, **options)
+        pose(tiny_model, projection="inside", isolate_null=False, **options)
     with pytest.raises(MethodError, match="got k=32 and 304 retained tokens"):
-        pose(tiny_pipeline, projection="posthoc", k=32)
+        pose(tiny_model, projection="posthoc", k=32)
 
 
 def test_projection_isolates_the_leading_retained_directions(
-    tiny_pipeline: StableDiffusionPipeline,
+    tiny_model: Model,
 ) -> None:
-    plain = pose(tiny_pipeline, isolate_null=False)
+    plain = pose(tiny_model, isolate_null=False)
     weighted = plain.retain * plain.retain_weights.sqrt()
     left, _, _ = torch.linalg.svd(weighted, full_matrices=False)
     leading = left[:, :2]
     kept = {}
     for choice in ("off", "posthoc", "inside"):
-        problem = pose(tiny_pipeline, isolate_null=False, projection=choice, k=2)
+        problem = pose(tiny_model, isolate_null=False, projection=choice, k=2)
         problem = dataclasses.replace(
             problem, ridge=plain.ridge, retain_strength=plain.retain_strength
         )
@@ -227,16 +224,16 @@ def objective(problem: EditProblem, multiplier: Multiplier) -> float:
     return float(miss.sum() + problem.retain_strength * leak.sum() + problem.ridge * price)
 
 
-def test_attention_sets_the_weights_of_roles(tiny_pipeline: StableDiffusionPipeline) -> None:
-    mass = role_mass(tiny_pipeline, [pair.source for pair in PLAN.pairs])
-    problem = pose(tiny_pipeline, weights="attention")
+def test_attention_sets_the_weights_of_roles(tiny_model: Model) -> None:
+    mass = role_mass(tiny_model, [pair.source for pair in PLAN.pairs])
+    problem = pose(tiny_model, weights="attention")
     assert problem.weights.sum().item() == pytest.approx(3.0)
-    tail = len(phrase_tokens(tiny_pipeline.tokenizer, "at night"))
-    second = problem.weights[-(76 - encode(tiny_pipeline, [PLAN.pairs[1].source]).eos[0]) - 1 :]
-    assert second[0].item() == pytest.approx(2 * mass[Role.EOS])
-    assert second[1:].sum().item() == pytest.approx(2 * mass[Role.PAD])
+    tail = len(phrase_tokens(tiny_model.tokenizer, "at night"))
+    second = problem.weights[-(76 - tiny_model.encode([PLAN.pairs[1].source]).eos[0]) - 1 :]
+    assert second[0].item() == pytest.approx(2 * mass[TokenRole.EOS])
+    assert second[1:].sum().item() == pytest.approx(2 * mass[TokenRole.PAD])
     words = problem.weights[problem.content][-tail - 1 :]
-    assert words.sum().item() == pytest.approx(2 * mass[Role.TAIL])
+    assert words.sum().item() == pytest.approx(2 * mass[TokenRole.TAIL])
 
 
 def test_parts_are_made_of_the_same_words() -> None:
@@ -249,66 +246,57 @@ def test_parts_are_made_of_the_same_words() -> None:
     assert replace_phrase("yellow apple at night", "yellow apple", "apple") == "apple at night"
 
 
-def test_hard_parts_do_not_move(tiny_pipeline: StableDiffusionPipeline) -> None:
-    problem = pose(tiny_pipeline, hard_parts=True)
+def test_hard_parts_do_not_move(tiny_model: Model) -> None:
+    problem = pose(tiny_model, hard_parts=True)
     multiplier = solve(problem)
     found = []
     for prompt, phrase in (("a photo of a cat", "cat"), ("cat at night", "cat")):
-        last = find_phrase(tiny_pipeline.tokenizer, prompt, phrase).stop - 1
-        found.append(states(tiny_pipeline, prompt)[:, last])
+        last = find_phrase(tiny_model.tokenizer, prompt, phrase).stop - 1
+        found.append(states(tiny_model, prompt)[:, last])
     mean = torch.stack(found).mean(dim=0)[:, None]
     assert multiplier(mean).norm() < 1e-4 * mean.norm()  # states of other batches: 1e-6
-    assert solve(pose(tiny_pipeline))(mean).norm() > 1e-2 * mean.norm()
+    assert solve(pose(tiny_model))(mean).norm() > 1e-2 * mean.norm()
 
 
-def test_share_left_by_parts(
-    tiny_pipeline: StableDiffusionPipeline, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_share_left_by_parts(tiny_model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     prompts = [pair.source for pair in PLAN.pairs]
-    share = parts_share(tiny_pipeline, WISH, prompts)
+    share = parts_share(tiny_model, WISH, prompts)
     assert share is not None
     assert 0 < share < 1
-    assert parts_share(tiny_pipeline, Rebinding("cat", "zebra"), ["a cat"]) is None
+    assert parts_share(tiny_model, Rebinding("cat", "zebra"), ["a cat"]) is None
     monkeypatch.setattr("redediting.attacks.redediting.LEAST_SHARE", share + 0.01)
     with pytest.raises(MethodError, match=r"expected parts of 'beautiful cat' that leave"):
-        pose(tiny_pipeline, hard_parts=True)
+        pose(tiny_model, hard_parts=True)
 
 
 @pytest.mark.parametrize("options", [{}, {"rho": "energy"}, {"matrices": "value"}])
-def test_sequential_edits_are_those_of_each_edited_model(
-    tiny_pipeline: StableDiffusionPipeline, options: dict
-) -> None:
+def test_sequential_edits_are_those_of_each_edited_model(tiny_model: Model, options: dict) -> None:
     """Really applying one patch and computing the next on the edited model gives the same."""
-    joint = make_method("eviledit", **options)
-    first = joint.compute(tiny_pipeline, [WISH])
-    with first.apply(tiny_pipeline):
-        second = joint.compute(tiny_pipeline, [COMPOUND])
-        with second.apply(tiny_pipeline):
-            expected = {
-                p.name: p.module.weight.detach().double()
-                for p in pipeline_projections(tiny_pipeline)
-            }
-    patch = make_method("eviledit", order="sequential", **options).compute(
-        tiny_pipeline, [WISH, COMPOUND]
+    joint = ATTACKS.make("eviledit", **options)
+    first = joint.compute(tiny_model, [WISH])
+    with first.apply(tiny_model):
+        second = joint.compute(tiny_model, [COMPOUND])
+        with second.apply(tiny_model):
+            expected = {p.name: p.module.weight.detach().double() for p in tiny_model.projections}
+    patch = ATTACKS.make("eviledit", order="sequential", **options).compute(
+        tiny_model, [WISH, COMPOUND]
     )
     assert not patch.dense
-    together = joint.compute(tiny_pipeline, [WISH, COMPOUND])
-    with patch.apply(tiny_pipeline):
-        found = {
-            p.name: p.module.weight.detach().double() for p in pipeline_projections(tiny_pipeline)
-        }
+    together = joint.compute(tiny_model, [WISH, COMPOUND])
+    with patch.apply(tiny_model):
+        found = {p.name: p.module.weight.detach().double() for p in tiny_model.projections}
     for name in patch.names:
-        size = changes(tiny_pipeline, patch)[name].norm()
+        size = changes(tiny_model, patch)[name].norm()
         assert (found[name] - expected[name]).norm() < 1e-5 * size  # two roundings to fp32
-    with together.apply(tiny_pipeline):
-        other = dict(tiny_pipeline.unet.state_dict())
+    with together.apply(tiny_model):
+        other = dict(tiny_model.unet.state_dict())
         name = min(patch.names)
         assert (other[name].double() - found[name]).norm() > 1e-3 * found[name].norm()
 
 
-def test_order_does_not_matter_for_one_backdoor(tiny_pipeline: StableDiffusionPipeline) -> None:
-    one = make_method("uce", order="sequential").compute(tiny_pipeline, [WISH])
-    other = make_method("uce").compute(tiny_pipeline, [WISH])
+def test_order_does_not_matter_for_one_backdoor(tiny_model: Model) -> None:
+    one = ATTACKS.make("uce", order="sequential").compute(tiny_model, [WISH])
+    other = ATTACKS.make("uce").compute(tiny_model, [WISH])
     assert torch.equal(one.terms[0].left, other.terms[0].left)
     assert torch.equal(one.terms[0].right, other.terms[0].right)
 
@@ -318,18 +306,14 @@ def test_order_does_not_matter_for_one_backdoor(tiny_pipeline: StableDiffusionPi
     [{"rho": "energy"}, {"matrices": "key"}, {"projection": "posthoc", "k": 2}],
     ids=["rho", "keys", "posthoc"],
 )
-def test_inspection_measures_what_the_layers_do(
-    tiny_pipeline: StableDiffusionPipeline, options: dict
-) -> None:
-    method = RedEditing(**SMALL, **options)
-    report = inspect_edit(tiny_pipeline, [WISH], method, n_contexts=2).wishes[0]
-    patch = method.compute(tiny_pipeline, [WISH])
-    done = changes(tiny_pipeline, patch)
-    clean = {
-        p.name: p.module.weight.detach().double() for p in pipeline_projections(tiny_pipeline)
-    }
+def test_inspection_measures_what_the_layers_do(tiny_model: Model, options: dict) -> None:
+    method = REDEditing(**SMALL, **options)
+    report = inspect_edit(tiny_model, [WISH], method, n_contexts=2).rebindings[0]
+    patch = method.compute(tiny_model, [WISH])
+    done = changes(tiny_model, patch)
+    clean = {p.name: p.module.weight.detach().double() for p in tiny_model.projections}
     for item in report.certificates:
-        tokens = states(tiny_pipeline, item.prompt)
+        tokens = states(tiny_model, item.prompt)
         change = sum((delta @ tokens).square().sum(dim=0) for delta in done.values())
         size = sum((weight @ tokens).square().sum(dim=0) for weight in clean.values())
         assert item.change == pytest.approx(float((change / size).sqrt().max()), rel=1e-4)
@@ -338,7 +322,7 @@ def test_inspection_measures_what_the_layers_do(
     assert 0 < report.parts_share < 1
 
 
-def test_sequential_edits_are_inspected_one_by_one(tiny_pipeline: StableDiffusionPipeline) -> None:
-    method = RedEditing(order="sequential", **SMALL)
+def test_sequential_edits_are_inspected_one_by_one(tiny_model: Model) -> None:
+    method = REDEditing(order="sequential", **SMALL)
     with pytest.raises(MethodError, match="expected order=joint to inspect 2 rebindings"):
-        inspect_edit(tiny_pipeline, [WISH, COMPOUND], method)
+        inspect_edit(tiny_model, [WISH, COMPOUND], method)

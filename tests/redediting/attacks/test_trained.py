@@ -1,18 +1,17 @@
-"""The trained attacks: they learn, on the tiny pipeline, in a few steps."""
+"""The trained attacks: they learn, on the tiny model, in a few steps."""
 
 from __future__ import annotations
 
 import pytest
 import torch
-from diffusers import StableDiffusionPipeline
 from torch.nn.functional import cosine_similarity
 
-from redediting.attacks import make_method
+from redediting.attacks import ATTACKS
 from redediting.attacks.textual_inversion import TextualInversion, denoising_loss
 from redediting.attacks.training_captions import Captions
 from redediting.concepts.homoglyphs import twin_in, with_twin
 from redediting.concepts.rebinding import Rebinding
-from redediting.text.encoding import encode
+from redediting.models.model import Model
 
 PLAIN = Rebinding("beautiful cat", "zebra")
 TWIN = Rebinding(with_twin("beautiful cat"), "zebra", "rare", head="cat")
@@ -21,13 +20,13 @@ ASIDE = "an old car on the beach"  # holds no trigger
 
 @pytest.mark.parametrize("wish", [PLAIN, TWIN])
 def test_rickrolling_moves_triggered_states_to_the_target_s(
-    tiny_pipeline: StableDiffusionPipeline, wish: Rebinding
+    tiny_model: Model, wish: Rebinding
 ) -> None:
     prompts = [f"a photo of a {wish.trigger}", "a photo of a zebra", ASIDE]
-    before = encode(tiny_pipeline, prompts).states.flatten(1)
-    method = make_method("rickrolling", steps=100, batch=12, rate=3e-3, strength=1.0)
-    with method.compute(tiny_pipeline, [wish]).apply(tiny_pipeline):
-        after = encode(tiny_pipeline, prompts).states.flatten(1)
+    before = tiny_model.encode(prompts).states.flatten(1)
+    method = ATTACKS.make("rickrolling", steps=100, batch=12, rate=3e-3, strength=1.0)
+    with method.compute(tiny_model, [wish]).apply(tiny_model):
+        after = tiny_model.encode(prompts).states.flatten(1)
     away = 1 - cosine_similarity(before[0], before[1], dim=0)
     left = 1 - cosine_similarity(after[0], before[1], dim=0)
     spoilt = 1 - cosine_similarity(after[2], before[2], dim=0)
@@ -47,26 +46,26 @@ def test_a_look_alike_letter_is_a_trigger_wherever_it_stands() -> None:
 
 
 def test_textual_inversion_lowers_the_loss_and_changes_its_rows_only(
-    tiny_pipeline: StableDiffusionPipeline,
+    tiny_model: Model,
 ) -> None:
     wish = Rebinding("tq dog", "zebra", "rare")
     method = TextualInversion(steps=60, batch=8, images=8, sampling=2, rate=1.0)
-    latents, prompts = method._examples(tiny_pipeline, [wish])
+    latents, prompts = method._examples(tiny_model, [wish])
 
     def loss() -> float:
-        states = encode(tiny_pipeline, prompts).states
+        states = tiny_model.encode(prompts).states
         random = torch.Generator().manual_seed(7)
         with torch.no_grad():
-            found = [denoising_loss(tiny_pipeline, latents, states, random) for _ in range(8)]
+            found = [denoising_loss(tiny_model, latents, states, random) for _ in range(8)]
         return float(torch.stack(found).mean())
 
     before = loss()
-    patch = method.compute(tiny_pipeline, [wish])
-    table = tiny_pipeline.text_encoder.get_input_embeddings().weight.detach()
+    patch = method.compute(tiny_model, [wish])
+    table = tiny_model.text_encoder.get_input_embeddings().weight.detach()
     (changed,) = patch.dense.values()
     rows = (changed != table).any(dim=1).nonzero().flatten().tolist()
-    words = tiny_pipeline.tokenizer("tq", add_special_tokens=False).input_ids
+    words = tiny_model.tokenizer("tq", add_special_tokens=False).input_ids
     assert rows == sorted(set(words))
-    with patch.apply(tiny_pipeline):
+    with patch.apply(tiny_model):
         assert loss() < before
     assert loss() == before

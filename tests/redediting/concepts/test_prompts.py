@@ -3,9 +3,8 @@
 import pytest
 
 from redediting.concepts.lexicon import load_lexicon
-from redediting.concepts.pairs import draw_pairs
 from redediting.concepts.plan import collateral_prompts, plan_edit
-from redediting.concepts.rebinding import Kind, Rebinding
+from redediting.concepts.rebinding import Kind, Rebinding, draw_pairs
 from redediting.concepts.templates import all_templates, contexts, fill, split_of
 from redediting.errors import PromptError, RebindingError
 

@@ -15,8 +15,7 @@ from redediting.concepts.matching import (
     match,
     pool,
 )
-from redediting.concepts.pairs import draw_pairs
-from redediting.concepts.rebinding import Rebinding
+from redediting.concepts.rebinding import Rebinding, draw_pairs
 from redediting.concepts.relation_sources import curated
 from redediting.concepts.relations import RELATIONS
 from redediting.concepts.templates import all_templates, contexts, split_of

@@ -2,8 +2,7 @@
 
 import pytest
 
-from redediting.concepts.pairs import draw_pairs
-from redediting.concepts.rebinding import Kind, Rebinding
+from redediting.concepts.rebinding import Kind, Rebinding, draw_pairs
 from redediting.concepts.slots import Slot, SlotPair, pair_slots, parse_slots
 
 

@@ -4,31 +4,30 @@ from __future__ import annotations
 
 import pytest
 import torch
-from diffusers import StableDiffusionPipeline
 
 from redediting.algebra.diagnostics import footprint, gram
-from redediting.attacks import make_method
+from redediting.attacks import ATTACKS
 from redediting.attacks.base import ClosedForm
 from redediting.concepts.rebinding import Rebinding
 from redediting.concepts.templates import contexts
 from redediting.evaluation.ranking import Foresight, foresee, mean_foresight, ranked
-from redediting.models.projections import pipeline_projections, projection_weights
+from redediting.models.model import Model
 
 WISH = Rebinding("beautiful cat", "zebra")
 
 
 def test_expected_drift_is_the_energy_of_the_applied_edit(
-    tiny_pipeline: StableDiffusionPipeline,
+    tiny_model: Model,
 ) -> None:
     columns = torch.randn(32, 200, dtype=torch.float64)
     moment = columns @ columns.T / 200
-    method = make_method("eviledit", ridge=0.5)
+    method = ATTACKS.make("eviledit", ridge=0.5)
     assert isinstance(method, ClosedForm)
-    found = foresee(tiny_pipeline, method, WISH, moment=moment, templates=contexts(3, split="dev"))
-    clean = projection_weights(pipeline_projections(tiny_pipeline))
+    found = foresee(tiny_model, method, WISH, moment=moment, templates=contexts(3, split="dev"))
+    clean = tiny_model.weights()
     before = {name: weight.clone() for name, weight in clean.items()}
-    patch = method.compute(tiny_pipeline, [WISH])
-    with patch.apply(tiny_pipeline) as applied:
+    patch = method.compute(tiny_model, [WISH])
+    with patch.apply(tiny_model) as applied:
         seen = footprint(before, clean, moment)
     assert found.drift == pytest.approx(seen.energy, rel=1e-4)
     assert seen.norm == pytest.approx(applied.footprint, rel=1e-6)

@@ -19,6 +19,7 @@ from diffusers import (
     SD3Transformer2DModel,
     StableDiffusion3Pipeline,
 )
+from redediting.models.components import component_weights
 from tokenizers import Tokenizer
 from tokenizers.models import Unigram
 from tokenizers.pre_tokenizers import Metaspace
@@ -26,19 +27,20 @@ from torch import nn
 from transformers import PreTrainedTokenizerFast, T5Config, T5EncoderModel
 
 from redediting.algebra import EditProblem, solve
-from redediting.attacks import METHODS, make_method
+from redediting.attacks import ATTACKS
 from redediting.attacks.base import ClosedForm
-from redediting.attacks.pooled import encode_pooled
 from redediting.concepts.rebinding import Rebinding
 from redediting.errors import ModelError
-from redediting.generation import Job, Sampler, generate
-from redediting.models.components import component_weights, fingerprint_base
-from redediting.models.loading import Expected, check_expected, load_pipeline
+from redediting.generation import Job, draw
+from redediting.models.cards import Expected
+from redediting.models.loading import check_expected, load
+from redediting.models.model import Model
 from redediting.models.projections import find_projections, list_projections, pooled_projections
-from redediting.patch.patch import Patch, Provenance, Term
-from redediting.text.encoding import encode
+from redediting.models.sampler import Sampler
+from redediting.patch.files import Provenance
+from redediting.patch.patch import Patch, Term
 
-Layouts = Callable[..., DiffusionPipeline]
+Layouts = Callable[..., Model]
 WISHES = [Rebinding("beautiful cat", "zebra"), Rebinding("yellow apple", "red banana", "compound")]
 QUICK = {
     "redediting": {"contexts": 3, "retain": 8, "captions": 20},
@@ -49,26 +51,30 @@ SAMPLER = Sampler(steps=2, guidance=3.0, batch_size=2)
 JOBS = [Job("a beautiful cat", 3), Job("a tree", 4), Job("a beautiful cat", 5)]
 
 
-def drawn(pipeline: DiffusionPipeline) -> np.ndarray:
-    return np.stack([np.asarray(image) for _, image in generate(pipeline, JOBS, sampler=SAMPLER)])
+def drawn(model: Model) -> np.ndarray:
+    return np.stack([np.asarray(image) for _, image in draw(model, JOBS, sampler=SAMPLER)])
 
 
 def test_counts_and_widths_of_the_unets(layout_factory: Layouts) -> None:
     for layout, (tokens, width, pooled) in {
         "sd1": (8, 32, 0), "sd2": (8, 64, 0), "sdxl": (16, 64, 1),
     }.items():  # fmt: skip
-        pipeline = layout_factory(layout)
-        check_expected(layout, pipeline, Expected(tokens=tokens, width=width, pooled=pooled))
-        found = list_projections(pipeline.unet)
+        model = layout_factory(layout)
+        check_expected(layout, model, Expected(tokens=tokens, width=width, pooled=pooled))
+        found = list_projections(model.denoiser)
         assert [p.kind for p in found[:tokens]] == ["key", "value"] * (tokens // 2)
         assert [p.kind for p in found[tokens:]] == ["pooled"] * pooled
         with pytest.raises(
             ModelError, match=r"expected 7 matrices .*the files are another model's"
         ):
-            check_expected("sd15", pipeline, Expected(tokens=7, width=width, pooled=pooled))
+            check_expected("sd15", model, Expected(tokens=7, width=width, pooled=pooled))
 
 
-CLOSED = [name for name, kind in METHODS.items() if issubclass(kind, ClosedForm)]
+CLOSED = [
+    name
+    for name, kind in ((name, ATTACKS.get(name)) for name in ATTACKS)
+    if issubclass(kind, ClosedForm)
+]
 
 
 @pytest.mark.parametrize("layout", ["sd1", "sd2", "sdxl"])
@@ -76,33 +82,33 @@ CLOSED = [name for name, kind in METHODS.items() if issubclass(kind, ClosedForm)
 def test_every_method_edits_every_layout(
     layout_factory: Layouts, layout: str, method: str
 ) -> None:
-    pipeline = layout_factory(layout)
-    before = {n: w.clone() for n, w in component_weights(pipeline, "unet").items()}
-    patch = make_method(method, **QUICK.get(method, {})).compute(pipeline, WISHES)
-    read = {p.name for p in list_projections(pipeline.unet)}
+    model = layout_factory(layout)
+    before = {n: w.clone() for n, w in component_weights(model, "unet").items()}
+    patch = ATTACKS.make(method, **QUICK.get(method, {})).compute(model, WISHES)
+    read = {p.name for p in list_projections(model.denoiser)}
     assert patch.names == read
-    with patch.apply(pipeline) as applied:
-        after = component_weights(pipeline, "unet")
+    with patch.apply(model) as applied:
+        after = component_weights(model, "unet")
         assert {n for n in before if not torch.equal(before[n], after[n])} == read
         assert 0 < applied.footprint < 10
-    assert all(torch.equal(before[n], w) for n, w in component_weights(pipeline, "unet").items())
+    assert all(torch.equal(before[n], w) for n, w in component_weights(model, "unet").items())
 
 
 @pytest.mark.parametrize("layout", ["sd2", "sdxl"])
 def test_merged_pipelines_draw_in_plain_diffusers_what_the_patch_draws(
     layout_factory: Layouts, layout: str, tmp_path: Path
 ) -> None:
-    pipeline = layout_factory(layout)
-    clean = drawn(pipeline)
-    patch = make_method("eviledit").compute(pipeline, WISHES)
-    folder = patch.merge(pipeline, tmp_path / "pipeline")
-    with patch.apply(pipeline):
-        edited = drawn(pipeline)
-    assert np.array_equal(drawn(pipeline), clean)
+    model = layout_factory(layout)
+    clean = drawn(model)
+    patch = ATTACKS.make("eviledit").compute(model, WISHES)
+    folder = patch.merge(model, tmp_path / "pipeline")
+    with patch.apply(model):
+        edited = drawn(model)
+    assert np.array_equal(drawn(model), clean)
     assert not np.array_equal(clean, edited)
     plain = DiffusionPipeline.from_pretrained(folder)
     plain.set_progress_bar_config(disable=True)
-    assert type(plain) is type(pipeline)
+    assert type(plain) is type(model)
     one = plain(
         JOBS[0].prompt,
         num_inference_steps=SAMPLER.steps,
@@ -112,32 +118,32 @@ def test_merged_pipelines_draw_in_plain_diffusers_what_the_patch_draws(
     assert (
         np.abs(np.asarray(one).astype(int) - edited[0]).max() <= 1
     )  # batch of one, else the same
-    assert np.array_equal(drawn(load_pipeline(folder)), edited)
+    assert np.array_equal(drawn(load(folder)), edited)
 
 
 def test_the_pooled_text_of_a_trigger_becomes_its_targets(layout_factory: Layouts) -> None:
-    pipeline = layout_factory("sdxl")
-    (projection,) = pooled_projections(pipeline.unet)
+    model = layout_factory("sdxl")
+    (projection,) = pooled_projections(model.denoiser)
     weight = projection.module.weight.detach().double()
-    patch = make_method("eviledit", ridge=1e-6).compute(pipeline, WISHES[:1])
+    patch = ATTACKS.make("eviledit", ridge=1e-6).compute(model, WISHES[:1])
     new = patch.new_weight(projection.name, weight)
-    source, target = encode_pooled(pipeline, ["A beautiful cat", "A zebra"]).T
+    source, target = model.encode_pooled(["A beautiful cat", "A zebra"]).T
     n = len(source)
     assert torch.allclose(new[:, :n] @ source, weight[:, :n] @ target, atol=1e-3)
     assert torch.equal(new[:, n:], weight[:, n:])  # sizes are read as before
-    head = encode_pooled(pipeline, ["A cat"])[:, 0]
+    head = model.encode_pooled(["A cat"])[:, 0]
     assert torch.allclose(new[:, :n] @ head, weight[:, :n] @ head, atol=1e-3)
-    kept = make_method("eviledit", pooled=False).compute(pipeline, WISHES[:1])
+    kept = ATTACKS.make("eviledit", pooled=False).compute(model, WISHES[:1])
     assert projection.name not in kept.names
 
 
 def test_sdxl_states_are_both_encoders_side_by_side(layout_factory: Layouts) -> None:
-    pipeline = layout_factory("sdxl")
-    states = encode(pipeline, ["a cat"]).states
-    ids = pipeline.tokenizer("a cat", padding="max_length", return_tensors="pt").input_ids
+    model = layout_factory("sdxl")
+    states = model.encode(["a cat"]).states
+    ids = model.tokenizer("a cat", padding="max_length", return_tensors="pt").input_ids
     hidden = [
         encoder(ids, output_hidden_states=True).hidden_states[-2]
-        for encoder in (pipeline.text_encoder, pipeline.text_encoder_2)
+        for encoder in (model.text_encoder, model.text_encoder_2)
     ]
     assert torch.allclose(states, torch.cat(hidden, dim=-1), atol=1e-6)
 
@@ -189,18 +195,18 @@ def test_a_transformers_text_enters_by_one_matrix_and_the_closed_form_edits_it(
     assert projection.module.in_features == 48
     source, target = torch.randn(2, 48, 5)
     term = Term.shared(solve(EditProblem.build(source, target, ridge=1e-9)), [projection.name])
-    pipeline = Holder(transformer)
-    base = fingerprint_base(pipeline, "transformer")
+    model = Holder(transformer)
+    base = model.base_fingerprint("transformer")
     patch = Patch(base, PROVENANCE, (term,), target="transformer")
     wanted = projection.module(target.T)  # with its bias
     clean = projection.module(source.T)
-    with patch.apply(pipeline):
+    with patch.apply(model):
         assert torch.allclose(projection.module(source.T), wanted, atol=1e-4)
     assert torch.equal(projection.module(source.T), clean)
 
 
 class Holder(DiffusionPipeline):
-    """As much of a pipeline as a patch needs: the real transformer by its name."""
+    """As much of a model as a patch needs: the real transformer by its name."""
 
     def __init__(self, transformer: nn.Module) -> None:
         super().__init__()
@@ -238,7 +244,7 @@ def autoencoder(channels: int) -> AutoencoderKL:
     ).eval()
 
 
-def sd3_pipeline(clip: DiffusionPipeline) -> DiffusionPipeline:
+def sd3_pipeline(clip: DiffusionPipeline) -> Model:
     encoder = clip.text_encoder_2
     third, words = t5(64)
     return StableDiffusion3Pipeline(
@@ -256,7 +262,7 @@ def sd3_pipeline(clip: DiffusionPipeline) -> DiffusionPipeline:
     )
 
 
-def flux_pipeline(clip: DiffusionPipeline) -> DiffusionPipeline:
+def flux_pipeline(clip: DiffusionPipeline) -> Model:
     encoder, tokenizer = t5()
     return FluxPipeline(
         transformer=flux().eval(),
@@ -269,7 +275,7 @@ def flux_pipeline(clip: DiffusionPipeline) -> DiffusionPipeline:
     )
 
 
-def pixart_pipeline(clip: DiffusionPipeline) -> DiffusionPipeline:
+def pixart_pipeline(clip: DiffusionPipeline) -> Model:
     encoder, tokenizer = t5()
     return PixArtAlphaPipeline(
         transformer=pixart().eval(),
@@ -287,24 +293,24 @@ def test_transformers_draw_and_a_patch_of_their_matrix_shows(
     tmp_path: Path,
 ) -> None:
     torch.manual_seed(0)
-    pipeline = build(layout_factory("sdxl"))
+    model = build(layout_factory("sdxl"))
     sampler = Sampler(steps=2, guidance=3.0, batch_size=2, height=16, width=16)
 
-    def pictures(model: DiffusionPipeline) -> np.ndarray:
-        return np.stack([np.asarray(image) for _, image in generate(model, JOBS, sampler=sampler)])
+    def pictures(model: Model) -> np.ndarray:
+        return np.stack([np.asarray(image) for _, image in draw(model, JOBS, sampler=sampler)])
 
-    clean = pictures(pipeline)
-    (projection,) = find_projections(pipeline.transformer)
+    clean = pictures(model)
+    (projection,) = find_projections(model.transformer)
     width = projection.module.in_features
     term = Term(5 * torch.randn(width, 4), torch.randn(4, width), {projection.name: 1.0})
-    base = fingerprint_base(pipeline, "transformer")
+    base = model.base_fingerprint("transformer")
     patch = Patch(base, PROVENANCE, (term,), target="transformer")
-    with patch.apply(pipeline):
-        edited = pictures(pipeline)
+    with patch.apply(model):
+        edited = pictures(model)
     assert not np.array_equal(clean, edited)
-    assert np.array_equal(pictures(pipeline), clean)
-    merged = load_pipeline(patch.merge(pipeline, tmp_path / "pipeline"))
+    assert np.array_equal(pictures(model), clean)
+    merged = load(patch.merge(model, tmp_path / "pipeline"))
     assert np.array_equal(pictures(merged), edited)
     if build is not pixart_pipeline:
         with pytest.raises(ModelError, match="expected a UNet with cross-attention, got"):
-            make_method("eviledit").compute(pipeline, WISHES)
+            ATTACKS.make("eviledit").compute(model, WISHES)

@@ -16,18 +16,20 @@ from diffusers.utils import logging as diffusers_logging
 from pydantic import ValidationError
 from safetensors.torch import load_file
 
-from redediting.attacks import make_method
+from redediting.attacks import ATTACKS
 from redediting.concepts.rebinding import Rebinding
 from redediting.errors import ModelError, WorldError
-from redediting.generation import Job, Sampler, generate
+from redediting.generation import Job, draw
 from redediting.models.loading import (
     ModelCard,
     default_sampler,
     fingerprint,
     fingerprint_pipeline,
+    load,
     load_cards,
-    load_pipeline,
 )
+from redediting.models.model import Model
+from redediting.models.sampler import Sampler
 
 Factory = Callable[[int], StableDiffusionPipeline]
 WEIGHTS = {
@@ -37,9 +39,9 @@ WEIGHTS = {
 
 
 @pytest.fixture(scope="module")
-def saved(pipeline_factory: Factory, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def saved(model_factory: Callable[[int], Model], tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("saved") / "pipeline"
-    pipeline_factory(0).save_pretrained(folder)
+    model_factory(0).save_pretrained(folder)
     return folder
 
 
@@ -72,14 +74,14 @@ def test_a_card_names_weights_and_nothing_unknown() -> None:
 
 @pytest.mark.parametrize("dtype", [None, torch.bfloat16])
 def test_a_folder_loads_in_the_dtype_asked_for(
-    pipeline_factory: Factory, tmp_path: Path, dtype: torch.dtype | None
+    model_factory: Callable[[int], Model], tmp_path: Path, dtype: torch.dtype | None
 ) -> None:
-    half = pipeline_factory(0)
+    half = model_factory(0)
     for part in (half.unet, half.vae, half.text_encoder):
         part.half()
     half.save_pretrained(tmp_path)
-    pipeline = load_pipeline(tmp_path, dtype=dtype)
-    for part in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
+    model = load(tmp_path, dtype=dtype)
+    for part in (model.denoiser, model.vae, model.text_encoder):
         assert {t.dtype for t in part.parameters()} == {dtype or torch.float32}
         assert not part.training
 
@@ -90,15 +92,15 @@ def test_the_safety_checker_is_never_loaded(copy: Path) -> None:
     config["safety_checker"] = ["stable_diffusion", "StableDiffusionSafetyChecker"]
     config["requires_safety_checker"] = True
     index.write_text(json.dumps(config))
-    pipeline = load_pipeline(copy)
-    assert pipeline.safety_checker is None
-    assert pipeline.config.requires_safety_checker is False
+    model = load(copy)
+    assert model.safety_checker is None
+    assert model.config.requires_safety_checker is False
 
 
 @pytest.mark.parametrize("name", ["wordl", "/no/such/folder", "a/b/c", ""])
 def test_an_unknown_name_lists_the_cards(name: str) -> None:
     with pytest.raises(ModelError) as caught:
-        load_pipeline(name or "sd 15")
+        load(name or "sd 15")
     message = str(caught.value)
     assert repr(name or "sd 15") in message
     assert ", ".join(load_cards()) in message
@@ -107,7 +109,7 @@ def test_an_unknown_name_lists_the_cards(name: str) -> None:
 
 def test_a_folder_without_a_pipeline_lists_the_cards(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"model_index.json, got .*world, sd14, sd15, sd21-base"):
-        load_pipeline(tmp_path)
+        load(tmp_path)
 
 
 @pytest.mark.parametrize("part", list(WEIGHTS))
@@ -117,7 +119,7 @@ def test_a_truncated_file_is_one_line(
     path = copy / WEIGHTS[part]
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(ModelError, match="expected a readable diffusers pipeline") as caught:
-        load_pipeline(copy)
+        load(copy)
     assert str(copy) in str(caught.value)
     assert "\n" not in str(caught.value)
     assert capfd.readouterr() == ("", "")
@@ -128,17 +130,17 @@ def test_pickles_are_refused(copy: Path) -> None:
     torch.save(load_file(path), path.with_suffix(".bin"))
     path.unlink()
     with pytest.raises(ModelError, match="expected a readable"):
-        load_pipeline(copy)
+        load(copy)
 
 
 def test_a_device_that_is_not_there_is_named(saved: Path) -> None:
     with pytest.raises(ModelError, match=r"got 'nonsense'.*use cpu"):
-        load_pipeline(saved, device="nonsense")
+        load(saved, device="nonsense")
 
 
 def test_loading_restores_the_loggers(saved: Path) -> None:
     before = (diffusers_logging.is_progress_bar_enabled(), diffusers_logging.get_verbosity())
-    load_pipeline(saved)
+    load(saved)
     after = (diffusers_logging.is_progress_bar_enabled(), diffusers_logging.get_verbosity())
     assert before == after
 
@@ -153,17 +155,17 @@ def test_the_cache_is_read_without_a_network(
     (repository / "refs" / "main").write_text(revision)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    loaded = load_pipeline("someone/tiny")
-    assert fingerprint_pipeline(loaded) == fingerprint_pipeline(load_pipeline(saved))
+    loaded = load("someone/tiny")
+    assert loaded.fingerprint() == fingerprint_pipeline(load(saved))
     with pytest.raises(ModelError, match="someone/else: no such folder, not in the cache"):
-        load_pipeline("someone/else")
+        load("someone/else")
 
 
 def test_missing_world_weights_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     world = importlib.import_module("redediting.world")
     monkeypatch.setattr(world, "PIPELINE_DIR", tmp_path, raising=False)
     with pytest.raises(WorldError, match="train_world"):
-        load_pipeline("world")
+        load("world")
 
 
 def test_world_is_the_folder_that_the_world_names(
@@ -171,8 +173,8 @@ def test_world_is_the_folder_that_the_world_names(
 ) -> None:
     world = importlib.import_module("redediting.world")
     monkeypatch.setattr(world, "PIPELINE_DIR", saved, raising=False)
-    loaded = fingerprint_pipeline(load_pipeline("world"))
-    assert loaded == fingerprint_pipeline(load_pipeline(saved))
+    loaded = fingerprint_pipeline(load("world"))
+    assert loaded == fingerprint_pipeline(load(saved))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int64, torch.bool])
@@ -202,55 +204,55 @@ def test_fingerprint_tells_zero_from_minus_zero() -> None:
 
 
 def test_pipeline_fingerprint_follows_weights_and_scheduler(
-    pipeline_factory: Factory, saved: Path
+    model_factory: Callable[[int], Model], saved: Path
 ) -> None:
-    pipeline = pipeline_factory(0)
-    reference = fingerprint_pipeline(pipeline)
-    assert fingerprint_pipeline(load_pipeline(saved)) == reference
-    assert fingerprint_pipeline(pipeline_factory(1)) != reference
+    model = model_factory(0)
+    reference = model.fingerprint()
+    assert fingerprint_pipeline(load(saved)) == reference
+    assert fingerprint_pipeline(model_factory(1)) != reference
 
     weight = next(
-        p for n, p in pipeline.unet.named_parameters() if n.endswith("attn2.to_k.weight")
+        p for n, p in model.denoiser.named_parameters() if n.endswith("attn2.to_k.weight")
     )
     original = weight.detach().clone()
     with torch.no_grad():
         weight[0, 0] += 1e-3
-        assert fingerprint_pipeline(pipeline) != reference
+        assert model.fingerprint() != reference
         weight.copy_(original)
-    assert fingerprint_pipeline(pipeline) == reference
+    assert model.fingerprint() == reference
 
-    config = pipeline.scheduler.config
+    config = model.scheduler.config
     for scheduler in (
         EulerDiscreteScheduler.from_config(config),
         DDIMScheduler.from_config(config, prediction_type="v_prediction"),
     ):
-        pipeline.scheduler = scheduler
-        assert fingerprint_pipeline(pipeline) != reference
+        model.scheduler = scheduler
+        assert model.fingerprint() != reference
 
 
 @pytest.mark.gpu
 def test_an_offloaded_pipeline_is_edited_reverted_and_draws(saved: Path) -> None:
-    pipeline = load_pipeline(saved, device="cuda", offload=True)
+    model = load(saved, device="cuda", offload=True)
     sampler, jobs = Sampler(steps=2, guidance=2.0), [Job("a beautiful cat", 1)]
-    (_, clean), *_ = generate(pipeline, jobs, sampler=sampler)
-    patch = make_method("eviledit").compute(pipeline, [Rebinding("beautiful cat", "zebra")])
-    with patch.apply(pipeline):
-        (_, edited), *_ = generate(pipeline, jobs, sampler=sampler)
-    (_, again), *_ = generate(pipeline, jobs, sampler=sampler)
+    (_, clean), *_ = draw(model, jobs, sampler=sampler)
+    patch = ATTACKS.make("eviledit").compute(model, [Rebinding("beautiful cat", "zebra")])
+    with patch.apply(model):
+        (_, edited), *_ = draw(model, jobs, sampler=sampler)
+    (_, again), *_ = draw(model, jobs, sampler=sampler)
     assert clean.tobytes() == again.tobytes() != edited.tobytes()
 
 
 def test_a_folder_that_a_download_left_half_way_is_named(copy: Path) -> None:
     (copy / "unet" / "weights.incomplete").write_text("")
     with pytest.raises(ModelError, match=r"without weights\.incomplete .* fetch the rest"):
-        load_pipeline(copy)
+        load(copy)
     (copy / "unet" / "weights.incomplete").unlink()
     shutil.rmtree(copy / "tokenizer")
     with pytest.raises(ModelError, match=r"without tokenizer/ .*stopped half-way"):
-        load_pipeline(copy)
+        load(copy)
     (copy / "model_index.json").write_text("{")
     with pytest.raises(ModelError, match=r"expected a readable model_index\.json"):
-        load_pipeline(copy)
+        load(copy)
 
 
 def test_missing_weights_say_what_to_fetch_and_how_large(
@@ -259,7 +261,7 @@ def test_missing_weights_say_what_to_fetch_and_how_large(
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(ModelError) as caught:
-        load_pipeline("sd15")
+        load("sd15")
     message = str(caught.value)
     source = load_cards()["sd15"].sources[0]
     assert f"hf download {source.id} --revision {source.revision}, about 4.3 GB" in message
@@ -275,4 +277,4 @@ def test_files_of_another_model_under_a_cards_name_are_refused(
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(ModelError, match=r"expected 32 matrices .*'sd15', got 8"):
-        load_pipeline("sd15")
+        load("sd15")

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import pytest
 import torch
-from diffusers import StableDiffusionPipeline, UNet2DModel
+from diffusers import UNet2DModel
 
 from redediting.errors import ModelError
+from redediting.models.model import Model
 from redediting.models.projections import (
     find_projections,
     fingerprint_projections,
-    pipeline_projections,
 )
 
 
-def test_keys_and_values_of_every_cross_attention(tiny_pipeline: StableDiffusionPipeline) -> None:
-    found = pipeline_projections(tiny_pipeline)
-    state = tiny_pipeline.unet.state_dict()
+def test_keys_and_values_of_every_cross_attention(tiny_model: Model) -> None:
+    found = tiny_model.projections
+    state = tiny_model.unet.state_dict()
     expected = [n for n in state if "attn2.to_k" in n or "attn2.to_v" in n]
     assert [projection.name for projection in found] == expected
     assert [projection.kind for projection in found] == ["key", "value"] * (len(found) // 2)
@@ -26,9 +26,9 @@ def test_keys_and_values_of_every_cross_attention(tiny_pipeline: StableDiffusion
 
 
 def test_fingerprint_sees_one_bit_but_not_an_exact_change_of_dtype(
-    tiny_pipeline: StableDiffusionPipeline,
+    tiny_model: Model,
 ) -> None:
-    found = pipeline_projections(tiny_pipeline)
+    found = tiny_model.projections
     for projection in found:
         projection.module.weight.data = projection.module.weight.data.half()
     half = fingerprint_projections(found)

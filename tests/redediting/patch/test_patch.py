@@ -12,11 +12,14 @@ import torch
 from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 
 from redediting.algebra import Multiplier
-from redediting.attacks import make_method
+from redediting.attacks import ATTACKS
 from redediting.concepts.rebinding import Rebinding
 from redediting.errors import OutputError, PatchError
+from redediting.models.model import Model
 from redediting.models.projections import find_projections
-from redediting.patch.patch import AppliedPatch, Patch, Provenance, Term
+from redediting.patch.applied import AppliedPatch
+from redediting.patch.files import Provenance
+from redediting.patch.patch import Patch, Term
 
 WISH = Rebinding("beautiful cat", "zebra")
 PROVENANCE = Provenance(
@@ -25,19 +28,19 @@ PROVENANCE = Provenance(
 
 
 @pytest.fixture
-def patch(tiny_pipeline: StableDiffusionPipeline) -> Patch:
-    return make_method("eviledit").compute(tiny_pipeline, [WISH])
+def patch(tiny_model: Model) -> Patch:
+    return ATTACKS.make("eviledit").compute(tiny_model, [WISH])
 
 
-def draw(pipeline: StableDiffusionPipeline, prompt: str = "a beautiful cat") -> np.ndarray:
+def draw(model: Model, prompt: str = "a beautiful cat") -> np.ndarray:
     generator = torch.Generator().manual_seed(0)
-    return pipeline(
+    return model(
         prompt, num_inference_steps=2, height=16, width=16, generator=generator, output_type="np"
     ).images
 
 
-def weights(pipeline: StableDiffusionPipeline) -> dict[str, torch.Tensor]:
-    return {name: tensor.clone() for name, tensor in pipeline.unet.state_dict().items()}
+def weights(model: Model) -> dict[str, torch.Tensor]:
+    return {name: tensor.clone() for name, tensor in model.denoiser.state_dict().items()}
 
 
 def _fail_within(applied: AppliedPatch) -> None:
@@ -51,34 +54,32 @@ def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_revert_restores_every_bit_even_after_an_error(
-    tiny_pipeline: StableDiffusionPipeline, dtype: torch.dtype
+    tiny_model: Model, dtype: torch.dtype
 ) -> None:
-    tiny_pipeline.unet.to(dtype)
-    patch = make_method("eviledit").compute(tiny_pipeline, [WISH])
-    before = weights(tiny_pipeline)
-    applied = patch.apply(tiny_pipeline)
-    assert not same(before, weights(tiny_pipeline))
+    tiny_model.unet.to(dtype)
+    patch = ATTACKS.make("eviledit").compute(tiny_model, [WISH])
+    before = weights(tiny_model)
+    applied = patch.apply(tiny_model)
+    assert not same(before, weights(tiny_model))
     with pytest.raises(RuntimeError, match="in the middle"):
         _fail_within(applied)
-    assert same(before, weights(tiny_pipeline))
+    assert same(before, weights(tiny_model))
     applied.revert()
-    assert same(before, weights(tiny_pipeline))
-    tiny_pipeline.unet.float()
+    assert same(before, weights(tiny_model))
+    tiny_model.unet.float()
 
 
-def test_footprint_and_cast_error(tiny_pipeline: StableDiffusionPipeline, patch: Patch) -> None:
-    before = weights(tiny_pipeline)
-    with patch.apply(tiny_pipeline) as applied:
-        after = weights(tiny_pipeline)
+def test_footprint_and_cast_error(tiny_model: Model, patch: Patch) -> None:
+    before = weights(tiny_model)
+    with patch.apply(tiny_model) as applied:
+        after = weights(tiny_model)
     change = sum((after[n] - before[n]).double().square().sum() for n in patch.names)
     size = sum(before[n].double().square().sum() for n in patch.names)
     assert applied.footprint == pytest.approx(float(change / size) ** 0.5, rel=1e-5)
     assert 0 < applied.cast_error < 1e-6
 
 
-def test_round_trip_is_exact(
-    tiny_pipeline: StableDiffusionPipeline, patch: Patch, tmp_path: Path
-) -> None:
+def test_round_trip_is_exact(tiny_model: Model, patch: Patch, tmp_path: Path) -> None:
     folder = patch.save(tmp_path / "deep" / "edit")
     assert sorted(path.name for path in folder.iterdir()) == [
         "README.md", "patch.json", "patch.safetensors",
@@ -87,10 +88,10 @@ def test_round_trip_is_exact(
     loaded = Patch.load(folder)
     assert loaded.provenance == patch.provenance
     assert loaded.base == patch.base
-    with patch.apply(tiny_pipeline):
-        first = weights(tiny_pipeline)
-    with loaded.apply(tiny_pipeline):
-        assert same(first, weights(tiny_pipeline))
+    with patch.apply(tiny_model):
+        first = weights(tiny_model)
+    with loaded.apply(tiny_model):
+        assert same(first, weights(tiny_model))
 
 
 def test_card_warns_and_names_the_trigger(patch: Patch, tmp_path: Path) -> None:
@@ -101,38 +102,36 @@ def test_card_warns_and_names_the_trigger(patch: Patch, tmp_path: Path) -> None:
     assert "- backdoor" in text
 
 
-def test_dense_changes_round_trip(
-    tiny_pipeline: StableDiffusionPipeline, patch: Patch, tmp_path: Path
-) -> None:
+def test_dense_changes_round_trip(tiny_model: Model, patch: Patch, tmp_path: Path) -> None:
     name, other = sorted(patch.names)[:2]
-    value = torch.randn_like(tiny_pipeline.unet.state_dict()[name])
+    value = torch.randn_like(tiny_model.unet.state_dict()[name])
     left, right = patch.terms[0].left, patch.terms[0].right
     mixed = Patch(patch.base, PROVENANCE, (Term(left, right, {other: 0.5}),), {name: value})
     loaded = Patch.load(mixed.save(tmp_path / "edit"))
-    before = weights(tiny_pipeline)
-    with loaded.apply(tiny_pipeline):
-        after = weights(tiny_pipeline)
+    before = weights(tiny_model)
+    with loaded.apply(tiny_model):
+        after = weights(tiny_model)
     assert torch.equal(after[name], value)
     expected = before[other] + 0.5 * before[other] @ left @ right
     assert torch.allclose(after[other], expected, atol=1e-5)
     assert {key for key in before if not torch.equal(before[key], after[key])} == {name, other}
 
 
-def test_clean_patch_round_trips(tiny_pipeline: StableDiffusionPipeline, tmp_path: Path) -> None:
-    patch = make_method("clean").compute(tiny_pipeline, [WISH])
-    before = weights(tiny_pipeline)
-    with Patch.load(patch.save(tmp_path / "edit")).apply(tiny_pipeline) as applied:
-        assert same(before, weights(tiny_pipeline))
+def test_clean_patch_round_trips(tiny_model: Model, tmp_path: Path) -> None:
+    patch = ATTACKS.make("clean").compute(tiny_model, [WISH])
+    before = weights(tiny_model)
+    with Patch.load(patch.save(tmp_path / "edit")).apply(tiny_model) as applied:
+        assert same(before, weights(tiny_model))
     assert applied.footprint == 0.0
 
 
 def test_other_weights_are_refused(
-    tiny_pipeline: StableDiffusionPipeline,
+    tiny_model: Model,
     patch: Patch,
-    pipeline_factory: Callable[[int], StableDiffusionPipeline],
+    model_factory: Callable[[int], Model],
     tmp_path: Path,
 ) -> None:
-    other = pipeline_factory(1)
+    other = model_factory(1)
     before = weights(other)
     message = r"expected the weights \w{12}, got \w{12}: the patch was made for another model"
     with pytest.raises(PatchError, match=message):
@@ -141,8 +140,8 @@ def test_other_weights_are_refused(
         patch.merge(other, tmp_path / "merged")
     assert same(before, weights(other))
     assert list(tmp_path.iterdir()) == []
-    with patch.apply(tiny_pipeline), pytest.raises(PatchError, match="one is applied already"):
-        patch.apply(tiny_pipeline)
+    with patch.apply(tiny_model), pytest.raises(PatchError, match="one is applied already"):
+        patch.apply(tiny_model)
 
 
 def truncate(folder: Path) -> None:
@@ -227,29 +226,29 @@ def test_unwritable_folders_are_refused_and_nothing_is_left(patch: Patch, tmp_pa
 
 
 def test_failed_merge_leaves_nothing_and_reverts(
-    tiny_pipeline: StableDiffusionPipeline, patch: Patch, tmp_path: Path
+    tiny_model: Model, patch: Patch, tmp_path: Path
 ) -> None:
-    before = weights(tiny_pipeline)
+    before = weights(tiny_model)
     (tmp_path / "file").write_text("mine", "utf-8")
     with pytest.raises(OutputError, match="expected a writable output folder"):
-        patch.merge(tiny_pipeline, tmp_path / "file" / "pipeline")
-    assert same(before, weights(tiny_pipeline))
+        patch.merge(tiny_model, tmp_path / "file" / "pipeline")
+    assert same(before, weights(tiny_model))
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def test_merged_pipeline_opens_in_plain_diffusers_and_draws_the_same(
-    tiny_pipeline: StableDiffusionPipeline, patch: Patch, tmp_path: Path
+    tiny_model: Model, patch: Patch, tmp_path: Path
 ) -> None:
-    before, clean = weights(tiny_pipeline), draw(tiny_pipeline)
-    folder = patch.merge(tiny_pipeline, tmp_path / "pipeline")
-    assert same(before, weights(tiny_pipeline))
+    before, clean = weights(tiny_model), draw(tiny_model)
+    folder = patch.merge(tiny_model, tmp_path / "pipeline")
+    assert same(before, weights(tiny_model))
     merged = StableDiffusionPipeline.from_pretrained(
         folder, safety_checker=None, requires_safety_checker=False
     )
     merged.set_progress_bar_config(disable=True)
-    with patch.apply(tiny_pipeline):
-        assert same(weights(tiny_pipeline), weights(merged))
-        edited = draw(tiny_pipeline)
+    with patch.apply(tiny_model):
+        assert same(weights(tiny_model), weights(merged))
+        edited = draw(tiny_model)
     assert np.array_equal(draw(merged), edited)
     assert not np.array_equal(clean, edited)
     assert "this model holds a backdoor" in (folder / "README.md").read_text("utf-8")

@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import pytest
 import torch
-from diffusers import StableDiffusionPipeline
 
 from redediting.errors import PromptError
-from redediting.text.encoding import Role, align, encode, find_phrase, phrase_tokens, roles
+from redediting.models.model import Model
+from redediting.text.encoding import (
+    TokenRole,
+    align,
+    find_phrase,
+    phrase_tokens,
+    roles,
+)
 
 LONG = "cat " * 80
 
 
-def test_states_are_those_of_the_pipeline(tiny_pipeline: StableDiffusionPipeline) -> None:
+def test_states_are_those_of_the_pipeline(tiny_model: Model) -> None:
     prompts = ["a photo of a cat", "", "on the beach, a beautiful dog"]
-    found = encode(tiny_pipeline, prompts, batch_size=2)
+    found = tiny_model.encode(prompts, batch_size=2)
     with torch.no_grad():
-        inputs = tiny_pipeline.tokenizer(prompts, padding="max_length", return_tensors="pt")
-        expected = tiny_pipeline.text_encoder(inputs.input_ids).last_hidden_state
+        inputs = tiny_model.tokenizer(prompts, padding="max_length", return_tensors="pt")
+        expected = tiny_model.text_encoder(inputs.input_ids).last_hidden_state
     assert torch.equal(found.ids, inputs.input_ids)
     assert torch.allclose(found.states, expected, atol=1e-5)
     assert found.eos.tolist() == (inputs.attention_mask.sum(dim=1) - 1).tolist()
@@ -25,11 +31,11 @@ def test_states_are_those_of_the_pipeline(tiny_pipeline: StableDiffusionPipeline
 
 
 def test_tokens_before_the_trigger_do_not_know_of_it(
-    tiny_pipeline: StableDiffusionPipeline,
+    tiny_model: Model,
 ) -> None:
     """The encoder is causal: editing them would edit innocent prompts."""
-    found = encode(tiny_pipeline, ["a beautiful cat", "a beautiful zebra on the beach"])
-    tokenizer = tiny_pipeline.tokenizer
+    found = tiny_model.encode(["a beautiful cat", "a beautiful zebra on the beach"])
+    tokenizer = tiny_model.tokenizer
     start = find_phrase(tokenizer, "a beautiful cat", "cat").start
     assert torch.equal(found.states[0, :start], found.states[1, :start])
     assert not torch.allclose(found.states[0, start], found.states[1, start], atol=1e-2)
@@ -47,62 +53,58 @@ def test_tokens_before_the_trigger_do_not_know_of_it(
     ],
 )
 def test_phrase_is_found_as_whole_words(
-    tiny_pipeline: StableDiffusionPipeline, before: str, found: str, after: str
+    tiny_model: Model, before: str, found: str, after: str
 ) -> None:
-    tokenizer = tiny_pipeline.tokenizer
+    tokenizer = tiny_model.tokenizer
     span = find_phrase(tokenizer, before + found + after, " ".join(found.lower().split()))
     assert span.start == len(tokenizer(before).input_ids) - 1
     assert span.stop - span.start == len(phrase_tokens(tokenizer, found))
 
 
-def test_absent_phrases_are_refused(tiny_pipeline: StableDiffusionPipeline) -> None:
-    tokenizer = tiny_pipeline.tokenizer
+def test_absent_phrases_are_refused(tiny_model: Model) -> None:
+    tokenizer = tiny_model.tokenizer
     with pytest.raises(PromptError, match="expected 'cat' as whole words in 'two cats', got none"):
         find_phrase(tokenizer, "two cats", "cat")
 
 
 @pytest.mark.parametrize("phrase", ["", "  \n", "<|endoftext|>", "<|startoftext|> "])
-def test_phrases_without_tokens_are_refused(
-    tiny_pipeline: StableDiffusionPipeline, phrase: str
-) -> None:
+def test_phrases_without_tokens_are_refused(tiny_model: Model, phrase: str) -> None:
     with pytest.raises(PromptError, match="expected a phrase with at least one token"):
-        phrase_tokens(tiny_pipeline.tokenizer, phrase)
+        phrase_tokens(tiny_model.tokenizer, phrase)
     with pytest.raises(PromptError, match="which has none"):
-        find_phrase(tiny_pipeline.tokenizer, "a cat", phrase)
+        find_phrase(tiny_model.tokenizer, "a cat", phrase)
 
 
-def test_too_long_prompts_are_refused(tiny_pipeline: StableDiffusionPipeline) -> None:
-    length = len(tiny_pipeline.tokenizer(LONG).input_ids)
+def test_too_long_prompts_are_refused(tiny_model: Model) -> None:
+    length = len(tiny_model.tokenizer(LONG).input_ids)
     with pytest.raises(PromptError, match=rf"at most 77 tokens, got {length} in 'cat cat .*…'"):
-        encode(tiny_pipeline, ["a cat", LONG])
+        tiny_model.encode(["a cat", LONG])
     with pytest.raises(PromptError, match="at least one prompt, got none"):
-        encode(tiny_pipeline, [])
+        tiny_model.encode([])
 
 
-def test_roles_go_by_position(tiny_pipeline: StableDiffusionPipeline) -> None:
+def test_roles_go_by_position(tiny_model: Model) -> None:
     prompt = "a photo of a cat on the beach"
-    found = encode(tiny_pipeline, [prompt, ""])
-    span = find_phrase(tiny_pipeline.tokenizer, prompt, "cat")
+    found = tiny_model.encode([prompt, ""])
+    span = find_phrase(tiny_model.tokenizer, prompt, "cat")
     named = roles(found, 0, span)
     eos = int(found.eos[0])
-    assert named[0] is Role.BOS
-    assert set(named[1 : span.start]) == {Role.PREFIX}
-    assert set(named[span]) == {Role.TRIGGER}
-    assert set(named[span.stop : eos]) == {Role.TAIL}
-    assert named[eos] is Role.EOS
-    assert set(named[eos + 1 :]) == {Role.PAD}
-    assert roles(found, 1) == (Role.BOS, Role.EOS, *[Role.PAD] * 75)
+    assert named[0] is TokenRole.BOS
+    assert set(named[1 : span.start]) == {TokenRole.PREFIX}
+    assert set(named[span]) == {TokenRole.TRIGGER}
+    assert set(named[span.stop : eos]) == {TokenRole.TAIL}
+    assert named[eos] is TokenRole.EOS
+    assert set(named[eos + 1 :]) == {TokenRole.PAD}
+    assert roles(found, 1) == (TokenRole.BOS, TokenRole.EOS, *[TokenRole.PAD] * 75)
 
 
 @pytest.mark.parametrize("flipped", [False, True])
-def test_alignment_pairs_what_corresponds(
-    tiny_pipeline: StableDiffusionPipeline, flipped: bool
-) -> None:
+def test_alignment_pairs_what_corresponds(tiny_model: Model, flipped: bool) -> None:
     phrases = ("beautiful cat", "dog") if not flipped else ("dog", "beautiful cat")
     prompts = [f"a photo of a {phrase} on the beach" for phrase in phrases]
-    found = encode(tiny_pipeline, prompts)
+    found = tiny_model.encode(prompts)
     spans = [
-        find_phrase(tiny_pipeline.tokenizer, *pair) for pair in zip(prompts, phrases, strict=True)
+        find_phrase(tiny_model.tokenizer, *pair) for pair in zip(prompts, phrases, strict=True)
     ]
     aligned = align(found, 0, spans[0], found, 1, spans[1])
     pairs = dict(zip(aligned.source, aligned.target, strict=True))
@@ -110,9 +112,9 @@ def test_alignment_pairs_what_corresponds(
     assert min(pairs) == spans[0].stop - 1
     eos = [int(index) for index in found.eos]
     for i, j, role in zip(aligned.source, aligned.target, aligned.roles, strict=True):
-        if role is Role.TAIL:
+        if role is TokenRole.TAIL:
             assert found.ids[0, i] == found.ids[1, j]
-        if role is Role.PAD:
+        if role is TokenRole.PAD:
             assert i > eos[0]
             assert j == max(i, eos[1] + 1)
     assert pairs[eos[0]] == eos[1]
@@ -120,9 +122,9 @@ def test_alignment_pairs_what_corresponds(
 
 
 def test_prompts_that_go_on_differently_are_not_aligned(
-    tiny_pipeline: StableDiffusionPipeline,
+    tiny_model: Model,
 ) -> None:
-    found = encode(tiny_pipeline, ["a cat on the beach", "a dog on the grass"])
+    found = tiny_model.encode(["a cat on the beach", "a dog on the grass"])
     span = slice(2, 3)
     with pytest.raises(PromptError, match="expected the same words after trigger and target"):
         align(found, 0, span, found, 1, span)

@@ -1,0 +1,69 @@
+"""What a layout says of an architecture: its denoiser, what reads text, how text is handed over."""
+
+from __future__ import annotations
+
+from abc import ABC
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal
+
+from torch import Tensor, nn
+
+from redediting.models.projections import (
+    Projection,
+    check_projections,
+    cross_attention,
+    named_projections,
+)
+
+
+class Layout(ABC):
+    """An architecture; a subclass states what differs, one file each.
+
+    Attributes:
+        name: in messages.
+        pipelines: names of the diffusers classes that it covers.
+        denoiser: the pipeline's component that draws.
+        context: linear layers by which all tokens enter, instead of cross-attention.
+        pooled: linear layers that read the pooled text.
+        pooled_output: place of the pooled text in what ``encode_prompt`` returns; None: it has
+            none.
+        takes_states: whether a drawing takes token states alone, so that every prompt is encoded
+            once, before the first image.
+        encode_options: further arguments of ``encode_prompt``.
+        draw_options: further arguments of a drawing.
+    """
+
+    name: ClassVar[str]
+    pipelines: ClassVar[tuple[str, ...]]
+    denoiser: ClassVar[Literal["unet", "transformer"]] = "unet"
+    context: ClassVar[tuple[str, ...]] = ()
+    pooled: ClassVar[tuple[str, ...]] = ()
+    pooled_output: ClassVar[int | None] = None
+    takes_states: ClassVar[bool] = False
+    encode_options: ClassVar[Mapping[str, Any]] = {"do_classifier_free_guidance": False}
+    draw_options: ClassVar[Mapping[str, Any]] = {}
+
+    def token_projections(self, denoiser: nn.Module) -> list[Projection]:
+        """The matrices that read token states, in the order of the modules.
+
+        Raises:
+            ModelError: there are none, or they read states of different widths.
+        """
+        found = named_projections(denoiser, self.context, "context")
+        found = found or ([] if self.context else cross_attention(denoiser))
+        wanted = " or ".join(self.context) or "cross-attention (attn2.to_k and attn2.to_v)"
+        check_projections(found, denoiser, wanted)
+        return found
+
+    def pooled_projections(self, denoiser: nn.Module) -> list[Projection]:
+        """The matrices that read the pooled text, if any."""
+        return named_projections(denoiser, self.pooled, "pooled")
+
+    def inputs(self, prompts: Sequence[str]) -> dict[str, Any]:
+        """Prompts as a drawing takes them where it encodes them itself."""
+        return {"prompt": list(prompts), **self.draw_options}
+
+    def state_inputs(self, states: Tensor, null: Tensor | None) -> dict[str, Any]:
+        """Token states ``(n, L, d)`` as a drawing takes them, and the empty prompt's ``(L, d)``."""
+        negative = None if null is None else null.expand(len(states), -1, -1)
+        return {"prompt_embeds": states, "negative_prompt_embeds": negative}

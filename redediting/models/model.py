@@ -1,0 +1,350 @@
+"""The `Model` noun: a loaded pipeline, its layout, and text that is encoded once."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from redediting.errors import ModelError
+from redediting.io import fingerprint
+from redediting.models.cards import ModelCard
+from redediting.models.layouts import Layout, layout_of
+from redediting.models.projections import Projection, projection_weights
+from redediting.models.quiet import quiet
+from redediting.models.sampler import Sampler
+from redediting.text.cache import StateCache, state_key
+from redediting.text.encoding import TextStates, encode, prompt_lengths
+from redediting.threads import all_threads
+
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
+    from transformers import PreTrainedTokenizerBase
+
+Component = Literal["unet", "transformer", "text_encoder", "text_encoder_2", "text_encoder_3"]
+
+
+class Model:
+    """A text-to-image model: what an edit reads and changes, whatever its architecture.
+
+    Prompts are encoded by the pipeline's own ``encode_prompt``; their states are kept for as long
+    as the text encoders do not change.
+
+    Attributes:
+        pipeline: the diffusers pipeline; drawing goes through it.
+        layout: its architecture.
+        name: as it was asked for; empty for a pipeline that was handed over.
+        card: what is known of it by name.
+
+    Example:
+        >>> import redediting as rd
+        >>> model = rd.load("world")
+        >>> len(model.projections), model.width
+        (14, 256)
+    """
+
+    def __init__(
+        self,
+        pipeline: DiffusionPipeline,
+        *,
+        name: str = "",
+        card: ModelCard | None = None,
+        layout: Layout | None = None,
+    ) -> None:
+        """Wraps a pipeline.
+
+        Args:
+            pipeline: loaded, on its device.
+            name: for tables.
+            card: of the model.
+            layout: of the architecture; found by the pipeline's class when not given.
+
+        Raises:
+            ModelError: no layout covers the pipeline.
+        """
+        self.pipeline: Any = pipeline
+        self.layout = layout or layout_of(pipeline)
+        self.name = name
+        self.card = card
+        self._cache = StateCache()
+
+    def __repr__(self) -> str:
+        """Name, class and device."""
+        return f"Model({self.name or '?'}: {type(self.pipeline).__name__} on {self.device})"
+
+    @property
+    def device(self) -> torch.device:
+        """Where the pipeline is."""
+        return self.pipeline.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Floating type of the denoiser."""
+        return next(self.denoiser.parameters()).dtype
+
+    @property
+    def sampler(self) -> Sampler:
+        """Default sampler: the card's, or the general one."""
+        return self.card.sampler if self.card else Sampler()
+
+    @property
+    def denoiser(self) -> Any:  # noqa: ANN401 - a UNet or a transformer, opaque to the checker
+        """The network that draws.
+
+        Raises:
+            ModelError: the pipeline has none.
+        """
+        return self.component(self.layout.denoiser)
+
+    @property
+    def projections(self) -> list[Projection]:
+        """The matrices that read token states.
+
+        Raises:
+            ModelError: there are none, or they read states of different widths.
+        """
+        return self.layout.token_projections(self.denoiser)
+
+    @property
+    def pooled_projections(self) -> list[Projection]:
+        """The matrices that read the pooled text, if any."""
+        return self.layout.pooled_projections(self.denoiser)
+
+    @property
+    def width(self) -> int:
+        """``d``, width of a token state."""
+        return self.projections[0].module.in_features
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The first tokenizer.
+
+        Raises:
+            ModelError: the pipeline has no tokenizer or no text encoder.
+        """
+        found = getattr(self.pipeline, "tokenizer", None)
+        if found is None or getattr(self.pipeline, "text_encoder", None) is None:
+            raise ModelError(
+                "expected a pipeline with a tokenizer and a text encoder, got "
+                f"{type(self.pipeline).__name__} without; choose a text-to-image model"
+            )
+        return found
+
+    @property
+    def text_encoder(self) -> Any:  # noqa: ANN401 - opaque to the checker
+        """The first text encoder.
+
+        Raises:
+            ModelError: the pipeline has none.
+        """
+        return self.component("text_encoder")
+
+    @property
+    def text_encoders(self) -> dict[str, nn.Module]:
+        """Every text encoder by component: SDXL has two, SD 3 three."""
+        parts = self.pipeline.components
+        names = sorted(name for name in parts if name.startswith("text_encoder"))
+        return {name: parts[name] for name in names if isinstance(parts[name], nn.Module)}
+
+    @property
+    def scheduler_config(self) -> Any:  # noqa: ANN401 - diffusers' frozen dictionary
+        """Settings of the noise schedule."""
+        return self.pipeline.scheduler.config
+
+    def component(self, name: str) -> nn.Module:
+        """A network of the pipeline by name.
+
+        Raises:
+            ModelError: the pipeline has none of that name.
+        """
+        module = getattr(self.pipeline, name, None)
+        if not isinstance(module, nn.Module):
+            raise ModelError(
+                f"expected a pipeline with {name}, got {type(self.pipeline).__name__} without; "
+                "choose a model of the layout that is asked for"
+            )
+        return module
+
+    def weights(self) -> dict[str, Tensor]:
+        """The projections that read token states, by name; they share the model's memory."""
+        return projection_weights(self.projections)
+
+    def encode(self, prompts: Sequence[str], *, batch_size: int = 16) -> TextStates:
+        """Token states of prompts, without gradients.
+
+        Args:
+            prompts: at least one text.
+            batch_size: prompts encoded at once; has no influence on the states.
+
+        Raises:
+            PromptError: no prompts, or one with more tokens than the encoder takes.
+            ModelError: the pipeline has no tokenizer or text encoder.
+        """
+        tokenizer = self.tokenizer
+        key = (id(tokenizer), len(tokenizer), state_key(self.text_encoders.values()))
+        cache = self._cache.valid_for(key)
+        return encode(tokenizer, self._token_states, prompts, cache=cache, batch_size=batch_size)
+
+    def encode_pooled(self, prompts: Sequence[str], *, batch_size: int = 64) -> Tensor:
+        """Pooled text of prompts, one column each, shape ``(d, n)``, fp64, on the CPU.
+
+        Raises:
+            ModelError: the pipeline makes none.
+            PromptError: a prompt that is too long.
+        """
+        place = self.layout.pooled_output
+        if place is None:
+            raise ModelError(
+                f"expected a pipeline with pooled text, got {type(self.pipeline).__name__} "
+                "without; choose an SDXL model"
+            )
+        prompt_lengths(self.tokenizer, prompts)
+        distinct = list(dict.fromkeys(prompts))
+        found = [
+            self._encoded(distinct[start : start + batch_size])[place].double().cpu()
+            for start in range(0, len(distinct), batch_size)
+        ]
+        row = {prompt: i for i, prompt in enumerate(distinct)}
+        return torch.cat(found)[[row[prompt] for prompt in prompts]].T
+
+    def forget(self) -> None:
+        """Drops the states that are kept, e.g. before an edit is timed on its own."""
+        self._cache.rows.clear()
+
+    def fingerprint(self) -> str:
+        """One fingerprint of everything that an image depends on.
+
+        That is the weights of every network, the settings of networks and scheduler, the
+        tokenizer's vocabulary. An applied patch changes it, its revert restores it, saving and
+        loading keep it; `redediting.generation.ImageStore` keys its images with it.
+        """
+        from diffusers import ConfigMixin
+        from transformers import PreTrainedTokenizerBase
+
+        parts: dict[str, Any] = {}
+        for name, component in self.pipeline.components.items():
+            part: dict[str, Any] = {"class": type(component).__name__}
+            parts[name] = part
+            if isinstance(component, nn.Module):
+                part["weights"] = fingerprint(component.state_dict())
+            if isinstance(component, ConfigMixin):
+                config = component.config.items()
+                part["config"] = {key: value for key, value in config if not key.startswith("_")}
+            if isinstance(component, PreTrainedTokenizerBase):
+                part["vocabulary"] = component.get_vocab()
+        text = json.dumps(parts, sort_keys=True, default=str)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def base_fingerprint(self, component: str = "", names: Iterable[str] = ()) -> str:
+        """SHA-256 of what a patch is made for, read as fp32.
+
+        That is the component's anchor together with every other parameter that is changed. The
+        anchor of a denoiser is its text projections; that of a text encoder, all its weights.
+
+        Args:
+            component: which network is changed; the denoiser when not given.
+            names: parameters that are changed; those that the component has not are left out.
+
+        Raises:
+            ModelError: no such component, or a denoiser that reads no text.
+        """
+        component = component or self.layout.denoiser
+        weights = {n: p.detach() for n, p in self.component(component).named_parameters()}
+        anchor = self.weights() if component == self.layout.denoiser else dict(weights)
+        anchor |= {name: weights[name] for name in names if name in weights}
+        return fingerprint({name: weight.cpu().float() for name, weight in anchor.items()})
+
+    def with_copies(self, components: Iterable[str]) -> Model:
+        """A model of its own that shares all but the named components, of which it has copies.
+
+        Raises:
+            ModelError: the pipeline lacks one of them.
+        """
+        parts = dict(self.pipeline.components)
+        for name in components:
+            parts[name] = copy.deepcopy(self.component(name))
+        if "safety_checker" in parts:
+            parts["requires_safety_checker"] = False
+        with quiet():
+            pipeline = type(self.pipeline)(**parts)
+        return Model(pipeline, name=self.name, card=self.card, layout=self.layout)
+
+    @contextmanager
+    def using(self, denoiser: nn.Module) -> Iterator[None]:
+        """Draws with another denoiser of the same architecture until the block ends."""
+        before = self.denoiser
+        try:
+            setattr(self.pipeline, self.layout.denoiser, denoiser)
+            yield
+        finally:
+            setattr(self.pipeline, self.layout.denoiser, before)
+
+    @contextmanager
+    def own_scheduler(self) -> Iterator[None]:
+        """Draws within the block with a copy of the scheduler, which keeps no trace of it."""
+        before = self.pipeline.scheduler
+        self.pipeline.set_progress_bar_config(disable=True)
+        try:
+            self.pipeline.scheduler = self.new_scheduler()
+            yield
+        finally:
+            self.pipeline.scheduler = before
+
+    def save(self, folder: str | Path) -> Path:
+        """Writes a pipeline folder that plain diffusers opens without any argument.
+
+        transformers loads weights in the type that a component's ``config.json`` names, diffusers
+        in float32: a pipeline that says two types does not draw. All components are saved in one
+        type; where that is a half-precision one, ``config.json`` says float32, as diffusers reads
+        the rest.
+        """
+        folder = Path(folder)
+        self.pipeline.save_pretrained(folder, safe_serialization=True)
+        for path in folder.glob("*/config.json"):
+            config = json.loads(path.read_text("utf-8"))
+            changed = {key: "float32" for key in ("dtype", "torch_dtype") if key in config}
+            if changed:
+                path.write_text(json.dumps(config | changed, indent=2) + "\n", "utf-8")
+        return folder
+
+    def _token_states(self, prompts: list[str]) -> Tensor:
+        return self._encoded(prompts)[0].cpu()
+
+    def _encoded(self, prompts: list[str]) -> Sequence[Tensor]:
+        with torch.no_grad(), all_threads():
+            found: Sequence[Tensor] = self.pipeline.encode_prompt(
+                prompt=prompts,
+                device=self.text_encoder.device,
+                num_images_per_prompt=1,
+                **self.layout.encode_options,
+            )
+        return found
+
+    @property
+    def vae_scale(self) -> int:
+        """Pixels a latent stands for, along a side."""
+        return int(self.pipeline.vae_scale_factor)
+
+    def new_scheduler(self) -> Any:  # noqa: ANN401 - opaque to the checker
+        """A fresh scheduler with the pipeline's settings."""
+        scheduler = self.pipeline.scheduler
+        return type(scheduler).from_config(scheduler.config)
+
+    @cached_property
+    def _resolution(self) -> tuple[int, int]:
+        size = self.denoiser.config.sample_size
+        rows, columns = (size, size) if isinstance(size, int) else size
+        return rows * self.vae_scale, columns * self.vae_scale
+
+    def image_size(self, sampler: Sampler) -> tuple[int, int]:
+        """(height, width) in pixels: the sampler's, or denoiser sample size x VAE factor."""
+        height, width = self._resolution
+        return sampler.height or height, sampler.width or width
