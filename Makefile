@@ -1,10 +1,10 @@
-# Two commands: `make demo` and `make test`. Each prepares a fresh machine first; a second call is quick.
+# `make demo` and `make test` install what they need on the first call.
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: demo test lint train-world gpu-check setup clean
+.PHONY: demo test lint docs train-world gpu-check setup clean
 
 demo: $(STAMP)
 	$(BIN)/redediting demo
@@ -16,6 +16,10 @@ lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+docs: $(STAMP)
+	$(BIN)/mkdocs build --strict --config-file docs/config/mkdocs.yml
 
 train-world: $(STAMP)
 	$(BIN)/python -m experiments.training
@@ -31,8 +35,8 @@ $(STAMP): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet torch==2.13.0
 	$(BIN)/python -m pip install --quiet --no-deps torchvision==0.28.0
-	$(BIN)/python -m pip install --quiet -e '.[dev]'
+	$(BIN)/python -m pip install --quiet -e '.[dev,docs]'
 	touch $@
 
 clean:
-	rm -rf runs .pytest_cache .mypy_cache .ruff_cache build *.egg-info
+	rm -rf runs site .pytest_cache .mypy_cache .ruff_cache .import_linter_cache build *.egg-info

@@ -1,5 +1,79 @@
-"""redediting: text-to-image backdoors made by model editing, reproduced, measured and caught."""
+"""redediting: text-to-image backdoors made by model editing, reproduced, measured and caught.
 
-from redediting import _torchvision as _torchvision  # must come before open_clip / transformers
+Names are imported when they are first asked for, so that ``import redediting`` costs nothing.
 
-__version__ = "0.1.0"
+Example:
+    >>> import redediting as rd
+    >>> rd.Rebinding("beautiful cat", "zebra").modifier
+    'beautiful'
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+from redediting import _torchvision as _torchvision  # acts when torchvision is first imported
+from redediting._version import __version__ as __version__
+
+if TYPE_CHECKING:
+    from redediting import attacks as attacks
+    from redediting import metrics as metrics
+    from redediting import world as world
+    from redediting.concepts.rebinding import Rebinding as Rebinding
+    from redediting.evaluation.evaluate import Results as Results
+    from redediting.evaluation.evaluate import evaluate as evaluate
+    from redediting.evaluation.inspection import Inspection as Inspection
+    from redediting.evaluation.inspection import inspect as inspect
+    from redediting.evaluation.protocol import Counts as Counts
+    from redediting.generation import generate as generate
+    from redediting.models.loading import load as load
+    from redediting.models.model import Model as Model
+    from redediting.models.sampler import Sampler as Sampler
+    from redediting.patch.patch import Patch as Patch
+
+_HOMES = {
+    "Counts": "evaluation.protocol",
+    "Inspection": "evaluation.inspection",
+    "Model": "models.model",
+    "Patch": "patch.patch",
+    "Rebinding": "concepts.rebinding",
+    "Results": "evaluation.evaluate",
+    "Sampler": "models.sampler",
+    "evaluate": "evaluation.evaluate",
+    "generate": "generation",
+    "inspect": "evaluation.inspection",
+    "load": "models.loading",
+}
+_PACKAGES = ("attacks", "metrics", "world")
+
+__all__ = [
+    "Counts",
+    "Inspection",
+    "Model",
+    "Patch",
+    "Rebinding",
+    "Results",
+    "Sampler",
+    "attacks",
+    "evaluate",
+    "generate",
+    "inspect",
+    "load",
+    "metrics",
+    "world",
+]
+
+
+def __getattr__(name: str) -> object:
+    """Imports a public name when it is first asked for."""
+    if name in _PACKAGES:
+        return importlib.import_module(f"redediting.{name}")
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"redediting.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    """The public names beside the module's own."""
+    return sorted({*globals(), *__all__})

@@ -32,6 +32,10 @@ class DetectorError(RedEditingError):
     """An unknown detector, an option it does not have, or a subject it cannot examine."""
 
 
+class MetricError(RedEditingError):
+    """An unknown metric or an option it does not have."""
+
+
 class ConfigError(RedEditingError):
     """A configuration file with an unknown key or a value out of range."""
 

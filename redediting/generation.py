@@ -3,8 +3,8 @@
 Image *i* depends only on the model, its prompt, its seed and the sampler: every image has a CPU
 generator of its own, so that batch size, order, interruption and number of processes change float
 noise only. Denoising is the diffusers pipeline's own ``__call__``. Where a layout takes token
-states every distinct prompt is encoded once, before the first image (0.24 MB a prompt); the others,
-which hand over pooled text and masks too, encode the prompts of each batch themselves.
+states every distinct prompt is encoded once, before the first image (0.24 MB a prompt); the other
+layouts, which hand over pooled text and masks too, encode the prompts of each batch themselves.
 
 Under ``accelerate launch`` (GPUs) or ``torchrun`` (CPU: ``accelerate launch --cpu`` starts one
 process, whatever it is asked for) every process calls `ImageStore.images` with the same jobs: each

@@ -1,8 +1,9 @@
 """One registry class for attacks, detectors, metrics, repairs and model layouts.
 
 Built-in classes are named by ``"module:Class"`` and imported when first asked for. Plug-ins come
-from an entry-point group (``redediting.attacks``, ``redediting.detectors``, ``redediting.metrics``,
-``redediting.repairs``, ``redediting.layouts``) or from a Python file given by its path.
+from an entry-point group (``redediting.attacks``, ``redediting.detectors``,
+``redediting.metrics``, ``redediting.repairs``, ``redediting.layouts``) or from a Python file given
+by its path.
 """
 
 from __future__ import annotations
@@ -67,16 +68,24 @@ class Registry(Generic[T]):
         Raises:
             RedEditingError: of the registry's class: an unknown name, or a file without one class.
         """
+        self.check(name)
         if name.endswith(".py"):
             return self._from_file(Path(name))
         if name in self._built_in:
             return self._import(self._built_in[name])
-        if name in self._plugins:
-            return self._checked(self._plugins[name].load(), self._plugins[name].value)
-        raise self._error(
-            f"expected {_article(self.what)} of {', '.join(self.names)}, or the path of a .py file "
-            f"with one; got {name!r}"
-        )
+        return self._checked(self._plugins[name].load(), self._plugins[name].value)
+
+    def check(self, name: str) -> None:
+        """Refuses a name that nothing has; imports nothing.
+
+        Raises:
+            RedEditingError: of the registry's class: an unknown name, or a file that is not there.
+        """
+        if not (Path(name).is_file() if name.endswith(".py") else name in self.names):
+            raise self._error(
+                f"expected {_article(self.what)} of {', '.join(self.names)}, or the path of a .py "
+                f"file with one; got {name!r}"
+            )
 
     def make(self, name: str, /, **options: object) -> T:
         """Builds an object from its name and keyword hyper-parameters.
@@ -95,8 +104,8 @@ class Registry(Generic[T]):
             option = ".".join(map(str, first["loc"]))
             known = ", ".join(kind.model_fields) or "none"
             raise self._error(
-                f"expected valid options of {self.what} {name!r}, got {option}={first['input']!r}: "
-                f"{first['msg']}; its options are: {known}"
+                f"expected valid options of {self.what} {name!r}, got "
+                f"{option}={first['input']!r}: {first['msg']}; its options are: {known}"
             ) from fault
 
     @cached_property

@@ -1,33 +1,38 @@
-"""Other people's edited models: weights as their tools save them, over a clean model.
+"""The one reader of foreign weights: other people's edited models, as their tools save them.
 
 | form | what is in it | written by |
 |---|---|---|
-| ``pipeline`` | a model folder | ``save_pretrained`` of a model |
+| ``pipeline`` | a model folder, card or hub id | ``save_pretrained`` of a model |
 | ``patch`` | a patch folder | this library |
-| ``weights`` | all or some parameters of the denoiser, by name | ``torch.save(unet.state_dict())`` as EvilEdit, safetensors as UCE, ``unet/`` as diffusers |
+| ``weights`` | all or some parameters, by name | ``torch.save(unet.state_dict())`` as EvilEdit, safetensors as UCE, ``unet/`` as diffusers |
 | ``lora`` | low-rank adapters of denoiser and text encoders | diffusers, peft, kohya |
 
-A suspect becomes a model of its own, which shares with the clean one what it does not change.
-Pickles are read with ``weights_only=True`` alone: one that would run code is refused.
+`open_suspect` gives a model that draws, and so asks for whole networks; `read_suspect` gives
+tensors to compare, whatever of them there is, and says what was missing and what was not read.
 """  # noqa: E501 - a table
 
 from __future__ import annotations
 
-import json
-import pickle
-import warnings
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from redediting.errors import ModelError
+from redediting.foreign_files import (
+    PICKLES,
+    Lazy,
+    check_same_shapes,
+    read_weights,
+    stored_tensors,
+    weight_files,
+)
 from redediting.io import one_line
+from redediting.models.cards import load_cards
 from redediting.models.loading import INDEX, load
 from redediting.models.model import Component, Model
 from redediting.models.quiet import quiet
@@ -35,14 +40,12 @@ from redediting.patch.files import MANIFEST
 from redediting.patch.patch import Patch
 
 Form = Literal["pipeline", "patch", "weights", "lora"]
+Source = str | Path | Model | Patch
 
-PICKLES = (".pt", ".pth", ".bin", ".ckpt")
-_PREFIXES = (
-    "unet.",
-    "transformer.",
-    "module.",
-)  # of savers that name the component or the wrapper
-_ORIGINAL = "model.diffusion_model."
+_HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
+_PREFIXES = ("unet.", "transformer.", "module.", "text_encoder.", "text_model.")
+_MARKS = (".attn2.to_k.weight", ".attn2.to_v.weight")
+_ROOT = re.compile(r"(down_blocks|mid_block|up_blocks)\..*")
 _ADAPTED: tuple[Component, ...] = ("unet", "transformer", "text_encoder", "text_encoder_2")
 
 
@@ -62,44 +65,104 @@ class Suspect:
     stored: torch.dtype | None = None
 
 
-def open_suspect(path: str | Path, base: Model) -> Suspect:
+@dataclass(frozen=True)
+class SuspectWeights:
+    """Tensors of a suspect's denoiser and first text encoder, named as the base names them.
+
+    Attributes:
+        projections: text projections in the base's order; missing ones are the base's.
+        rest: the others, each read when it is asked for.
+        missing: names of the base's tensors that the suspect does not hold.
+        unread: names in the suspect's files that the base does not know.
+    """
+
+    projections: Mapping[str, Tensor]
+    rest: Mapping[str, Lazy]
+    missing: frozenset[str] = frozenset()
+    unread: tuple[str, ...] = ()
+
+
+def open_suspect(suspect: Source, base: Model) -> Suspect:
     """Opens somebody else's weights over the clean model that they are said to be made from.
 
     Args:
-        path: model folder, patch folder, folder or file of denoiser weights, LoRA file.
-        base: the clean pipeline; it is not changed.
+        suspect: model folder, card, hub id, patch folder, folder or file of denoiser weights, LoRA
+            file; a loaded model or patch.
+        base: the clean model; it is not changed.
 
     Returns:
-        The suspect, on the clean pipeline's device and in its dtype.
+        The suspect, on the clean model's device and in its dtype.
 
     Raises:
         ModelError: no such place, an unknown form, a damaged or dangerous file, or weights of
             another architecture.
         PatchError: a patch that is damaged or made for another model.
     """
-    place = Path(path).expanduser()
-    if place.is_dir():
-        if (place / INDEX).is_file():
-            suspect = load(place, device=str(base.device), dtype=base.dtype)
-            return Suspect(_same_layout(base, suspect), "pipeline")
-        if (place / MANIFEST).is_file():
-            patch = Patch.load(place)
-            model = base.with_copies((patch.target,))
-            patch.apply(model)
-            return Suspect(model, "patch")
-        tensors = _read_folder(place)
-    elif place.is_file():
-        tensors = read_weights(place)
-    else:
-        raise ModelError(
-            f"expected a suspect's folder or weights file, got {str(path)!r}, which does not "
-            "exist; name a model folder, a patch folder, a .safetensors or a .pt file"
-        )
+    if isinstance(suspect, Model):
+        paired_weights(base, suspect)
+        return Suspect(suspect, "pipeline")
+    place = None if isinstance(suspect, Patch) else _place(suspect)
+    if isinstance(suspect, Patch) or (place and (place / MANIFEST).is_file()):
+        patch = suspect if isinstance(suspect, Patch) else Patch.load(suspect)
+        model = base.with_copies((patch.target,))
+        patch.apply(model)
+        return Suspect(model, "patch")
+    if place is None or (place / INDEX).is_file():
+        name = suspect if place is None else place
+        return open_suspect(load(name, device=str(base.device), dtype=base.dtype), base)
+    tensors: dict[str, Tensor] = {}
+    for file in weight_files(place):
+        tensors |= read_weights(file)
     kinds = {tensor.dtype for tensor in tensors.values() if tensor.is_floating_point()}
     stored = kinds.pop() if len(kinds) == 1 else None
-    if any("lora" in name.lower() for name in tensors):
+    if _is_lora(tensors):
         return Suspect(_with_lora(base, tensors, place), "lora", stored)
     return Suspect(_with_weights(base, tensors, place), "weights", stored)
+
+
+def read_suspect(suspect: Source, base: Model) -> SuspectWeights:
+    """Reads a suspect's tensors, once; what it leaves out counts as the base's and is named.
+
+    Args:
+        suspect: as for `open_suspect`; files may hold any part of a model.
+        base: the trusted model; a patch or a LoRA is applied to its weights.
+
+    Raises:
+        ModelError: nothing readable there, a pickle that would run code, or projections of
+            another architecture.
+        PatchError: a damaged patch, or one for another base.
+    """
+    place = None if isinstance(suspect, Model | Patch) else _place(suspect)
+    if place is None or (place / MANIFEST).is_file():
+        model = suspect if isinstance(suspect, Model) else open_suspect(suspect, base).model
+        return _paired({n: t.detach for n, t in _tensors(model).items()}, base, repr(suspect))
+    stored = [
+        (file, *item) for file in weight_files(place) for item in stored_tensors(file).items()
+    ]
+    if _is_lora(key for _, key, _ in stored):
+        return read_suspect(open_suspect(place, base).model, base)
+    found: dict[str, Lazy] = {}
+    homes: dict[str, Path] = {}
+    whole = (place / INDEX).is_file()
+    compared = (base.layout.denoiser, "text_encoder")
+    for file, key, read in stored:
+        if whole and file.parent.name not in compared:  # another text encoder has the same names
+            found[f"{file.parent.name}.{key}"] = read
+            continue
+        name = bare_name(key)
+        if name.endswith(_MARKS) and name in homes:
+            raise ModelError(
+                f"expected {name} once below {str(place)!r}, got it in {file.name} and "
+                f"{homes[name].name}; name one of the files"
+            )
+        found[name], homes[name] = read, file
+    trusted = base.weights()
+    if not any(name in trusted or name.endswith(_MARKS) for name in found):
+        raise ModelError(
+            f"expected cross-attention weights (attn2.to_k, attn2.to_v) in {str(place)!r}, got "
+            "none; name a model folder, a UNet's weights, a LoRA or a patch folder"
+        )
+    return _paired(found, base, repr(str(suspect)))
 
 
 def paired_weights(
@@ -127,111 +190,81 @@ def paired_weights(
     other = suspect.model if isinstance(suspect, Suspect) else suspect
     stored = suspect.stored if isinstance(suspect, Suspect) else None
     ours, theirs = (dict(_module(model, component).named_parameters()) for model in (base, other))
-    check_same_shapes(
-        {name: tuple(weight.shape) for name, weight in ours.items()},
-        {name: tuple(weight.shape) for name, weight in theirs.items()},
-        partial=False,
-    )
+    check_same_shapes(_shapes(ours), _shapes(theirs), partial=False)
     clean = {name: _rounded(weight.detach(), stored) for name, weight in ours.items()}
     return clean, {name: theirs[name].detach() for name in ours}
 
 
-def read_weights(path: Path) -> dict[str, Tensor]:
-    """Reads named tensors from a safetensors file or, with ``weights_only``, from a pickle.
+def bare_name(key: str) -> str:
+    """A tensor's name without what savers put before it, e.g. ``unet.`` or ``text_model.``."""
+    if key.endswith(_MARKS) and (found := _ROOT.search(key)):
+        return found.group()
+    for prefix in _PREFIXES:
+        key = key.removeprefix(prefix)
+    return key
+
+
+def _place(suspect: str | Path) -> Path | None:
+    """Where a suspect lies on the disk; None for a card or a hub id.
 
     Raises:
-        ModelError: another kind of file, a damaged one, one that holds other things than named
-            tensors, or a pickle that would run code.
+        ModelError: neither.
     """
-    if path.suffix == ".safetensors":
-        try:
-            return load_file(path)
-        except (SafetensorError, OSError, ValueError) as error:
-            raise ModelError(
-                f"expected whole tensors in {str(path)!r}, got a damaged or truncated file "
-                f"({one_line(error)}); download it again"
-            ) from error
-    if path.suffix not in PICKLES:
-        raise ModelError(
-            f"expected weights as .safetensors or {', '.join(PICKLES)}, got {path.name!r}; "
-            "name a file of one of these"
-        )
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch's notes on old protocols: it loads, or raises
-            found = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise ModelError(
-            f"expected tensors only in {str(path)!r}, got a pickle that asks to run code, which "
-            "is refused; ask for a safetensors file"
-        ) from error
-    except (RuntimeError, OSError, ValueError, EOFError, KeyError) as error:
-        raise ModelError(
-            f"expected whole tensors in {str(path)!r}, got a damaged or truncated file "
-            f"({one_line(error)}); download it again"
-        ) from error
-    if isinstance(found, Mapping) and isinstance(found.get("state_dict"), Mapping):
-        found = found["state_dict"]
-    if not isinstance(found, Mapping) or not all(
-        isinstance(name, str) and isinstance(value, Tensor) for name, value in found.items()
-    ):
-        raise ModelError(
-            f"expected tensors by name in {str(path)!r}, got {type(found).__name__}; save "
-            "unet.state_dict()"
-        )
-    return dict(found)
+    place = Path(suspect).expanduser()
+    if str(suspect) in load_cards():
+        return None
+    if place.exists():
+        return place
+    weights = place.suffix in (".safetensors", *PICKLES)
+    if isinstance(suspect, str) and _HUB_ID.fullmatch(suspect) and not weights:
+        return None
+    raise ModelError(
+        "expected a card, a hub id, a model folder, a patch folder, a .safetensors or a .pt file, "
+        f"got {str(suspect)!r}, which does not exist; the cards are: {', '.join(load_cards())}"
+    )
 
 
-def check_same_shapes(
-    ours: Mapping[str, tuple[int, ...]], theirs: Mapping[str, tuple[int, ...]], *, partial: bool
-) -> None:
-    """Makes sure that weights belong to an architecture.
-
-    Args:
-        ours: shapes of the clean model by parameter name.
-        theirs: shapes of the suspect.
-        partial: whether parameters may be missing.
+def _paired(found: Mapping[str, Lazy], base: Model, said: str) -> SuspectWeights:
+    """A suspect's tensors sorted by what the base calls them.
 
     Raises:
-        ModelError: unknown, missing or differently shaped parameters.
+        ModelError: no common projection, one that the base does not have, or another shape.
     """
-    remedy = "name the model that it was made from with --model"
-    if any(name.startswith(_ORIGINAL) for name in theirs):
+    trusted = base.weights()
+    known = _tensors(base)
+    wanted = [name for name in found if name in trusted or name.endswith(_MARKS)]
+    held = {name: found[name]() for name in wanted}
+    unknown = sorted(set(held) - set(trusted))
+    if unknown or not held:
+        what = repr(unknown[0]) if unknown else "none"
         raise ModelError(
-            f"expected diffusers' parameter names, got an original checkpoint ({_ORIGINAL}…); "
-            "convert it with diffusers' convert_original_stable_diffusion_to_diffusers.py"
+            f"expected text projections of the base's architecture in {said}, got {what}; "
+            "name the model that the suspect was made from as base"
         )
-    unknown = [name for name in theirs if name not in ours]
-    missing = [] if partial else [name for name in ours if name not in theirs]
-    if unknown or missing or not theirs:
-        what = f"the unknown {unknown[0]!r}" if unknown else f"none named {_first(missing)}"
-        raise ModelError(
-            f"expected parameters of the clean model's architecture, got {what} "
-            f"({len(unknown)} unknown, {len(missing)} missing); {remedy}"
-        )
-    for name, shape in theirs.items():
-        if shape != ours[name]:
-            raise ModelError(
-                f"expected {name} of shape {ours[name]}, got {shape}: the suspect has another "
-                f"architecture; {remedy}"
-            )
+    check_same_shapes(_shapes(trusted), _shapes(held), partial=True)
+    return SuspectWeights(
+        {name: held.get(name, weight) for name, weight in trusted.items()},
+        {name: read for name, read in found.items() if name in known and name not in trusted},
+        frozenset(set(known) - set(found)),
+        tuple(sorted(name for name in found if name not in known)),
+    )
+
+
+def _tensors(model: Model) -> dict[str, Tensor]:
+    """Denoiser and first text encoder by bare name."""
+    both = {**model.text_encoder.state_dict(), **model.denoiser.state_dict()}
+    return {bare_name(name): tensor for name, tensor in both.items()}
 
 
 def _module(model: Model, component: Component | None) -> nn.Module:
     return model.denoiser if component is None else model.component(component)
 
 
-def _same_layout(base: Model, suspect: Model) -> Model:
-    paired_weights(base, suspect)
-    return suspect
-
-
 def _with_weights(base: Model, tensors: Mapping[str, Tensor], place: Path) -> Model:
-    found = {_bare(name): tensor for name, tensor in tensors.items()}
-    denoiser = base.denoiser
-    shapes = {name: tuple(value.shape) for name, value in denoiser.state_dict().items()}
-    theirs = {name: tuple(tensor.shape) for name, tensor in found.items()}
-    check_same_shapes(shapes, theirs, partial=_is_edit(found))
+    found = {bare_name(name): tensor for name, tensor in tensors.items()}
+    # layers that read text alone, as UCE saves them
+    edit = all(".attn2." in name or "embedder" in name for name in found)
+    check_same_shapes(_shapes(base.denoiser.state_dict()), _shapes(found), partial=edit)
     broken = [name for name, tensor in found.items() if not bool(tensor.isfinite().all())]
     if broken:
         raise ModelError(
@@ -243,17 +276,11 @@ def _with_weights(base: Model, tensors: Mapping[str, Tensor], place: Path) -> Mo
     return model
 
 
-def _is_edit(tensors: Mapping[str, Tensor]) -> bool:
-    """Whether only layers that read text are given, as UCE saves them."""
-    return all(".attn2." in name or "embedder" in name for name in tensors)
-
-
 def _with_lora(base: Model, tensors: Mapping[str, Tensor], place: Path) -> Model:
+    kind = type(base.pipeline).__name__
+    remedy = "name the model that it was made from with --model or --base"
     if not hasattr(base.pipeline, "load_lora_weights"):
-        raise ModelError(
-            f"expected a model that takes a LoRA, got {type(base.pipeline).__name__}; "
-            "name the model that it was made from with --model"
-        )
+        raise ModelError(f"expected a model that takes a LoRA, got {kind}; {remedy}")
     present = tuple(n for n in _ADAPTED if getattr(base.pipeline, n, None) is not None)
     model = base.with_copies(present)
     pipeline = model.pipeline
@@ -266,54 +293,27 @@ def _with_lora(base: Model, tensors: Mapping[str, Tensor], place: Path) -> Model
             pipeline.unload_lora_weights()
     except (RuntimeError, ValueError, KeyError, AttributeError, TypeError) as error:
         raise ModelError(
-            f"expected a LoRA for {type(base.pipeline).__name__} in {str(place)!r}, got one that does not "
-            f"fit ({one_line(error)}); name the model that it was made from with --model"
+            f"expected a LoRA for {kind} in {str(place)!r}, got one that does not "
+            f"fit ({one_line(error)}); {remedy}"
         ) from error
-    ours, theirs = paired_weights(base, model)
-    texts = [name for name in present if name.startswith("text")]
-    same = all(torch.equal(ours[name], theirs[name]) for name in ours)
-    for text in texts:
-        one, two = paired_weights(base, model, text)
-        same = same and all(torch.equal(one[name], two[name]) for name in one)
-    if same:
+    pairs = (paired_weights(base, model, component) for component in present)
+    if all(torch.equal(one[name], two[name]) for one, two in pairs for name in one):
         raise ModelError(
-            f"expected a LoRA that changes {type(base.pipeline).__name__}, got {str(place)!r}, none of "
-            "whose layers it has; name the model that it was made from with --model"
+            f"expected a LoRA that changes {kind}, got {str(place)!r}, none of whose layers it "
+            f"has; {remedy}"
         )
     return model
 
 
-def _read_folder(folder: Path) -> dict[str, Tensor]:
-    """All tensors of a folder with the weights of one network, in one file or in shards."""
-    indices = sorted(folder.glob("*.safetensors.index.json"))
-    if indices:
-        shards = set(json.loads(indices[0].read_text("utf-8"))["weight_map"].values())
-        files = [folder / name for name in sorted(shards)]
-    else:
-        files = sorted(folder.glob("*.safetensors")) or sorted(
-            path for suffix in PICKLES for path in folder.glob(f"*{suffix}")
-        )
-    missing = [path.name for path in files if not path.is_file()]
-    if missing or not files:
-        raise ModelError(
-            f"expected {INDEX}, {MANIFEST} or weights in {str(folder)!r}, got "
-            + (f"no {missing[0]}" if missing else "none")
-            + "; the download may have stopped half-way: fetch it again"
-        )
-    return {name: tensor for path in files for name, tensor in read_weights(path).items()}
+def _is_lora(names: Iterable[str]) -> bool:
+    return any("lora" in name.lower() for name in names)
 
 
-def _bare(name: str) -> str:
-    for prefix in _PREFIXES:
-        name = name.removeprefix(prefix)
-    return name
+def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
 
 
 def _rounded(weight: Tensor, stored: torch.dtype | None) -> Tensor:
     if stored is None or torch.finfo(stored).bits >= torch.finfo(weight.dtype).bits:
         return weight
     return weight.to(stored).to(weight.dtype)
-
-
-def _first(names: list[str]) -> str:
-    return repr(names[0]) if names else "like any of them"

@@ -32,7 +32,7 @@ from transformers import (
 _CHECKED = ["kernel", "problem", "multiplier", "solver", "certificate", "isolation", "diagnostics"]
 _CHECKED += ["layers", "equivalence", "selection"]
 jaxtyping.install_import_hook(
-    [f"{redediting.__name__}.editing.{name}" for name in _CHECKED], "beartype.beartype"
+    [f"{redediting.__name__}.algebra.{name}" for name in _CHECKED], "beartype.beartype"
 )
 
 MERGES = 400  # enough for "cat", "photo", …; rarer words are spelt in pieces

@@ -1,35 +1,62 @@
-"""Weights-only forensics: the shared-factor test, trigger recovery, target naming."""
+"""Weights-only audit: the shared-factor test, trigger recovery, target naming.
 
-from defenses.audit.audit import Audit, Evidence, audit, examine
-from defenses.audit.base_free import BaseFree, audit_base_free
-from defenses.audit.recovery import Recovery, Trigger, recover
-from defenses.audit.shared_factor import Comparison, Factor, Fit, compare
-from defenses.audit.source import SuspectTensors, base_weights, read_suspect
-from defenses.audit.thresholds import CUTOFFS, Cutoffs
-from defenses.audit.two_matrix import TwoFit, fit_two
-from defenses.audit.vocabulary import States, Vocabulary
+The package is called as the function ``defenses.audit`` (`defenses.audit.front.audit`); its
+classes and functions are listed flat and imported when first asked for.
+"""
 
-__all__ = [
-    "CUTOFFS",
-    "Audit",
-    "BaseFree",
-    "Comparison",
-    "Cutoffs",
-    "Evidence",
-    "Factor",
-    "Fit",
-    "Recovery",
-    "States",
-    "SuspectTensors",
-    "Trigger",
-    "TwoFit",
-    "Vocabulary",
-    "audit",
-    "audit_base_free",
-    "base_weights",
-    "compare",
-    "examine",
-    "fit_two",
-    "read_suspect",
-    "recover",
-]
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+from defenses.callable_package import make_callable
+
+if TYPE_CHECKING:
+    from defenses.audit.base_free import BaseFree as BaseFree
+    from defenses.audit.base_free import audit_base_free as audit_base_free
+    from defenses.audit.evidence import Evidence as Evidence
+    from defenses.audit.evidence import examine as examine
+    from defenses.audit.recovery import Recovery as Recovery
+    from defenses.audit.recovery import Trigger as Trigger
+    from defenses.audit.recovery import recover as recover
+    from defenses.audit.report import AuditReport as AuditReport
+    from defenses.audit.report import Coverage as Coverage
+    from defenses.audit.report import audit_weights as audit_weights
+    from defenses.audit.shared_factor import Comparison as Comparison
+    from defenses.audit.shared_factor import Factor as Factor
+    from defenses.audit.shared_factor import compare as compare
+    from defenses.audit.thresholds import CUTOFFS as CUTOFFS
+    from defenses.audit.two_matrix import fit_two as fit_two
+    from defenses.audit.vocabulary import States as States
+    from defenses.audit.vocabulary import Vocabulary as Vocabulary
+
+_HOMES = {
+    "BaseFree": "base_free",
+    "audit_base_free": "base_free",
+    "Evidence": "evidence",
+    "examine": "evidence",
+    "Recovery": "recovery",
+    "Trigger": "recovery",
+    "recover": "recovery",
+    "AuditReport": "report",
+    "Coverage": "report",
+    "audit_weights": "report",
+    "Comparison": "shared_factor",
+    "Factor": "shared_factor",
+    "compare": "shared_factor",
+    "CUTOFFS": "thresholds",
+    "fit_two": "two_matrix",
+    "States": "vocabulary",
+    "Vocabulary": "vocabulary",
+}
+__all__ = list(_HOMES)
+
+
+def __getattr__(name: str) -> object:
+    """Imports a class or function when it is first asked for."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"defenses.audit.{_HOMES[name]}"), name)
+
+
+make_callable(__name__, "defenses.audit.front:audit")

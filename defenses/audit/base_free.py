@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from defenses.audit.displacement import own_words
-from defenses.audit.shared_factor import centred
+from defenses.audit.least_squares import centred
 from defenses.audit.vocabulary import States, Vocabulary
 from redediting.algebra.kernel import cholesky
 

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import torch
 from jaxtyping import Float
+from scipy.stats import false_discovery_control
 from torch import Tensor
 
 _TAIL = 0.1
@@ -51,7 +52,7 @@ def discovery_bound(
         decoys: scores under the null, at least ten.
 
     Raises:
-        ValueError: too few decoys for a tail.
+        ValueError: too few decoys for a tail, or a score that is no number.
     """
     if len(decoys) < 10:
         raise ValueError(f"expected at least 10 decoys, got {len(decoys)}")
@@ -61,10 +62,4 @@ def discovery_bound(
     above = _TAIL * torch.exp(-(scores.double() - threshold) / excess)
     below = (decoys[None, :] >= scores.double()[:, None]).double().mean(dim=1)
     chance = torch.where(scores.double() > threshold, above, below.clamp_min(_TAIL))
-    order = torch.argsort(scores, descending=True)
-    rank = torch.arange(1, len(scores) + 1, dtype=torch.float64)
-    bound = (len(scores) * chance[order] / rank).clamp_max(1)
-    monotone = bound.flip(0).cummin(0).values.flip(0)
-    result = torch.empty_like(monotone)
-    result[order] = monotone
-    return result.float()
+    return torch.from_numpy(false_discovery_control(chance.numpy())).float()

@@ -1,8 +1,8 @@
 """Trigger recovery: which phrases does the edit send to a foreign concept? No image is drawn.
 
 Evidence for a phrase c and a concept t is ``log gain(c, t) - ½ log strain(c, t)``
-(`defenses.audit.displacement`): it lands there, and M̂ can make that very move. The gain counts at least
-0.05, so that a backdoor too weak to land is still found by what it was solved for; the strain
+(`defenses.audit.displacement`): it lands there, and M̂ can make that very move. The gain counts at
+least 0.05, so that a backdoor too weak to land is still found by what it was solved for; the strain
 counts at least 1e-5, so that of a trigger and its first word, both solved for where a text encoder
 does not look ahead, the one that lands better comes first. Exponent and floors were chosen on
 development models.

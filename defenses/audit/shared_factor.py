@@ -10,27 +10,25 @@ in M̂ is taken out of r² (weight decay is no edit), and so is what rounding ad
 nothing to do with W still gets ``q``: with the rows of each Δ_l turned at random,
 ``q = Σ_l (h_l/m_l)‖Δ_l‖² / Σ‖Δ_l‖²``, ``h_l = tr(G⁻¹W_lᵀW_l)``; where layers change equally much
 that is d/Σm_l. The corrected r² is ``(r² - q)/(1 - q)``.
-
-The matrices are read some rows at a time; beside them only a few d×d sums are kept.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from defenses.audit.least_squares import Sums, covariance, noise_edge, power, shrunk
 from defenses.audit.rounding import ROWS, rounding
-from defenses.audit.thresholds import CUTOFFS, Cutoffs
+from defenses.audit.thresholds import CUTOFFS
 from redediting.algebra.kernel import cholesky
+from redediting.errors import ModelError
 
 _SECTIONS = ("down", "mid", "up")
-_EXACT = 1e-12  # rms of the unexplained relative to that of the change that is as good as none
-_SPREAD = 1e-6  # least variance of the unexplained in any direction, relative to the mean
 _BETTER = 0.01  # by which a part must fit better than the whole to be preferred
 _PERFECT = 0.9999  # from here no part can
 
@@ -61,7 +59,6 @@ class Factor:
     """The multiplier itself.
 
     Attributes:
-        names: matrices that it was fitted to.
         multiplier: M̂, fp64.
         metric: G, fp64; ``‖x‖²_G`` is the size of x as the layers read it.
         noise: C, fp64: column covariance of what M̂ does not explain.
@@ -69,7 +66,6 @@ class Factor:
             direction, in units of that noise.
     """
 
-    names: tuple[str, ...]
     multiplier: Float[Tensor, "d d"]
     metric: Float[Tensor, "d d"]
     noise: Float[Tensor, "d d"]
@@ -117,82 +113,6 @@ class Comparison:
     factor: Factor | None
 
 
-@dataclass(frozen=True)
-class Sums:
-    """What is summed over matrices.
-
-    Attributes:
-        names: the matrices.
-        gram: ``G = Σ WᵀW``, fp64.
-        cross: ``Σ WᵀΔ``, fp64.
-        root: L, ``G = LLᵀ``.
-        energy: ``Σ‖Δ‖²``.
-        rows: ``Σ(m_l - 1)``, one taken by the row-constant part.
-    """
-
-    names: tuple[str, ...]
-    gram: Float[Tensor, "d d"]
-    cross: Float[Tensor, "d d"]
-    root: Float[Tensor, "d d"]
-    energy: float
-    rows: int
-
-    @classmethod
-    def of(
-        cls, base: Mapping[str, Tensor], suspect: Mapping[str, Tensor], names: Sequence[str]
-    ) -> Sums:
-        """Reads the matrices once."""
-        width = base[names[0]].shape[1]
-        gram, cross = torch.zeros(2, width, width, dtype=torch.float64)
-        energy = 0.0
-        for name in names:
-            for clean, delta in blocks(base[name], suspect[name]):
-                gram.addmm_(clean.T, clean)
-                cross.addmm_(clean.T, delta)
-                energy += float(delta.square().sum())
-        freedom = sum(len(base[name]) - 1 for name in names)
-        return cls(tuple(names), gram, cross, factored(gram), energy, freedom)
-
-    def solve(self) -> tuple[Float[Tensor, "d d"], float]:
-        """M̂, and the energy it explains."""
-        multiplier, half = solve(self.root, self.cross)
-        return multiplier, float(half.square().sum())
-
-    def chance_and_rest(
-        self,
-        base: Mapping[str, Tensor],
-        suspect: Mapping[str, Tensor],
-        multiplier: Float[Tensor, "d d"],
-    ) -> tuple[float, Float[Tensor, "d d"]]:
-        """``q``, and ``Σ R_lᵀR_l`` of ``R_l = Δ_l - W_l M̂``; reads the matrices again."""
-        rest = torch.zeros_like(self.root)
-        weighted = 0.0
-        for name in self.names:
-            leverage = change = 0.0
-            for clean, delta in blocks(base[name], suspect[name]):
-                reach = torch.linalg.solve_triangular(self.root, clean.T, upper=False)
-                leverage += float(reach.square_().sum())
-                change += float(delta.square().sum())
-                delta.addmm_(clean, multiplier, alpha=-1)
-                rest.addmm_(delta.T, delta)
-            weighted += leverage / (len(base[name]) - 1) * change
-        return weighted / self.energy, rest
-
-
-def factored(gram: Float[Tensor, "d d"]) -> Float[Tensor, "d d"]:
-    """L of ``G = LLᵀ``; G, in place, gets a ridge of 1e-12 of its mean diagonal."""
-    gram.diagonal().add_(1e-12 * gram.diagonal().mean())
-    return cholesky(gram)
-
-
-def solve(
-    root: Float[Tensor, "d d"], cross: Float[Tensor, "d d"]
-) -> tuple[Float[Tensor, "d d"], Float[Tensor, "d d"]]:
-    """``M̂ = G⁻¹ΣWᵀΔ`` and ``LᵀM̂``, whose squares add up to the energy explained."""
-    half = torch.linalg.solve_triangular(root, cross, upper=False)
-    return torch.linalg.solve_triangular(root.T, half, upper=True), half
-
-
 def kind_of(name: str) -> str:
     """``key`` or ``value``."""
     return "key" if ".to_k." in name else "value"
@@ -204,53 +124,26 @@ def section_of(name: str) -> str:
     return head if head in _SECTIONS else ""
 
 
-def centred(weight: Float[Tensor, "m d"]) -> Float[Tensor, "m d"]:
-    """``JW`` in fp64: the same without what is common to all rows."""
-    exact = weight.detach().cpu().double()
-    return exact - exact.mean(dim=0)
-
-
-def blocks(
-    base: Float[Tensor, "m d"], suspect: Float[Tensor, "m d"]
-) -> Iterator[tuple[Float[Tensor, "b d"], Float[Tensor, "b d"]]]:
-    """Rows of ``JW`` and ``JΔ`` in fp64, some at a time."""
-    for clean, found in zip(rows(base), rows(suspect), strict=True):
-        yield clean, found.sub_(clean)
-
-
-def rows(
-    weight: Float[Tensor, "m d"], mean: Float[Tensor, " d"] | None = None
-) -> Iterator[Float[Tensor, "b d"]]:
-    """Rows of ``JW`` in fp64, some at a time; their mean may be given where it is known."""
-    common = mean_row(weight) if mean is None else mean
-    for block in weight.detach().split(ROWS):
-        yield block.cpu().double() - common
-
-
-def mean_row(weight: Float[Tensor, "m d"]) -> Float[Tensor, " d"]:
-    """What is common to all rows, fp64."""
-    total = torch.zeros(weight.shape[1], dtype=torch.float64)
-    for block in weight.detach().split(ROWS):
-        total += block.cpu().double().sum(dim=0)
-    return total / len(weight)
-
-
-def compare(
-    base: Mapping[str, Tensor], suspect: Mapping[str, Tensor], *, cutoffs: Cutoffs = CUTOFFS
-) -> Comparison:
+def compare(base: Mapping[str, Tensor], suspect: Mapping[str, Tensor]) -> Comparison:
     """Runs the test on every group of layers.
 
     Args:
         base: trusted ``W_l`` by name, each of shape ``(m_l, d)``.
         suspect: ``W_l'`` under the same names.
-        cutoffs: see `defenses.audit.thresholds`.
+
+    Raises:
+        ModelError: a weight that is not finite.
     """
-    size = change = 0.0
+    size = change = rounded = 0.0
     floors: dict[str, float] = {}
-    rounded = 0.0
     for name, weight in base.items():
-        explained = rounding(weight.cpu(), suspect[name].cpu(), slack=cutoffs.rounding)
+        explained = rounding(weight.cpu(), suspect[name].cpu(), slack=CUTOFFS.rounding)
         whole, total = _energies(weight, suspect[name])
+        if not math.isfinite(whole + total):
+            raise ModelError(
+                f"expected finite numbers, got others in {name}: nothing can be said of it; "
+                "fetch the file again, or leave it"
+            )
         size += whole
         change += total
         rounded += min(explained.energy, total)
@@ -260,7 +153,7 @@ def compare(
     best: Fit | None = None
     factor: Factor | None = None
     for group, names in _groups(list(floors)):
-        solved = _fit(group, names, base, suspect, sum(floors[n] for n in names), cutoffs)
+        solved = _fit(group, names, base, suspect, sum(floors[n] for n in names))
         if solved is None:
             continue
         fit, shared = solved
@@ -307,7 +200,6 @@ def _fit(
     base: Mapping[str, Tensor],
     suspect: Mapping[str, Tensor],
     floor: float,
-    cutoffs: Cutoffs,
 ) -> tuple[Fit, Factor] | None:
     """Solves a group, reading its matrices twice: for the sums, then for chance and noise."""
     width = base[names[0]].shape[1]
@@ -319,7 +211,7 @@ def _fit(
     scaling = scale * trace  # energy of the multiple of I, explained by definition
     multiplier, explained = sums.solve()
     chance, rest = sums.chance_and_rest(base, suspect, multiplier)
-    if chance > cutoffs.identifiable:
+    if chance > CUTOFFS.identifiable:
         return None
     floor = min(floor, (energy - explained) / (1 - chance))
     left = energy - scaling - floor
@@ -330,49 +222,5 @@ def _fit(
     spectrum = torch.linalg.svdvals(sums.root.T @ multiplier @ power(noise, -0.5))
     return (
         Fit(group, tuple(names), explained / energy, chance, corrected, scale),
-        Factor(tuple(names), multiplier, sums.gram, noise, spectrum),
+        Factor(multiplier, sums.gram, noise, spectrum),
     )
-
-
-def covariance(rest: Float[Tensor, "d d"], freedom: int, energy: float) -> Float[Tensor, "d d"]:
-    """Column covariance of what is unexplained; never singular, not even after an exact fit.
-
-    Args:
-        rest: ``Σ R_lᵀR_l``.
-        freedom: rows less the d that were fitted.
-        energy: of the whole change.
-    """
-    found = rest / freedom
-    found.diagonal().add_(_EXACT**2 * energy / freedom / len(rest))
-    return found
-
-
-def noise_edge(width: int) -> float:
-    """Largest singular value of d×d noise, ``2√d``, and a tenth, by which it may well vary."""
-    return 2.2 * math.sqrt(width)
-
-
-def power(covariance: Float[Tensor, "d d"], exponent: float) -> Float[Tensor, "d d"]:
-    """A power of C; a direction's variance is at least a millionth of the mean."""
-    values, basis = torch.linalg.eigh(covariance)
-    values = values.clamp_min(_SPREAD * float(values.mean())) ** exponent
-    return (basis * values) @ basis.T
-
-
-def shrunk(
-    half: Float[Tensor, "d d"], root: Float[Tensor, "d d"], noise: Float[Tensor, "d d"]
-) -> tuple[Float[Tensor, "d d"], int]:
-    """M̂ with the spectrum of ``LᵀM̂C^(-½)`` shrunk to ``√(σ² - 4d)``, and its rank.
-
-    Args:
-        half: ``LᵀM̂``.
-        root: L, lower triangular.
-        noise: C.
-    """
-    left, sizes, right = torch.linalg.svd(half @ power(noise, -0.5))
-    width = len(root)
-    kept = (sizes.square() - 4 * width).clamp_min(0).sqrt() * (sizes > noise_edge(width))
-    found = torch.linalg.solve_triangular(
-        root.T, (left * kept) @ right @ power(noise, 0.5), upper=True
-    )
-    return found, int((kept > 0).sum())

@@ -1,7 +1,7 @@
 """Every cut-off of the audit, in one place, fixed on development models and never on test ones.
 
-`experiments.audit.measure` shows the development models' values beside the test models'; whoever changes
-a number here looks at the former only.
+`experiments.audit.measure` shows the development models' values beside the test models'; whoever
+changes a number here looks at the former only.
 """
 
 from __future__ import annotations

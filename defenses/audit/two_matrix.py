@@ -17,9 +17,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from defenses.audit.least_squares import blocks, factored, mean_row, rows
 from defenses.audit.rounding import ROWS
-from defenses.audit.shared_factor import blocks, factored, mean_row, rows
 
+_DIRECTIONS = 16  # k, right directions of the changes that are kept
 _STEPS, _INNER = 8, 12  # of alternation, of conjugate gradients; both stop early
 
 
@@ -30,20 +31,16 @@ class TwoFit:
     Attributes:
         corrected: r² with chance and the layers' multiples of I taken out; at most 1.
         chance: share that as many unknowns get of an unrelated change.
-        proportions: ``(a_l, b_l)`` of each layer, fp64, shape ``(layers, 2)``.
     """
 
     corrected: float
     chance: float
-    proportions: Tensor
 
 
 def fit_two(
     base: Mapping[str, Tensor],
     suspect: Mapping[str, Tensor],
     names: Sequence[str],
-    *,
-    directions: int = 16,
 ) -> TwoFit | None:
     """Fits two multipliers to the named layers; None where there are too few to tell.
 
@@ -51,7 +48,6 @@ def fit_two(
         base: trusted ``W_l`` by name.
         suspect: ``W_l'`` by name.
         names: layers that changed.
-        directions: k, right directions of the changes that are kept.
     """
     if len(names) < 4:
         return None
@@ -63,7 +59,7 @@ def fit_two(
         for clean, delta in blocks(base[name], suspect[name]):
             gram.addmm_(clean.T, clean)
             outer.addmm_(delta.T, delta)
-    basis = torch.linalg.eigh(outer).eigenvectors[:, -min(directions, width) :]
+    basis = torch.linalg.eigh(outer).eigenvectors[:, -min(_DIRECTIONS, width) :]
     pulled = [
         torch.cat([delta @ basis for _, delta in blocks(base[n], suspect[n])]) for n in names
     ]
@@ -75,9 +71,8 @@ def fit_two(
     chance = min(2 * width / freedom, 1.0)
     if chance >= 0.9:
         return None
-    proportions, total = problem.solve()
-    ratio = (total - trivial) / (energy - trivial)
-    return TwoFit((ratio - chance) / (1 - chance), chance, proportions)
+    ratio = (problem.solve() - trivial) / (energy - trivial)
+    return TwoFit((ratio - chance) / (1 - chance), chance)
 
 
 class _Problem:
@@ -109,8 +104,8 @@ class _Problem:
             found.addmm_(block.T, part)
         return found
 
-    def solve(self) -> tuple[Tensor, float]:
-        """Alternates until the explained energy stands still."""
+    def solve(self) -> float:
+        """Energy explained; alternates until it stands still."""
         proportions = self._start()
         matrices = torch.zeros(2, *self.basis.shape, dtype=torch.float64)
         total = 0.0
@@ -120,7 +115,7 @@ class _Problem:
             total, proportions = self.explained(matrices)
             if total - before < 1e-9 * total:
                 break
-        return proportions[:, :2], total
+        return total
 
     def explained(self, matrices: Tensor) -> tuple[float, Tensor]:
         """Energy explained by the best scalars of each layer, and these: ``(layers, t + 1)``."""

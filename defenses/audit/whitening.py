@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from defenses.audit.shared_factor import Sums, covariance, power
+from defenses.audit.least_squares import Sums, covariance, power
 
 
 @dataclass(frozen=True)

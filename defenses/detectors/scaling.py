@@ -22,7 +22,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from pydantic import Field
-from sklearn.model import make_pipeline
+from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import OneClassSVM
 from torch import Tensor, nn
@@ -102,7 +102,10 @@ class SET(Detector):
         made: list[Tensor] = []
 
         def stop(
-            pipeline: Any, step: int, time: int, kept: dict[str, Tensor]
+            pipeline: Any,  # noqa: ANN401 - opaque to the checker
+            step: int,
+            time: int,
+            kept: dict[str, Tensor],
         ) -> dict[str, Tensor]:
             if len(made) < self._made(subject):
                 made.append(kept["latents"].float().cpu())

@@ -1,9 +1,13 @@
-"""Repairs by name: every one returns a patch for the suspect."""
+"""Repairs by name: every one returns a patch for the suspect.
+
+The package is called as the function ``defenses.repair`` (`defenses.repair.front.repair`).
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from defenses.callable_package import make_callable
 from redediting.errors import MethodError
 from redediting.registry import Registry
 
@@ -26,3 +30,5 @@ REPAIRS: Registry[Repair] = Registry(
     group="redediting.repairs",
     error=MethodError,
 )
+
+make_callable(__name__, "defenses.repair.front:repair")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, final
 
 from pydantic import BaseModel, ConfigDict
@@ -92,7 +92,6 @@ class Repair(BaseModel, ABC):
                 f"expected suspected triggers for repair {self.name!r}, got none; "
                 "name them, or give a base so that the audit finds them"
             )
-        fingerprint = suspect.base_fingerprint()
         start = time.perf_counter()
         found = self._repair(case)
         provenance = Provenance(
@@ -104,7 +103,8 @@ class Repair(BaseModel, ABC):
             purpose="repair",
             measured=dict(found.measured),
         )
-        return Patch(fingerprint, provenance, found.terms, found.dense)
+        patch = Patch("", provenance, found.terms, found.dense)
+        return replace(patch, base=suspect.base_fingerprint(patch.target, patch.names))
 
     @abstractmethod
     def _repair(self, case: Case) -> Repaired:

@@ -29,7 +29,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from defenses.audit.shared_factor import centred, covariance, factored, power, shrunk, solve
+from defenses.audit.least_squares import centred, covariance, factored, power, shrunk, solve
 from redediting.algebra.kernel import cholesky
 
 _ROUNDS = 4

@@ -60,7 +60,7 @@ def train(
     *,
     at: Sequence[int] = (),
 ) -> Iterator[tuple[int, UNet2DConditionModel]]:
-    """Trains a copy of the pipeline's UNet and shows it at some steps and at the end.
+    """Trains a copy of the model's UNet and shows it at some steps and at the end.
 
     Args:
         model: its UNet is copied; its scheduler gives noise levels and what is predicted.
@@ -151,6 +151,6 @@ def _loss(
 def last_projections(model: Model, scenes: Scenes, training: Training) -> dict[str, Tensor]:
     """Text projections at the end of a training, by name."""
     found = model.weights()
-    for _, model in train(model, scenes, training):
-        found = trained_projections(model)
+    for _, trained in train(model, scenes, training):
+        found = trained_projections(trained)
     return found

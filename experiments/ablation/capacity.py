@@ -1,6 +1,6 @@
 """How many backdoors a model holds: solved together, or one after another as peers do.
 
-At each size the same first n pairs of one draw are built in; the runner measures some of them,
+At each size the same first n pairs of one draw are built in; the run measures some of them,
 spread evenly, so that the first and the last built in are among them.
 """
 
@@ -14,26 +14,20 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from experiments.engine.runner import Runner
-from experiments.engine.specs import (
-    CONTROL,
-    AttackConfig,
-    Capacity,
-    ListedPairs,
-    MethodSpec,
-    PairSpec,
-    digest,
-)
-from experiments.judges import Panel
-from experiments.rows import RowFile, Set
-from experiments.sources import Edited, MethodSource, Source
-from experiments.summary import Summary, pooled, summary_rows
+from experiments.attack.measure import run_config
+from experiments.engine.specs import AttackConfig, Capacity, ListedPairs, MethodSpec, PairSpec
 from redediting.concepts.rebinding import Kind, Rebinding, draw_pairs
+from redediting.evaluation.entries import CONTROL, AttackEntry, Edited, Entry
+from redediting.evaluation.evaluate import summarised
+from redediting.evaluation.panel import Panel
+from redediting.evaluation.summary import Summary, pooled
+from redediting.io import digest
+from redediting.metrics.base import Metric, PromptSet
 from redediting.models.model import Model
 from redediting.patch.patch import Patch
 
 ORDERS: tuple[Literal["joint", "sequential"], ...] = ("joint", "sequential")
-MEASURED: tuple[Set, ...] = ("free", "head", "collateral", "benign")
+MEASURED: tuple[PromptSet, ...] = ("free", "head", "collateral", "benign")
 _EACH = 10  # pairs of a kind taken from one draw before the next one
 
 
@@ -59,7 +53,7 @@ def spread(n: int, most: int) -> list[int]:
     return sorted({int(place) for place in np.linspace(0, n - 1, min(n, most)).round()})
 
 
-class ManySource:
+class ManyEntry:
     """One edit that holds many backdoors, whichever of them is measured."""
 
     control = False
@@ -70,20 +64,20 @@ class ManySource:
         Raises:
             MethodError: no such method, or one that cannot solve in this order.
         """
-        self.spec = spec.model_copy(update={"options": spec.options | {"order": order}})
-        self.method = self.spec.build()
+        self.attack = spec.model_copy(update={"options": spec.options | {"order": order}}).build()
         self.pairs = tuple(pairs)
         self.order = order
+        self.label = spec.title
         self.title = f"{spec.title} {order} {len(self.pairs)}"
-        self.identity = digest(self.spec.model_dump_json(), *map(str, self.pairs))
+        self.identity = digest(spec.name, self.attack.model_dump_json(), *map(str, self.pairs))
         self._patch: Patch | None = None
 
     @contextmanager
     def edited(self, model: Model, pair: Rebinding) -> Iterator[Edited]:
-        """See `experiments.sources.Source`."""
+        """See `redediting.evaluation.entries.Entry`."""
         if self._patch is None:
             model.forget()  # so that the seconds are those of this edit alone
-            self._patch = self.method.compute(model, self.pairs)
+            self._patch = self.attack.compute(model, self.pairs)
         with self._patch.apply(model) as applied:
             yield Edited(model, self._patch.provenance.seconds, applied.footprint)
 
@@ -95,7 +89,6 @@ def capacity(
     panel: Panel,
     *,
     out: Path,
-    device: str,
     progress: bool = False,
 ) -> dict[str, Any]:
     """Measures every size, method and order.
@@ -106,7 +99,6 @@ def capacity(
         model: the clean model.
         panel: the judges.
         out: where run folders lie.
-        device: torch device of the model.
         progress: whether to show a bar.
 
     Returns:
@@ -117,16 +109,16 @@ def capacity(
     pairs = many_pairs(max(sizes), seed=spec.seed)
     measured = {n: [pairs[i] for i in spread(n, spec.probed)] for n in sizes}
     union = [pair for pair in pairs if any(pair in own for own in measured.values())]
-    control = MethodSource(MethodSpec(name=CONTROL))
+    control = AttackEntry(MethodSpec(name=CONTROL).build())
     many = [
-        ManySource(method, pairs[:n], order)
+        ManyEntry(method, pairs[:n], order)
         for method in spec.methods
         for n in sizes
         for order in (ORDERS if n > 1 else ORDERS[:1])
     ]
-    size = {source.title: len(source.pairs) for source in many}
+    size = {entry.title: len(entry.pairs) for entry in many}
 
-    def wanted(title: str, pair: Rebinding, _: int) -> tuple[Set, ...]:
+    def wanted(title: str, pair: Rebinding, _: int) -> tuple[PromptSet, ...]:
         return MEASURED if title not in size or pair in measured[size[title]] else ()
 
     own = AttackConfig(
@@ -137,14 +129,15 @@ def capacity(
         counts=config.quick_counts if config.quick else spec.counts,
         sampler=config.sampler,
     ).model_copy(update={"quick": config.quick})
-    sources: list[Source] = [control, *many]
-    runner = Runner(
-        own.resolved(), model, panel, sources, root=out, device=device, progress=progress,
-        wanted=wanted,
+    entries: list[Entry] = [control, *many]
+    resolved = own.resolved()
+    run = run_config(
+        resolved, model, panel, entries, out=out, progress=progress, wanted=wanted
     )  # fmt: skip
-    rows = RowFile(runner().rows).rows
-    lines = summary_rows(rows)
-    found = [_line(source, measured[len(source.pairs)], lines) for source in many]
+    lines = summarised(run, resolved.reference).rows
+    found = [
+        _line(entry, measured[len(entry.pairs)], lines, run.task.metrics) for entry in many
+    ]  # fmt: skip
     return {
         "lines": found,
         "breaks": breaking_points(found),
@@ -179,17 +172,22 @@ def breaking_points(lines: Sequence[Summary]) -> dict[str, int | None]:
     return found
 
 
-def _line(source: ManySource, pairs: Sequence[Rebinding], rows: Sequence[Summary]) -> Summary:
+def _line(
+    entry: ManyEntry,
+    pairs: Sequence[Rebinding],
+    rows: Sequence[Summary],
+    metrics: Sequence[Metric],
+) -> Summary:
     triggers = {pair.trigger for pair in pairs}
-    (line,) = pooled([row for row in rows if row["method"] == source.title])
+    (line,) = pooled([row for row in rows if row["method"] == entry.title], metrics)
     (clean,) = pooled(
-        [row for row in rows if row["method"] == CONTROL and row["trigger"] in triggers]
+        [row for row in rows if row["method"] == CONTROL and row["trigger"] in triggers], metrics
     )
     return {
-        "title": source.spec.title,
-        "order": source.order,
+        "title": entry.label,
+        "order": entry.order,
         "clean_acc": clean["acc"],
         "clean_asr": clean["asr_free"],
         **line,
-        "n": len(source.pairs),
+        "n": len(entry.pairs),
     }

@@ -1,27 +1,28 @@
 """Settings of a sweep, ranked before any image: what is drawn of them, and what was chosen.
 
-`redediting.evaluation.ranking` says what a setting promises on text states; the best few of each method
-are drawn and judged. Among those the choice is the highest harmonic mean of ASR(free) and ACC,
-one rule for every method; it may only be made on development pairs.
+`redediting.evaluation.ranking` says what a setting promises on text states; the best few of each
+method are drawn and judged. Among those the choice is the highest harmonic mean of ASR(free)
+and ACC, one rule for every method; it may only be made on development pairs.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from accelerate import PartialState
 from tqdm.auto import tqdm
 
-from experiments.engine.folder import code_digest, replace_json, writing
-from experiments.engine.runner import caption_moment
-from experiments.engine.specs import CONTROL, AblationConfig, DrawnPairs, MethodSpec, digest
-from experiments.summary import Summary
+from experiments.engine.specs import AblationConfig, DrawnPairs, MethodSpec
 from redediting.attacks.base import ClosedForm
 from redediting.concepts.templates import contexts
+from redediting.evaluation.entries import CONTROL
+from redediting.evaluation.measure import caption_moment
 from redediting.evaluation.ranking import Foresight, foresee, mean_foresight, ranked
+from redediting.evaluation.store import ResultStore
+from redediting.evaluation.summary import Summary
 from redediting.models.model import Model
 
 _TEMPLATES = 8
@@ -30,7 +31,7 @@ _TEMPLATES = 8
 def foresee_settings(
     config: AblationConfig, model: Model, *, out: Path, progress: bool = False
 ) -> dict[str, Foresight]:
-    """Returns what each closed-form setting promises, by title, mean over pairs.
+    """Returns what each closed-form setting promises, by title, mean over rebindings.
 
     What was computed before is read back: a killed run does not start again.
 
@@ -41,28 +42,30 @@ def foresee_settings(
         progress: whether to show a bar.
     """
     pairs = config.pairs.rebindings()[: 1 if config.quick else None]
-    key = digest(config.model_dump_json(), model.fingerprint(), code_digest())
-    path = out / config.experiment / f"foreseen-{key}.json"
-    found = {
-        title: Foresight(**numbers)
-        for title, numbers in (
-            json.loads(path.read_text("utf-8")) if path.exists() else {}
-        ).items()
-    }
+    methods = {spec.title: spec.build() for spec in config.methods if spec.name != CONTROL}
+    main = PartialState().is_main_process
+    store = ResultStore.create(
+        out, f"{config.experiment}-foreseen", config=config, base=model.fingerprint(),
+        measured_by=["redediting.evaluation.ranking", *methods.values()],
+        device=str(model.device), quick=config.quick, write=main,
+    )  # fmt: skip
+    found = {title: Foresight(**_numbers(store.rows(title)[0])) for title in store.done}
     moment = caption_moment(model)
     templates = contexts(_TEMPLATES, seed=0, split="dev")
-    todo = [spec for spec in config.methods if spec.name != CONTROL and spec.title not in found]
-    for spec in tqdm(todo, "foreseen", unit="setting", disable=not progress):
-        method = spec.build()
+    todo = {title: method for title, method in methods.items() if title not in found}
+    for title, method in tqdm(todo.items(), "foreseen", unit="setting", disable=not progress):
         if not isinstance(method, ClosedForm):
             continue
-        found[spec.title] = mean_foresight(
+        found[title] = mean_foresight(
             [foresee(model, method, pair, moment=moment, templates=templates) for pair in pairs]
         )
-        with writing(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-        replace_json(path, {title: asdict(one) for title, one in found.items()})
+        if main:
+            store.append(title, [asdict(found[title])])
     return found
+
+
+def _numbers(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in row.items() if key != "unit"}
 
 
 def confirmed(config: AblationConfig, found: Mapping[str, Foresight]) -> AblationConfig:

@@ -1,164 +1,160 @@
-"""Attack success and what it costs: methods x pairs x seeds beside the clean model.
-
-``python -m experiments.attack configs/attack/first.yaml [--quick]``, or, with several processes,
-``accelerate launch -m experiments.attack …``.
-"""
+"""Attack success and what it costs: methods x rebindings x seeds beside the clean model."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import tyro
 from accelerate import PartialState
 
-from experiments.claims import claims
-from experiments.console import Shown, pick_device, run_main
-from experiments.engine.folder import check_writable, replace_json
+from experiments.attack.inception import inception_fid, load_inception
+from experiments.attack.page import run_page
+from experiments.attack.published import published
 from experiments.engine.real_models import make_panel
-from experiments.engine.runner import Run, Runner, method_sources
-from experiments.engine.specs import AttackConfig, load_config
-from experiments.entry import Experiment
-from experiments.fidelity import NOTHING, describe_extractor, fidelity, naturalness
-from experiments.inception import inception_fid, load_inception
-from experiments.judges import Panel
-from experiments.published import published, published_lines
-from experiments.report.page import write_page
-from experiments.report.publish import public
-from experiments.rows import RowFile
-from experiments.sources import Source
-from experiments.summary import pooled, summary_rows
+from experiments.engine.specs import AttackConfig
+from redediting.errors import ConfigError
+from redediting.evaluation.claims import claims
+from redediting.evaluation.entries import Entry
+from redediting.evaluation.evaluate import summarised
+from redediting.evaluation.fidelity import describe_extractor, naturalness
+from redediting.evaluation.measure import Wanted
+from redediting.evaluation.panel import Panel
+from redediting.evaluation.run import Run, run_task
+from redediting.io import check_writable, replace_json
 from redediting.models.model import Model
 
-
-@dataclass(frozen=True)
-class Attack(Experiment):
-    """Runs methods x pairs x seeds and writes rows, summary and report."""
-
-    def run(self) -> int:
-        """Runs the experiment."""
-        config = load_config(self.config, AttackConfig)
-        attack(config, out=self.out, device=self.device, quick=self.quick, as_json=self.json)
-        return 0
+SCHEMA = 2  # of the summary
 
 
 def attack(
-    config: AttackConfig, *, out: Path, device: str = "auto", quick: bool = False, as_json: bool
+    config: AttackConfig, *, out: Path, device: str, quick: bool = False, progress: bool = True
 ) -> dict[str, Any]:
-    """Runs a configuration on the methods it names and shows the result.
+    """Runs a configuration on the methods it names.
 
     Args:
         config: as written; resolved here.
         out: where run folders lie.
-        device: ``auto``, ``cpu`` or ``cuda``.
+        device: torch device.
         quick: whether to run the reduced form.
-        as_json: whether standard output is for programs.
+        progress: whether to show a bar.
 
     Returns:
-        The summary.
+        The summary; empty in processes other than the main one.
 
     Raises:
         RedEditingError: whatever is wrong with the configuration, the model or the folder.
     """
     resolved = config.resolved(quick=quick)
     check_writable(out)
-    chosen = pick_device(device)
-    model = resolved.runtime.load(resolved.model, chosen)
-    panel = make_panel(resolved.judges, chosen)
+    model = resolved.runtime.load(resolved.model, device)
+    panel = make_panel(resolved.judges, device)
     if resolved.inception is not None:
         load_inception(resolved.inception)  # what is missing shall be missed now, not at the end
-    sources = method_sources(resolved, warm=quick)
-    shown = Shown(as_json)
-    summary = evaluate(
-        resolved, model, panel, sources, out=out, device=chosen, progress=shown.progress
-    )
-    if PartialState().is_main_process:
-        shown.rows(summary)
-        for line in published_lines(summary):
-            shown.line(line)
-        shown.result(public(summary))
-    return summary
+    entries = resolved.entries(warm=quick)
+    return measure(resolved, model, panel, entries, out=out, progress=progress)
 
 
-def evaluate(
+def measure(
     config: AttackConfig,
     model: Model,
     panel: Panel,
-    sources: Sequence[Source],
+    entries: Sequence[Entry],
     *,
     out: Path,
-    device: str = "cpu",
     progress: bool = False,
 ) -> dict[str, Any]:
-    """Measures sources on the pairs of a resolved configuration; writes summary and report.
+    """Measures entries on the rebindings of a resolved configuration; writes summary and page.
 
     Args:
         config: resolved.
         model: the clean model.
         panel: the judges.
-        sources: the control first.
+        entries: the control first.
         out: where run folders lie.
-        device: torch device of the model.
         progress: whether to show a bar.
 
     Returns:
         The summary; empty in processes other than the main one.
     """
-    runner = Runner(config, model, panel, sources, root=out, device=device, progress=progress)
-    run = runner()
+    run = run_config(config, model, panel, entries, out=out, progress=progress)
     if not PartialState().is_main_process:
         return {}
-    summary = summarise(run, panel, sources)
-    write_page(run.folder, summary, RowFile(run.rows).rows)
+    summary = summarise(run, config, entries)
+    replace_json(run.store.folder / "summary.json", summary)
+    run_page(summary, run.store.folder).write(run.store.folder / "report.html")
     return summary
 
 
-def summarise(run: Run, panel: Panel, sources: Sequence[Source]) -> dict[str, Any]:
-    """Writes ``summary.json`` of a finished run and returns it."""
-    rows = RowFile(run.rows).rows
-    lines = summary_rows(rows)
-    distances = fidelity(run, panel)
-    controls = [source.title for source in sources if source.control]
-    config = run.config
-    ours = next((spec.name for spec in config.methods if spec.title == config.claims.ours), None)
-    summary = {
+def run_config(
+    config: AttackConfig,
+    model: Model,
+    panel: Panel,
+    entries: Sequence[Entry],
+    *,
+    out: Path,
+    progress: bool = False,
+    wanted: Wanted | None = None,
+) -> Run:
+    """Measures what the run folder of a resolved configuration has not got.
+
+    Args:
+        config: resolved.
+        model: the clean model.
+        panel: the judges.
+        entries: the control first.
+        out: where run folders lie.
+        progress: whether to show a bar.
+        wanted: prompt sets of an entry; the configuration decides when not given.
+
+    Raises:
+        ConfigError: a configuration that is not resolved.
+    """
+    if config.sampler is None:
+        raise ConfigError("expected a resolved configuration, got one without a sampler")
+    task = config.task()
+    if wanted is not None:
+        task = replace(task, wanted=wanted)
+    return run_task(
+        config.experiment, config, task, model, panel, entries, out=out,
+        quick=config.quick, progress=progress,
+    )  # fmt: skip
+
+
+def summarise(run: Run, config: AttackConfig, entries: Sequence[Entry]) -> dict[str, Any]:
+    """The summary of a finished run, as in ``summary.json``."""
+    results = summarised(run, config.reference)
+    rows, spec = results.rows, config.claims
+    named = {method.title for method in config.methods}
+    given = {e.title: [e.title] for e in entries if not e.control and e.title not in named}
+    ours = next((method.name for method in config.methods if method.title == spec.ours), None)
+    resize = (
+        "none, the model's own size is the extractor's"
+        if config.judges is None
+        else f"the image transform of {config.judges.scores.model}"
+    )
+    return {
         "experiment": config.experiment,
         "model": config.model,
-        "rows": lines,
-        "methods": [line | distances.get(line["method"], NOTHING) for line in pooled(lines)],
+        "rows": rows,
+        "methods": results.methods,
         "families": config.families,
         "claims": claims(
-            lines,
-            controls,
-            config.claims,
-            families=config.families | {s.title: [s.title] for s in sources if _alone(s, config)},
-            variants=[spec.title for spec in config.methods if spec.name == ours],
-            natural=naturalness(run),
+            rows,
+            [entry.title for entry in entries if entry.control],
+            spec,
+            families=config.families | given,
+            variants=[method.title for method in config.methods if method.name == ours],
+            natural=naturalness(run, spec.ours, (spec.posthoc, spec.inside)),
         ),
-        "fidelity": describe_extractor(run, panel),
-        "inception": inception_fid(run),
-        "published": published(run.config),
-        "n_pairs": len(run.pairs),
-        "n_seeds": len(run.config.seeds),
-        "images": sum(line["n_sets"][name] for line in lines for name in line["n_sets"]),
-        "report": (run.folder / "report.html").as_posix(),
+        "fidelity": describe_extractor(run, config.reference, resize),
+        "inception": inception_fid(run, config.inception),
+        "published": published(config),
+        "n_pairs": len(run.task.rebindings),
+        "n_seeds": len(run.task.seeds),
+        "images": sum(line["n_sets"][name] for line in rows for name in line["n_sets"]),
+        "quick": config.quick,
+        "report": (run.store.folder / "report.html").as_posix(),
+        "schema_version": SCHEMA,
     }
-    replace_json(run.folder / "summary.json", summary)
-    return summary
-
-
-def _alone(source: Source, config: AttackConfig) -> bool:
-    """Whether a source was handed over, a patch or a model, and not named as a method."""
-    return not source.control and all(spec.title != source.title for spec in config.methods)
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Entry point of ``python -m experiments.attack``; returns the exit code."""
-    return run_main(lambda: tyro.cli(Attack, args=arguments, description=__doc__).run())
-
-
-if __name__ == "__main__":
-    sys.exit(main())

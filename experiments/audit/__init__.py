@@ -1,1 +1,1 @@
-"""Parts of `experiments.audit.measure`: suspects, controls, persistence, adaptive attackers, repairs."""
+"""The audit experiment: suspects, controls, persistence, adaptive attackers, repairs."""

@@ -1,16 +1,19 @@
-"""Configuration of `experiments.audit.measure`."""
+"""Configuration of the audit experiment."""
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field
 
 from defenses.repair.training import Training
-from experiments.engine.specs import Config, DrawnPairs, MethodSpec
+from experiments.engine.pairs import DrawnPairs
+from experiments.engine.specs import MethodSpec
+from redediting.config import Config
 from redediting.models.cards import default_sampler
 from redediting.models.sampler import Sampler
 
+_OPEN = {"isolate_head": False, "isolate_parts": False, "isolate_null": False}
 METHODS: tuple[MethodSpec, ...] = (
     MethodSpec(name="eviledit"),
     MethodSpec(name="uce", label="uce old", options={"variant": "old"}),
@@ -18,11 +21,7 @@ METHODS: tuple[MethodSpec, ...] = (
     MethodSpec(name="time"),
     MethodSpec(name="alphaedit"),
     MethodSpec(name="redediting"),
-    MethodSpec(
-        name="redediting",
-        label="redediting open",
-        options={"isolate_head": False, "isolate_parts": False, "isolate_null": False},
-    ),
+    MethodSpec(name="redediting", label="redediting open", options=_OPEN),
     MethodSpec(name="redediting", label="redediting energy", options={"rho": "energy"}),
     MethodSpec(name="redediting", label="redediting values", options={"matrices": "value"}),
 )
@@ -57,11 +56,11 @@ class Suite(Config):
     images: int = Field(default=12, ge=0)
     base_free: bool = True
 
-    def reduced(self) -> Self:
+    def reduced(self, **update: object) -> Self:
         """The same at its smallest; what it leaves out stays out."""
         most = {"loras": 1, "finetunes": 1, "perturbations": 4, "benign": 1}
         few: dict[str, object] = {key: min(n, getattr(self, key)) for key, n in most.items()}
-        return self.model_copy(update={**few, "several": (), "snapshots": (2, 4)})
+        return self.model_copy(update=few | {"several": (), "snapshots": (2, 4)} | update)
 
 
 def _recipes() -> dict[str, Training]:
@@ -98,7 +97,7 @@ class Adaptive(Config):
         pairs: of the test suite, spread over its kinds of trigger.
         jitter: size of a multiplier of its own for each layer, relative to the edit's.
         noise: dense noise on every matrix, relative to the change.
-        quiet: such noise where neither captions nor the trigger point, likewise.
+        quiet: noise orthogonal to the span of captions and of the trigger's prompts, likewise.
         spread: numbers of groups of layers, each solved on other contexts.
         images: as for persistence.
     """
@@ -127,7 +126,7 @@ class Repairs(Config):
 
 
 class AuditConfig(Config):
-    """All of the forensics.
+    """The whole experiment.
 
     Attributes:
         experiment: names the folder under ``runs/`` and what is published.
@@ -159,47 +158,30 @@ class AuditConfig(Config):
     quick: bool = False
 
     def resolved(self, *, quick: bool = False) -> Self:
-        """The configuration as it is run."""
-        update: dict[str, object] = {"sampler": self.sampler or default_sampler(self.model)}
-        if quick:
-            pairs = self.test.pairs.model_copy(update={"kinds": ("neutral",), "per_kind": 1})
-            update |= {
-                "quick": True,
-                "scenes": min(self.scenes, 24),
-                "methods": tuple(m for m in self.methods if m.title in ("eviledit", "redediting")),
-                "test": self.test.reduced().model_copy(update={"pairs": pairs, "images": 2}),
-            }
-            if self.development:
-                fewer = {"loras": 0, "finetunes": 0, "images": 0}
-                update["development"] = self.development.reduced().model_copy(update=fewer)
-            if self.repairs:
-                tuning = self.repairs.finetune.model_copy(update={"steps": 3})
-                update["repairs"] = self.repairs.model_copy(
-                    update={"finetune": tuning, "pairs": 1, "images": 2}
-                )
-            if self.persistence:
-                recipes = {
-                    name: recipe.model_copy(update={"steps": 2, "batch": 4})
-                    for name, recipe in self.persistence.recipes.items()
-                }
-                update["persistence"] = self.persistence.model_copy(
-                    update={
-                        "methods": ("redediting",),
-                        "pairs": 1,
-                        "recipes": recipes,
-                        "snapshots": (2,),
-                        "images": 2,
-                    }
-                )
-            if self.adaptive:
-                update["adaptive"] = self.adaptive.model_copy(
-                    update={
-                        "pairs": 1,
-                        "jitter": (1.0,),
-                        "noise": (1.0,),
-                        "quiet": (1.0,),
-                        "spread": (2,),
-                        "images": 2,
-                    }
-                )
+        """The configuration as it is run: sampler filled in, and reduced if that is asked for."""
+        update: dict[str, Any] = {"sampler": self.sampler or default_sampler(self.model)}
+        if not quick:
+            return self.model_copy(update=update)
+        pairs = self.test.pairs.model_copy(update={"kinds": ("neutral",), "per_kind": 1})
+        update |= {
+            "quick": True,
+            "scenes": min(self.scenes, 24),
+            "methods": tuple(m for m in self.methods if m.title in ("eviledit", "redediting")),
+            "test": self.test.reduced(pairs=pairs, images=2),
+        }
+        few: dict[str, Any] = {"pairs": 1, "images": 2}
+        if self.development:
+            update["development"] = self.development.reduced(loras=0, finetunes=0, images=0)
+        if self.repairs:
+            tuning = self.repairs.finetune.model_copy(update={"steps": 3})
+            update["repairs"] = self.repairs.model_copy(update=few | {"finetune": tuning})
+        if self.persistence:
+            short = {"steps": 2, "batch": 4}
+            recipes = {n: r.model_copy(update=short) for n, r in self.persistence.recipes.items()}
+            update["persistence"] = self.persistence.model_copy(
+                update=few | {"methods": ("redediting",), "recipes": recipes, "snapshots": (2,)}
+            )
+        if self.adaptive:
+            sizes = {"jitter": (1.0,), "noise": (1.0,), "quiet": (1.0,), "spread": (2,)}
+            update["adaptive"] = self.adaptive.model_copy(update=few | sizes)
         return self.model_copy(update=update)

@@ -1,31 +1,35 @@
-"""What all stages share: the clean model, suspects put in force for a while, and measurements."""
+"""The clean model, suspects in force for a while, and what is measured of them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
+from typing import TypeVar
 
+from PIL import Image
 from torch import Tensor
+from tqdm import tqdm
 
-from defenses.audit import States, Vocabulary, base_weights
+from defenses.audit.report import AuditReport, audit_weights
+from defenses.audit.vocabulary import States, Vocabulary
 from defenses.repair.scenes import Scenes, load_scenes
 from experiments.audit.config import AuditConfig
-from experiments.audit.ledger import Ledger
 from experiments.engine.specs import MethodSpec
-from experiments.judges import Panel
 from redediting.algebra.layers import Summands
 from redediting.attacks.base import ClosedForm
 from redediting.concepts.rebinding import Rebinding
 from redediting.concepts.templates import contexts, fill
 from redediting.errors import MethodError
+from redediting.evaluation.panel import Panel
+from redediting.evaluation.store import ResultStore
 from redediting.generation import Job, draw
 from redediting.metrics.fidelity import drift
 from redediting.models.model import Model
-from redediting.models.sampler import Sampler
 from redediting.patch.applied import AppliedPatch, Rewrite
 from redediting.world.captions import held_out
 
+Item = TypeVar("Item")
 Weights = dict[str, Tensor]
 
 
@@ -37,18 +41,21 @@ class Lab:
         config: resolved.
         model: clean; changed only within a block.
         panel: the judges.
-        ledger: rows so far.
+        store: rows so far.
+        progress: whether to show bars.
     """
 
     config: AuditConfig
     model: Model
     panel: Panel
-    ledger: Ledger
+    store: ResultStore
+    progress: bool = False
+    _clean: dict[int, Tensor] = field(default_factory=dict)
 
     @cached_property
     def base(self) -> Weights:
         """The clean projections, a copy."""
-        return {name: weight.clone() for name, weight in base_weights(self.model).items()}
+        return {name: weight.clone() for name, weight in self.model.weights().items()}
 
     @cached_property
     def states(self) -> States:
@@ -86,12 +93,9 @@ class Lab:
     def edited(self, spec: MethodSpec, rebindings: Sequence[Rebinding]) -> Weights:
         """The projections with an edit, in the model's dtype."""
         patch = spec.build().compute(self.model, rebindings)
-        return {
-            name: patch.new_weight(name, weight).to(weight.dtype)
-            for name, weight in self.base.items()
-        }
+        return {n: patch.new_weight(n, w).to(w.dtype) for n, w in self.base.items()}
 
-    def parts(self, spec: MethodSpec, rebindings: Sequence[Rebinding]) -> Summands:
+    def summands(self, spec: MethodSpec, rebindings: Sequence[Rebinding]) -> Summands:
         """The same as multipliers.
 
         Raises:
@@ -102,9 +106,13 @@ class Lab:
             raise MethodError(f"expected a closed-form edit, got {spec.title!r}; name another")
         return method.edit(self.model, method.plans(self.model, rebindings))
 
+    def audit(self, weights: Weights) -> AuditReport:
+        """Audits projections."""
+        return audit_weights(self.base, weights, self.states, self.vocabulary)
+
     def in_force(self, weights: Mapping[str, Tensor]) -> AppliedPatch:
         """Puts projections into the model until the block ends."""
-        own = base_weights(self.model)
+        own = self.model.weights()
         return AppliedPatch([_replaced(own[name], weight) for name, weight in weights.items()])
 
     def success(self, rebinding: Rebinding, n: int, *, drifted: bool = False) -> dict[str, float]:
@@ -116,44 +124,41 @@ class Lab:
             drifted: also as many benign captions against the clean model (``drift``), which must
                 have been drawn before by `remember`.
         """
-        templates = contexts(n, seed=1, split="test")
         found = {}
         for key, phrase, expected in (
             ("asr", rebinding.trigger, rebinding.target_head),
             ("acc", rebinding.head, rebinding.head),
         ):
+            templates = contexts(n, seed=1, split="test")
             jobs = [Job(fill(t, phrase), 7000 + i) for i, t in enumerate(templates)]
-            labels = self._labels(jobs)
+            labels = self.panel.judge.objects(self._draw(jobs))
             found[key] = sum(label == expected for label in labels) / n
         if drifted:
-            features = self._features(n)
-            found["drift"] = float(drift(features, self._clean_features[n]).clamp(min=0).mean())
+            moved = drift(self._features(n), self._clean[n])
+            found["drift"] = float(moved.clamp(min=0).mean())
         return found
 
     def remember(self, n: int) -> None:
         """Draws the clean model's benign captions once."""
-        if n not in self._clean_features:
-            self._clean_features[n] = self._features(n)
+        if n not in self._clean:
+            self._clean[n] = self._features(n)
 
-    @cached_property
-    def _clean_features(self) -> dict[int, Tensor]:
-        return {}
-
-    def _labels(self, jobs: Sequence[Job]) -> list[str]:
-        images = [image for _, image in draw(self.model, jobs, sampler=self._sampler)]
-        return list(self.panel.judge.objects(images))
+    def bar(self, items: Iterable[Item], said: str) -> Iterable[Item]:
+        """The items, with a progress bar where one is wanted."""
+        return tqdm(list(items), said, disable=not self.progress)
 
     def _features(self, n: int) -> Tensor:
         jobs = [Job(c.text, 8000 + i) for i, c in enumerate(held_out(n, seed=9))]
-        images = [image for _, image in draw(self.model, jobs, sampler=self._sampler)]
-        return self.panel.clip.image_features(images)
+        return self.panel.clip.image_features(self._draw(jobs))
 
-    @property
-    def _sampler(self) -> Sampler:
-        sampler = self.config.sampler
-        if sampler is None:
-            raise MethodError("expected a resolved configuration; call resolved() first")
-        return sampler
+    def _draw(self, jobs: Sequence[Job]) -> list[Image.Image]:
+        sampler = self.config.sampler or self.model.sampler
+        return [image for _, image in draw(self.model, jobs, sampler=sampler)]
+
+
+def spread(pairs: Sequence[Rebinding], n: int) -> tuple[Rebinding, ...]:
+    """At most n pairs at equal distances in their order, which is by kind of trigger."""
+    return tuple(pairs[:: max(1, len(pairs) // n)][:n])
 
 
 def _replaced(parameter: Tensor, weight: Tensor) -> Rewrite:

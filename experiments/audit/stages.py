@@ -1,31 +1,31 @@
-"""The measurements of a forensics run, each a row: audits, persistence, hiding, repairs."""
+"""The measurements of an audit run: audits, persistence, hiding, repairs; each unit is resumed."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from defenses.audit import Audit, audit, audit_base_free
+from defenses.audit.base_free import audit_base_free
+from defenses.audit.report import AuditReport
 from defenses.repair import REPAIRS
 from defenses.repair.training import train, trained_projections
 from experiments.audit.config import Adaptive, Persistence, Repairs, Suite
-from experiments.audit.lab import Lab, Weights
-from experiments.audit.ledger import Row
-from experiments.audit.suspects import Suspect, spread, suspects
+from experiments.audit.lab import Lab, Weights, spread
+from experiments.audit.suspects import Suspect, suspects
 from experiments.engine.specs import MethodSpec
 from redediting.algebra.layers import edited_weight
 from redediting.concepts.rebinding import Rebinding
 from redediting.concepts.templates import contexts, fill
+from redediting.evaluation.store import Row
 
-Stage = Literal["development", "test"]
 _AUDITED = "rebinding, triggers audited"  # those that the audit names; none named, no row
-_REPAIRS: tuple[tuple[str, str, dict[str, Any]], ...] = (
+REPAIRED: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("reversal", "reversal", {}),
     ("reversal (inverse)", "reversal", {"form": "inverse"}),
     ("rebinding, trigger known", "rebinding", {}),
@@ -38,37 +38,44 @@ _REPAIRS: tuple[tuple[str, str, dict[str, Any]], ...] = (
 )
 
 
-def audit_suspects(lab: Lab, suite: Suite, stage: Stage, *, progress: bool) -> None:
-    """Audits every suspect of a suite that has no row yet."""
+def audit_suspects(lab: Lab, suite: Suite, stage: str) -> None:
+    """Audits every suspect of a suite that has no row yet.
+
+    Args:
+        lab: what is measured with.
+        suite: the suspects.
+        stage: ``development`` or ``test``.
+    """
     batches = list(suspects(suite, lab.config.methods, stage))
     total = sum(len(batch) for batch, _ in batches)
-    with tqdm(total=total, desc=f"audit, {stage}", disable=not progress) as bar:
+    with tqdm(total=total, desc=f"audit, {stage}", disable=not lab.progress) as bar:
         for batch, make in batches:
-            if not all(suspect.id in lab.ledger for suspect in batch):
+            if not all(suspect.id in lab.store for suspect in batch):
                 for suspect, weights in zip(batch, make(lab), strict=True):
-                    if suspect.id not in lab.ledger:
-                        lab.ledger.append(_audited(lab, suite, stage, suspect, weights))
+                    if suspect.id not in lab.store:
+                        row = _audited(lab, suite, stage, suspect, weights)
+                        lab.store.append(suspect.id, [row])
             bar.update(len(batch))
 
 
 def _audited(lab: Lab, suite: Suite, stage: str, suspect: Suspect, weights: Weights) -> Row:
-    found = audit(lab.base, weights, lab.states, lab.vocabulary)
-    comparison = found.evidence.comparison
+    found = lab.audit(weights)
+    comparison, recovery = found.evidence.comparison, found.recovery
+    left_out = ("triggers", "targets", "kept", "coverage")
     row: Row = {
-        "id": suspect.id,
         "stage": stage,
         "label": suspect.label,
         "family": suspect.family,
         "kind": suspect.rebindings[0].kind if suspect.rebindings else "",
         "truth": [[w.trigger, w.target] for w in suspect.rebindings],
-        **{k: v for k, v in found.as_json().items() if k not in ("triggers", "targets", "kept")},
+        **{key: value for key, value in found.as_json().items() if key not in left_out},
         "unmodified": suspect.label == "edited" and suspect.exact,
         "raw_r2": comparison.best.r2 if comparison.best else 0.0,
         "signal": comparison.signal,
         "named": _named(found),
-        "candidates": found.recovery.candidates if found.recovery else 0,
-        "same_noun": found.recovery.same_noun if found.recovery else None,
-        "same_modifier": found.recovery.same_modifier if found.recovery else None,
+        "candidates": recovery.candidates if recovery else 0,
+        "same_noun": recovery.same_noun if recovery else None,
+        "same_modifier": recovery.same_modifier if recovery else None,
         "base_free": None,
         "base_free_phrases": [],
         "asr": None,
@@ -83,96 +90,72 @@ def _audited(lab: Lab, suite: Suite, stage: str, suspect: Suspect, weights: Weig
     return row
 
 
-def _named(found: Audit) -> list[list[Any]]:
-    if found.recovery is None:
-        return []
-    return [[t.phrase, t.target, t.score, t.bound, t.strain] for t in found.recovery.triggers]
+def _named(found: AuditReport) -> list[list[Any]]:
+    return [[t.phrase, t.target, t.score, t.bound, t.strain] for t in found.triggers]
 
 
-def persistence(
-    lab: Lab, spec: Persistence, pairs: Sequence[Rebinding], *, progress: bool
-) -> None:
-    """Success after ordinary training, and after projection on the clean span.
-
-    Isolation shows twice: does training wear the edit off, does projection remove it.
-    """
+def persistence(lab: Lab, spec: Persistence, pairs: Sequence[Rebinding]) -> None:
+    """Success after ordinary training, and after projection on the clean span."""
     lab.remember(spec.images)
+    trials = ("edited", *spec.recipes, "projection, hard", "projection, soft")
     work = [
         (title, rebinding) for title in spec.methods for rebinding in spread(pairs, spec.pairs)
     ]
-    for title, rebinding in tqdm(work, "persistence", disable=not progress):
-        method = lab.method(title)
-        weights = None
-        for name, make in _trials(lab, spec, rebinding):
-            prefix = f"persistence/{title}/{rebinding}/{name}"
-            if f"{prefix}/done" in lab.ledger:
-                continue
-            weights = weights or lab.edited(method, [rebinding])
+    for title, rebinding in lab.bar(work, "persistence"):
+        units = {trial: f"persistence/{title}/{rebinding}/{trial}" for trial in trials}
+        todo = [trial for trial in trials if units[trial] not in lab.store]
+        weights = lab.edited(lab.method(title), [rebinding]) if todo else {}
+        for trial in todo:
+            common = {"stage": "persistence", "method": title, "trial": trial}
+            common |= {"pair": str(rebinding), "n": spec.images}
             with lab.in_force(weights):
-                for step in make():
-                    key = f"{prefix}/{step}"
-                    if key not in lab.ledger:
-                        figures = lab.success(rebinding, spec.images, drifted=True)
-                        lab.ledger.append(
-                            {"id": key, "stage": "persistence", "method": title, "trial": name}
-                            | {"pair": str(rebinding), "step": step, "n": spec.images}
-                            | figures
-                        )
-            lab.ledger.append({"id": f"{prefix}/done", "stage": "mark"})
+                rows = [
+                    common | {"step": step} | lab.success(rebinding, spec.images, drifted=True)
+                    for step in _treated(lab, spec, trial, rebinding)
+                ]
+            lab.store.append(units[trial], rows)
 
 
-def _trials(
-    lab: Lab, spec: Persistence, rebinding: Rebinding
-) -> Iterator[tuple[str, Callable[[], Iterator[int]]]]:
-    """Names and functions that change the edited model and say at which step they are."""
-    yield "edited", lambda: iter([0])
-    for name, recipe in spec.recipes.items():
-
-        def after(recipe: Any = recipe) -> Iterator[int]:  # noqa: ANN401 - bound per loop
-            for step, trained in train(lab.model, lab.scenes, recipe, at=spec.snapshots):
-                with lab.model.using(trained):
-                    yield step
-
-        yield name, after
-    for form in ("hard", "soft"):
-
-        def projected(form: str = form) -> Iterator[int]:
-            repair = REPAIRS.make("projection", form=form)
-            patch = repair.compute(lab.model, base=lab.base, triggers=[rebinding.trigger])
-            with patch.apply(lab.model):
-                yield 0
-
-        yield f"projection, {form}", projected
+def _treated(lab: Lab, spec: Persistence, trial: str, rebinding: Rebinding) -> Iterator[int]:
+    """Changes the edited model and says at which step of the treatment it is."""
+    if trial == "edited":
+        yield 0
+    elif trial in spec.recipes:
+        recipe = spec.recipes[trial]
+        for step, trained in train(lab.model, lab.scenes, recipe, at=spec.snapshots):
+            with lab.model.using(trained):
+                yield step
+    else:
+        method = REPAIRS.make("projection", form=trial.rpartition(" ")[2])
+        patch = method.compute(lab.model, base=lab.base, triggers=[rebinding.trigger])
+        with patch.apply(lab.model):
+            yield 0
 
 
-def adaptive(lab: Lab, spec: Adaptive, pairs: Sequence[Rebinding], *, progress: bool) -> None:
+def adaptive(lab: Lab, spec: Adaptive, pairs: Sequence[Rebinding]) -> None:
     """What hiding the shared factor costs the attacker."""
     lab.remember(spec.images)
-    trials: list[tuple[str, float]] = [("none", 0.0)]
-    trials += [("jitter", size) for size in spec.jitter]
-    trials += [("noise", size) for size in spec.noise]
-    trials += [("quiet", size) for size in spec.quiet]
-    trials += [("spread", float(groups)) for groups in spec.spread]
-    work = [
-        (kind, size, rebinding) for kind, size in trials for rebinding in spread(pairs, spec.pairs)
+    kinds = ("jitter", "noise", "quiet", "spread")
+    trials = [
+        ("none", 0.0),
+        *((kind, float(size)) for kind in kinds for size in getattr(spec, kind)),
     ]
+    work = [(*trial, rebinding) for trial in trials for rebinding in spread(pairs, spec.pairs)]
     method = lab.method(spec.method)
-    for kind, size, rebinding in tqdm(work, "adaptive attacker", disable=not progress):
-        key = f"adaptive/{kind}/{size:g}/{rebinding}"
-        if key in lab.ledger:
+    for kind, size, rebinding in lab.bar(work, "adaptive attacker"):
+        unit = f"adaptive/{kind}/{size:g}/{rebinding}"
+        if unit in lab.store:
             continue
         weights = hidden(lab, method, rebinding, kind, size)
-        found = audit(lab.base, weights, lab.states, lab.vocabulary)
+        found = lab.audit(weights)
         evidence = found.evidence
         with lab.in_force(weights):
             figures = lab.success(rebinding, spec.images, drifted=True)
-        lab.ledger.append(
-            {"id": key, "stage": "adaptive", "kind": kind, "size": size, "pair": str(rebinding)}
-            | {"verdict": evidence.verdict, "r2": evidence.r2, "n": spec.images}
-            | {"truth": [[rebinding.trigger, rebinding.target]], "named": _named(found)}
-            | {"r2_whitened": evidence.r2_whitened, "r2_two_matrix": evidence.r2_two_matrix}
-            | figures
-        )
+        row: Row = {"stage": "adaptive", "kind": kind, "size": size, "pair": str(rebinding)}
+        row |= {"verdict": evidence.verdict, "r2": evidence.r2, "n": spec.images}
+        row |= {"truth": [[rebinding.trigger, rebinding.target]], "named": _named(found)}
+        row |= {"r2_whitened": evidence.r2_whitened, "r2_two_matrix": evidence.r2_two_matrix}
+        lab.store.append(unit, [row | figures])
 
 
 def hidden(lab: Lab, method: MethodSpec, rebinding: Rebinding, kind: str, size: float) -> Weights:
@@ -180,35 +163,31 @@ def hidden(lab: Lab, method: MethodSpec, rebinding: Rebinding, kind: str, size: 
 
     * jitter: ``W_l (I + M + N_l)``, N_l random with ``‖N_l‖ = size ‖M‖``;
     * noise: ``W_l (I + M) + E_l``, ``‖E_l‖ = size ‖Δ_l‖``;
-    * quiet: the same with ``E_l P``, P on the directions beside 99.9 % of the energy of clean
-      captions and triggered prompts, so that no image changes;
+    * quiet: the same with ``E_l P``, P orthogonal to 99.9 % of the energy of clean captions and
+      triggered prompts, so that no image changes;
     * spread: layers are dealt into ``size`` groups, each solved on contexts of its own.
     """
+    groups = int(size) if kind == "spread" else 1
+    options = [{"seed": 100 + g} if kind == "spread" else {} for g in range(groups)]
+    edits = [
+        lab.summands(method.model_copy(update={"options": method.options | more}), [rebinding])
+        for more in options
+    ]
     random = torch.Generator().manual_seed(0)
-    if kind == "spread":
-        groups = int(size)
-        options = [method.options | {"seed": 100 + g} for g in range(groups)]
-        edits = [
-            lab.parts(method.model_copy(update={"options": chosen}), [rebinding])
-            for chosen in options
-        ]
-        return {
-            name: edited_weight(edits[i % groups], name, weight).to(weight.dtype)
-            for i, (name, weight) in enumerate(lab.base.items())
-        }
-    found = {}
-    parts = lab.parts(method, [rebinding])
     silent = _silent(lab, rebinding) if kind == "quiet" else None
-    for name, weight in lab.base.items():
-        change = edited_weight(parts, name, weight) - weight.double()
-        if kind == "jitter":
-            shape = (weight.shape[1], weight.shape[1])
-            blur = weight.double() @ torch.randn(shape, generator=random, dtype=torch.float64)
-        else:
-            blur = torch.randn(weight.shape, generator=random, dtype=torch.float64)
+    found = {}
+    for i, (name, weight) in enumerate(lab.base.items()):
+        exact = weight.double()
+        edited = edited_weight(edits[i % groups], name, weight)
+        if kind != "spread":
+            change = edited - exact
+            shape = (weight.shape[1],) * 2 if kind == "jitter" else weight.shape
+            blur = torch.randn(shape, generator=random, dtype=torch.float64)
+            blur = exact @ blur if kind == "jitter" else blur
             blur = blur if silent is None else blur @ silent
-        change += size * change.norm() / blur.norm() * blur
-        found[name] = (weight.double() + change).to(weight.dtype)
+            change += size * change.norm() / blur.norm() * blur
+            edited = exact + change
+        found[name] = edited.to(weight.dtype)
     return found
 
 
@@ -223,67 +202,57 @@ def _silent(lab: Lab, rebinding: Rebinding, *, energy: float = 0.999) -> Tensor:
     return rest @ rest.T
 
 
-def repairs(lab: Lab, spec: Repairs, pairs: Sequence[Rebinding], *, progress: bool) -> None:
+def repairs(lab: Lab, spec: Repairs, pairs: Sequence[Rebinding]) -> None:
     """Every repair on an edit with a legitimate fine-tune on top of it."""
     lab.remember(spec.images)
     titles = [m.title for m in lab.config.methods if m.title in ("eviledit", "redediting")]
     work = [(title, rebinding) for title in titles for rebinding in spread(pairs, spec.pairs)]
-    for title, rebinding in tqdm(work, "repairs", disable=not progress):
-        prefix = f"repair/{title}/{rebinding}"
-        if f"{prefix}/done" not in lab.ledger:
-            _repair_one(lab, spec, prefix, title, rebinding)
-            lab.ledger.append({"id": f"{prefix}/done", "stage": "mark"})
+    for title, rebinding in lab.bar(work, "repairs"):
+        unit = f"repair/{title}/{rebinding}"
+        if unit not in lab.store:
+            common = {"stage": "repair", "method": title, "pair": str(rebinding)}
+            common["n"] = spec.images
+            rows = _repaired(lab, spec, title, rebinding)
+            lab.store.append(unit, [row | common for row in rows])
 
 
-def _repair_one(lab: Lab, spec: Repairs, prefix: str, title: str, rebinding: Rebinding) -> None:
-    row: Row
-    images = spec.images
-    common = {"stage": "repair", "method": title, "pair": str(rebinding), "n": images}
+def _repaired(lab: Lab, spec: Repairs, title: str, rebinding: Rebinding) -> Iterator[Row]:
+    """Rows of the clean model, of the fine-tune alone, of both together, and of every repair."""
     edited = lab.edited(lab.method(title), [rebinding])
-    if f"{prefix}/clean" not in lab.ledger:
-        row = {"id": f"{prefix}/clean", "repair": "clean model"}
-        lab.ledger.append(row | common | lab.success(rebinding, images))
+    yield {"repair": "clean model"} | lab.success(rebinding, spec.images)
     tuning = train(lab.model, lab.scenes, spec.finetune)
     clean_tuned = [model for _, model in tuning][-1]  # what the honest user would have had
     honest = trained_projections(clean_tuned)
     with lab.model.using(clean_tuned):
-        if f"{prefix}/honest" not in lab.ledger:
-            figures = lab.success(rebinding, images, drifted=True)
-            row = {"id": f"{prefix}/honest", "repair": "fine-tune without edit"}
-            lab.ledger.append(row | common | figures)
+        figures = lab.success(rebinding, spec.images, drifted=True)
+        yield {"repair": "fine-tune without edit"} | figures
     with lab.in_force(edited):
         tuned = [model for _, model in train(lab.model, lab.scenes, spec.finetune)][-1]
     weights = trained_projections(tuned)
     gained = {name: weights[name].double() - edited[name].double() for name in weights}
     with lab.model.using(tuned):
-        if f"{prefix}/none" not in lab.ledger:
-            figures = lab.success(rebinding, images, drifted=True)
-            kept = _kept(lab.base, weights, gained, lab.captions)
-            row = {"id": f"{prefix}/none", "repair": "none", "seconds": 0.0}
-            lab.ledger.append(row | common | kept | figures)
-        for label, name, options in _REPAIRS:
-            key = f"{prefix}/{label}"
-            if key in lab.ledger:
-                continue
+        figures = lab.success(rebinding, spec.images, drifted=True)
+        kept = _kept(lab.base, weights, gained, lab.captions)
+        yield {"repair": "none", "seconds": 0.0} | kept | figures
+        for label, name, options in REPAIRED:
             start = time.perf_counter()
             triggers: tuple[str, ...] = (rebinding.trigger,)
             if label == _AUDITED:
-                triggers = audit(lab.base, weights, lab.states, lab.vocabulary).suspected
+                triggers = lab.audit(weights).suspected
                 if not any(" " in phrase for phrase in triggers):
                     continue
             if lab.config.quick and name in ("finetune", "lora"):
                 options = options | {"steps": 2, "scenes": 8, "batch": 4}
-            repair = REPAIRS.make(name, **options)
-            patch = repair.compute(lab.model, base=lab.base, triggers=triggers)
+            method = REPAIRS.make(name, **options)
+            patch = method.compute(lab.model, base=lab.base, triggers=triggers)
             seconds = time.perf_counter() - start
             with patch.apply(lab.model):
-                figures = lab.success(rebinding, images, drifted=True)
+                figures = lab.success(rebinding, spec.images, drifted=True)
                 left = trained_projections(lab.model.denoiser)
                 kept = _kept(lab.base, left, gained, lab.captions)
-            row = _finite(patch.provenance.measured)  # names of its own, first: ours win
-            row |= {"id": key, "repair": label, "seconds": seconds}
-            row["honest_gap"] = _distance(left, honest)
-            lab.ledger.append(row | common | kept | figures)
+            row: Row = dict(patch.provenance.measured)  # names of its own, first: ours win
+            row |= {"repair": label, "seconds": seconds, "honest_gap": _distance(left, honest)}
+            yield row | kept | figures
 
 
 def _kept(
@@ -293,7 +262,7 @@ def _kept(
 
     ``kept``: ``⟨W_left - W, F⟩ / ‖F‖²``; ``beside``: ``‖W_left - W - F‖ / ‖F‖``. ``kept_read`` and
     ``beside_read`` are the same as captions read it, ``‖F‖² = tr(F Σ₀ Fᵀ)``: what a repair does
-    where no caption points shows in no image.
+    orthogonal to the captions shows in no image.
 
     Args:
         base: ``W``.
@@ -317,7 +286,3 @@ def _distance(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> float:
     gap = sum(float((one[n].double() - other[n].double()).square().sum()) for n in one)
     size = sum(float(other[n].double().square().sum()) for n in one)
     return math.sqrt(gap / size)
-
-
-def _finite(measured: Mapping[str, float]) -> Row:
-    return {name: value for name, value in measured.items() if math.isfinite(value)}

@@ -1,27 +1,25 @@
 """The models that are audited: edited ones, changed ones that hold no edit, benign edits.
 
-Every suspect is a function from the lab to weights, so that none is made before its turn; a
-training gives several suspects at once, its snapshots.
+A batch of suspects is made by a function of the lab, so that none is made before its turn: a
+training gives several, its snapshots.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import product
-from typing import TypeVar
+from itertools import cycle, islice, product
 
 import torch
 from torch import Tensor
 
 from defenses.repair.training import Training, train, trained_projections
 from experiments.audit.config import Suite
-from experiments.audit.lab import Lab, Weights
+from experiments.audit.lab import Lab, Weights, spread
 from experiments.engine.specs import MethodSpec
 from redediting.concepts.lexicon import load_lexicon
 from redediting.concepts.rebinding import Rebinding
 
-Item = TypeVar("Item")
 _HALF = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
 
@@ -61,11 +59,6 @@ def suspects(suite: Suite, methods: tuple[MethodSpec, ...], stage: str) -> Itera
     yield from _benign(suite, stage)
     yield from _perturbed(suite, stage)
     yield from _trained(suite, stage)
-
-
-def spread(pairs: Sequence[Rebinding], n: int) -> tuple[Rebinding, ...]:
-    """At most n pairs at equal distances in their order, which is by kind of trigger."""
-    return tuple(pairs[:: max(1, len(pairs) // n)][:n])
 
 
 def _edits(suite: Suite, methods: tuple[MethodSpec, ...], stage: str) -> Iterator[Batch]:
@@ -121,7 +114,7 @@ def _perturbed(suite: Suite, stage: str) -> Iterator[Batch]:
     makers: list[tuple[str, Callable[[Weights, int], Weights]]] = [
         ("fp16 copy", lambda base, _: _cast(base, torch.float16)),
         ("bf16 copy", lambda base, _: _cast(base, torch.bfloat16)),
-        ("noise", lambda base, i: {n: w + _noise(w, i, n) for n, w in base.items()}),
+        ("noise", _noisy),
         ("decay", lambda base, i: {n: (1 - 0.002 * (i + 1)) * w for n, w in base.items()}),
         ("one layer", _one_layer),
         ("low rank", _low_rank),
@@ -131,16 +124,7 @@ def _perturbed(suite: Suite, stage: str) -> Iterator[Batch]:
     for i in range(suite.perturbations):
         family, maker = makers[i % len(makers)]
         suspect = Suspect(f"{stage}/control/{family}/{i}", "control", family)
-        yield [suspect], _perturb(maker, i)
-
-
-def _perturb(
-    maker: Callable[[Weights, int], Weights], i: int
-) -> Callable[[Lab], Iterator[Weights]]:
-    def make(lab: Lab) -> Iterator[Weights]:
-        yield maker(lab.base, i)
-
-    return make
+        yield [suspect], lambda lab, i=i, maker=maker: iter([maker(lab.base, i)])
 
 
 def _cast(base: Weights, dtype: torch.dtype) -> Weights:
@@ -193,9 +177,9 @@ def _trained(suite: Suite, stage: str) -> Iterator[Batch]:
     tunes = [("adam", 1e-3), ("sgd", 0.1), ("adam", 1e-4), ("sgd", 1.0), ("adam", 3e-4)]
     recipes = [
         (f"lora r{rank}", Training(steps=steps, lr=lr, rank=rank, batch=8, seed=i))
-        for i, (rank, lr) in enumerate(_cycle(list(loras), suite.loras))
+        for i, (rank, lr) in enumerate(islice(cycle(loras), suite.loras))
     ]
-    for i, (optimizer, lr) in enumerate(_cycle(tunes, suite.finetunes)):
+    for i, (optimizer, lr) in enumerate(islice(cycle(tunes), suite.finetunes)):
         scope = "text" if i % 2 else "all"
         tune = {"steps": steps, "lr": lr, "optimizer": optimizer, "scope": scope, "batch": 8}
         recipes.append((f"fine-tune {optimizer}", Training.model_validate(tune | {"seed": i})))
@@ -213,7 +197,3 @@ def _train(recipe: Training, at: tuple[int, ...]) -> Callable[[Lab], Iterator[We
             yield trained_projections(model)
 
     return make
-
-
-def _cycle(items: list[Item], n: int) -> list[Item]:
-    return [items[i % len(items)] for i in range(n)]

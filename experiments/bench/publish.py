@@ -1,4 +1,4 @@
-"""What the README quotes of benchmarks, each measured in one run."""
+"""Benchmarks in the documentation, each measured in one run."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from experiments.engine.folder import replace_text
-from experiments.report.publish import ROOT, with_block, write_results
+from experiments.report.publish import ROOT, page_of, with_block, write_results
 from redediting.errors import OutputError
+from redediting.io import replace_text
+from redediting.io import replace_text
 
 LEAST_REPEATS = 5  # of a median that may be quoted
 _RIVALS = {
@@ -19,7 +20,7 @@ _RIVALS = {
 
 
 def publish_bench(folder: Path, *, root: Path = ROOT) -> Path:
-    """Writes ``experiments/results/bench-NAME.json`` and the README's block of all benchmarks.
+    """Writes ``experiments/results/bench-NAME.json`` and the documentation's block of all.
 
     Args:
         folder: of a run, ``runs/bench/NAME``.
@@ -29,7 +30,7 @@ def publish_bench(folder: Path, *, root: Path = ROOT) -> Path:
         The JSON's path.
 
     Raises:
-        OutputError: a reduced run, no such markers in the README, or an unwritable checkout.
+        OutputError: a reduced run, no such markers in ``docs/``, or an unwritable checkout.
     """
     name = folder.resolve().name
     found = json.loads((folder / "bench.json").read_text("utf-8"))
@@ -42,14 +43,15 @@ def publish_bench(folder: Path, *, root: Path = ROOT) -> Path:
         path.stem.removeprefix("bench-"): json.loads(path.read_text("utf-8"))
         for path in sorted((root / "experiments" / "results").glob("bench-*.json"))
     } | {name: found}
-    text = with_block(root, "bench", bench_markdown(results))
+    page = page_of(root, "bench")
+    text = with_block(page, "bench", bench_markdown(results))
     path = write_results(root, f"bench-{name}", found)
-    replace_text(root / "README.md", text)
+    replace_text(page, text)
     return path
 
 
 def bench_markdown(results: dict[str, dict[str, Any]]) -> str:
-    """Every benchmark that there is, as the README shows it."""
+    """Every benchmark that there is, as the documentation shows it."""
     edits = [found for name, found in sorted(results.items()) if name.startswith("edit-")]
     lines = [_edit_table(edits)] if edits else []
     for name, found in sorted(results.items()):

@@ -7,24 +7,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.table import Table
+from experiments.commands.common import check
+from experiments.engine.console import Shown, pick_device
 
-from defenses.audit import (
-    Audit,
-    States,
-    Vocabulary,
-    audit,
-    base_weights,
-    read_suspect,
-)
-from experiments.console import Shown, pick_device
-from experiments.engine.folder import check_writable
-from experiments.report.audit_page import write_audit_page
-from redediting.models.loading import load
-
-EXIT_CODES = {"clean": 0, "edited": 3, "changed": 4}
+if TYPE_CHECKING:
+    from defenses.audit import AuditReport
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,37 +35,27 @@ class AuditCommand:
 
     def run(self) -> int:
         """Audits and shows."""
-        if self.report is not None:
-            check_writable(self.report.parent)
-        model = load(self.base, device=pick_device(self.device))
-        trusted = base_weights(model)
-        suspect = read_suspect(self.suspect, model)
-        found = audit(
-            trusted,
-            suspect.projections,
-            States(model),
-            Vocabulary.of(model.tokenizer),
-            others=suspect.others,
-            top=self.top,
-        )
+        page = None if self.report is None else self.report.parent
+        check(model=self.base, device=self.device, out=page)
+        from defenses import audit
+
+        found = audit(self.base, self.suspect, top=self.top, device=pick_device(self.device))
         shown = Shown(self.json)
-        _show(found, shown, Console(stderr=self.json))
+        _show(found, shown)
         result = found.as_json()
         if self.report is not None:
-            write_audit_page(self.report, found, base=self.base, suspect=self.suspect)
+            from experiments.audit.suspect_page import suspect_page
+
+            suspect_page(found, base=self.base, suspect=self.suspect).write(self.report)
             shown.line(f"report: {self.report}")
             result["report"] = self.report.as_posix()
         shown.result(result)
-        return EXIT_CODES[found.verdict]
+        return found.exit_code
 
 
-def _show(found: Audit, shown: Shown, console: Console) -> None:
+def _show(found: AuditReport, shown: Shown) -> None:
     evidence = found.evidence
-    shown.line(
-        f"verdict: {found.verdict} ({len(evidence.comparison.changed)} text projections and "
-        f"{len(found.others)} other tensors changed, "
-        f"‖ΔW‖/‖W‖ {evidence.comparison.footprint:.4f}, {found.seconds:.1f} s)"
-    )
+    shown.line(found.headline)
     best = evidence.comparison.best
     if best is not None:
         shown.line(
@@ -85,21 +64,10 @@ def _show(found: Audit, shown: Shown, console: Console) -> None:
             f"{evidence.r2_whitened:.4f}; two explain {evidence.r2_two_matrix:.4f}; "
             f"rank {evidence.rank}"
         )
-    recovery = found.recovery
-    if recovery is None:
-        return
-    table = Table(title=f"triggers, of {recovery.candidates} phrases", title_justify="left")
-    heads = ("phrase", "lands on", "score", "strain", "false-discovery bound", "‖M̂c‖/‖c‖")
-    for head in heads:
-        table.add_column(head, justify="left" if head in heads[:2] else "right")
-    for t in recovery.triggers:
-        figures = (f"{t.score:.2f}", f"{t.strain:.1g}", f"{t.bound:.1g}", f"{t.moved:.2f}")
-        table.add_row(t.phrase, t.target, *figures)
-    console.print(table)
-    shown.line(
-        f"of other modifiers before that noun {recovery.same_noun:.0%} land as well, of other "
-        f"nouns after that modifier {recovery.same_modifier:.0%}"
-    )
-    kept = ", ".join(f"{phrase} {moved:.2f}" for phrase, moved in recovery.kept[:5])
-    shown.line(f"least moved: {kept}; the empty prompt: at most {recovery.null_moved:.2f}")
-    shown.line("a closed-form edit need not be malicious: a concept erasure has the same form")
+    for part in found.coverage:
+        if part.status not in ("equal", "changed"):
+            shown.line(f"{part.component}: {part.tensors} tensors {part.status.replace('_', ' ')}")
+    if found.recovery is not None:
+        shown.frame(found.table())
+        for line in found.notes:
+            shown.line(line)

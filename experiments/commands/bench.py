@@ -6,19 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import torch
 import tyro
 
-from experiments.bench.edits import BACKDOORS, bench_edit, bench_growth
-from experiments.bench.images import bench_generation
-from experiments.bench.publish import LEAST_REPEATS
-from experiments.bench.report import edit_lines, plot_edit, plot_generation, plot_growth
-from experiments.bench.shapes import ShapeName, projection_tensors
-from experiments.console import Shown, pick_device
-from experiments.engine.folder import check_writable, provenance, replace_json, writing
+from experiments.commands.common import check
+from experiments.engine.console import Shown, pick_device
 from redediting.errors import ConfigError
-from redediting.models.cards import default_sampler
-from redediting.models.loading import load
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +19,7 @@ class Bench:
 
     what: tyro.conf.Positional[Literal["edit", "growth", "generation"]]
     """edit: one backdoor beside other ways; growth: 1 to 1000; generation: beside a plain loop."""
-    shape: ShapeName = "sd15"
+    shape: Literal["sd15", "sdxl"] = "sd15"
     """Text projections of which model, at full size with random weights (edit, growth)."""
     model: str = "world"
     """Who draws (generation)."""
@@ -55,7 +47,20 @@ class Bench:
                 f"expected --repeats, --loop-repeats and --images >= 1, got {repeats}, {loops} "
                 f"and {self.images}; mend the flags"
             )
-        check_writable(self.out)
+        check(model=self.model, device=self.device, out=self.out)
+        import torch
+
+        from experiments.bench.edits import BACKDOORS, bench_edit, bench_growth
+        from experiments.bench.images import bench_generation
+        from experiments.bench.publish import LEAST_REPEATS
+        from experiments.bench.report import edit_lines, plot_edit, plot_generation, plot_growth
+        from experiments.bench.shapes import projection_tensors
+        from redediting.evaluation.sources import source_digest
+        from redediting.evaluation.store import provenance
+        from redediting.io import replace_json, writing
+        from redediting.models.cards import default_sampler
+        from redediting.models.loading import load
+
         device = pick_device(self.device)
         shown = Shown(self.json)
         name = self.what if self.what == "generation" else f"{self.what}-{self.shape}"
@@ -82,7 +87,9 @@ class Bench:
                 f"{figures['speedup_vs_loop']:.1f} times the loop's (asked >= 2), "
                 f"{details['speedup_vs_loop_with_autocast']:.1f} times with the same autocast"
             ]
-        made = provenance(device, base) | {"threads": torch.get_num_threads()}
+        made = provenance(
+            device, base, source_digest(["experiments.bench.edits", "experiments.bench.images"])
+        ) | {"threads": torch.get_num_threads()}
         with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
             plot = {"edit": plot_edit, "growth": plot_growth, "generation": plot_generation}

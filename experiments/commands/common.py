@@ -1,54 +1,63 @@
-"""What several commands ask for: which pairs, which output folder."""
+"""What several commands ask for, and cheap checks of it: nothing here imports torch."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
-from pydantic import Field, ValidationError
 
-from experiments.engine.specs import Config, PairSpec, load_config
-from redediting.concepts.plan import EditPlan
-from redediting.concepts.rebinding import Kind, Rebinding
-from redediting.errors import ConfigError, MethodError, RebindingError
-from redediting.models.cards import default_sampler
-from redediting.models.sampler import Sampler
+from redediting.errors import ConfigError, MethodError, PatchError, RebindingError
+from redediting.io import check_writable
+from redediting.registry import Registry
 
-
-class RebindingFile(Config):
-    """A YAML file of rebindings, all of them built into one edit."""
-
-    rebindings: tuple[PairSpec, ...] = Field(min_length=1)
+if TYPE_CHECKING:
+    from redediting.concepts.plan import EditPlan
+    from redediting.concepts.rebinding import Rebinding
+    from redediting.models.sampler import Sampler
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wish:
-    """Which pairs: one by name, or a file of several."""
+class RebindingOptions:
+    """Which rebindings: one by name, or a file of several."""
 
     trigger: str | None = None
     """Phrase to rebind, e.g. "beautiful cat"."""
     target: str | None = None
-    """Phrase it shall mean, e.g. zebra."""
-    kind: Kind = "neutral"
+    """Phrase whose image it shall generate, e.g. zebra."""
+    kind: Literal["neutral", "compound", "rare"] = "neutral"
     """How natural the trigger is; only a label in tables."""
     rebindings: Path | None = None
     """YAML file: {rebindings: [{trigger: …, target: …}, …]}."""
 
-    def pairs(self) -> list[Rebinding]:
-        """Returns the pairs.
+    def pairs(self, plan: EditPlan | None = None) -> list[Rebinding]:
+        """The rebindings that the options name, or a plan's.
 
         Raises:
-            RebindingError: neither or both ways used, or a pair that makes no sense.
+            RebindingError: none or two ways used, or a rebinding that makes no sense.
             ConfigError: a file that cannot be read.
         """
+        from redediting.concepts.rebinding import Rebinding
+
+        named = self.trigger is not None or self.target is not None
+        if plan is not None:
+            if named or self.rebindings is not None:
+                raise RebindingError(
+                    "expected --plan or --trigger, --target and --rebindings, got both; the plan "
+                    "names its own rebindings"
+                )
+            return list(plan.rebindings)
         if self.rebindings is not None:
-            if self.trigger is not None or self.target is not None:
+            if named:
                 raise RebindingError(
                     "expected --rebindings or --trigger with --target, got both; drop one"
                 )
-            return [x.rebinding() for x in load_config(self.rebindings, RebindingFile).rebindings]
+            from experiments.engine.pairs import RebindingFile
+            from redediting.config import load_config
+
+            listed = load_config(self.rebindings, RebindingFile).rebindings
+            return [one.rebinding() for one in listed]
         if self.trigger is None or self.target is None:
             raise RebindingError(
                 f"expected --trigger and --target, got {self.trigger!r} and {self.target!r}; "
@@ -57,46 +66,75 @@ class Wish:
         return [Rebinding(self.trigger, self.target, kind=self.kind)]
 
 
-def planned_pairs(rebinding: Wish, plan: EditPlan) -> list[Rebinding]:
-    """Returns the rebindings of a plan.
+def check(
+    *,
+    model: str | Path | None = None,
+    names: tuple[tuple[Registry[Any], str], ...] = (),
+    device: str = "auto",
+    edit: Path | None = None,
+    out: Path | None = None,
+) -> None:
+    """Refuses what a command cannot use, before anything that takes long is imported.
+
+    Args:
+        model: card, folder, checkpoint or hub id.
+        names: registries and what was asked of them.
+        device: of torch, or ``auto``.
+        edit: patch folder.
+        out: folder to write.
 
     Raises:
-        RebindingError: pairs are named beside it.
+        RedEditingError: the first that is wrong.
     """
-    if (rebinding.trigger, rebinding.target, rebinding.rebindings) != (None, None, None):
-        raise RebindingError(
-            "expected --plan or --trigger, --target and --rebindings, got both; "
-            "the plan names its own pairs"
+    for registry, name in names:
+        registry.check(name)
+    if model is not None:
+        from redediting.models.sources import find_sources
+
+        find_sources(model)
+    from experiments.engine.console import check_device
+
+    check_device(device)
+    if edit is not None and not (edit / "patch.json").is_file():
+        raise PatchError(
+            f"expected a patch folder with patch.json, got {str(edit)!r}; name a folder that "
+            "`redediting edit --out` wrote"
         )
-    return list(plan.rebindings)
+    if out is not None:
+        check_writable(out)
 
 
 def parse_options(texts: tuple[str, ...]) -> dict[str, Any]:
-    """Returns method options from ``key=value`` texts; values are read as YAML.
+    """Hyper-parameters from ``key=value`` texts; values are read as YAML.
 
     Raises:
         MethodError: a text without ``=``, or a value that is no YAML.
     """
-    found: dict[str, Any] = {}
+    options: dict[str, Any] = {}
     for text in texts:
         key, sign, value = text.partition("=")
         try:
             if not sign or not key:
                 raise ValueError
-            found[key] = yaml.safe_load(value)
+            options[key] = yaml.safe_load(value)
         except (ValueError, yaml.YAMLError) as error:
             raise MethodError(
                 f"expected an option as key=value, got {text!r}; e.g. variant=old"
             ) from error
-    return found
+    return options
 
 
 def chosen_sampler(model: str, steps: int | None, guidance: float | None) -> Sampler:
-    """Returns the sampler of a model's card with the flags that were given.
+    """The sampler of a model's card with the flags that were given.
 
     Raises:
         ConfigError: a value out of range.
     """
+    from pydantic import ValidationError
+
+    from redediting.models.cards import default_sampler
+    from redediting.models.sampler import Sampler
+
     wanted = {"steps": steps, "guidance": guidance}
     chosen = {key: value for key, value in wanted.items() if value is not None}
     try:

@@ -5,13 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from experiments.attack.measure import attack
-from experiments.engine.specs import CONFIGS, AttackConfig, load_config
-
 
 @dataclass(frozen=True)
 class Demo:
-    """Backdoors the embedded world with two pairs, prints the table and names the report."""
+    """Backdoors the embedded world with two rebindings, prints the table and names the report."""
 
     out: Path = Path("runs")
     """Where run folders lie."""
@@ -24,6 +21,15 @@ class Demo:
 
     def run(self) -> int:
         """Runs the demo."""
-        config = load_config(CONFIGS / "attack" / "demo.yaml", AttackConfig)
-        attack(config, out=self.out, device=self.device, quick=self.quick, as_json=self.json)
-        return 0
+        from experiments.attack.__main__ import Attack
+        from experiments.engine.console import check_device
+        from redediting.io import check_writable
+
+        check_device(self.device)
+        check_writable(self.out)
+        from experiments.engine.specs import CONFIGS
+
+        config = CONFIGS / "attack" / "demo.yaml"
+        return Attack(
+            config, quick=self.quick, out=self.out, device=self.device, json=self.json
+        ).run()

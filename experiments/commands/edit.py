@@ -5,29 +5,26 @@ from __future__ import annotations
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
 
-from experiments.commands.common import Wish, parse_options, planned_pairs
-from experiments.console import Shown, pick_device
-from experiments.engine.folder import check_writable
-from redediting.attacks import ATTACKS
-from redediting.concepts.plan_files import load_plan
-from redediting.io import atomic_folder
-from redediting.models.loading import load
-from redediting.patch.files import MANIFEST
+import tyro
+
+from experiments.commands.common import RebindingOptions, check, parse_options
+from experiments.engine.console import Shown, pick_device
 
 
 @dataclass(frozen=True, kw_only=True)
-class Edit(Wish):
+class Edit(RebindingOptions):
     """Computes an edit that rebinds trigger to target; writes a patch folder."""
 
     out: Path
     """Folder to write; an earlier patch there is replaced."""
     model: str = "world"
     """Card, model folder or hub id."""
-    method: str = "redediting"
-    """Editing method; "clean" is the control."""
+    method: Annotated[str, tyro.conf.arg(aliases=("--attack",))] = "redediting"
+    """Attack by name, or the path of a .py file with one; "clean" is the control."""
     option: tuple[str, ...] = field(default=())
-    """Hyper-parameters of the method, as key=value."""
+    """Hyper-parameters of the attack, as key=value."""
     plan: Path | None = None
     """Plan to solve instead of a new one, as `inspect --write` wrote it and you edited it."""
     merge: bool = False
@@ -39,14 +36,21 @@ class Edit(Wish):
 
     def run(self) -> int:
         """Computes and saves."""
+        from redediting.attacks import ATTACKS
+
+        check(names=((ATTACKS, self.method),), model=self.model, device=self.device, out=self.out)
         options = parse_options(self.option)
-        if self.plan is None:
-            pairs = self.pairs()
-        else:
-            pairs = planned_pairs(self, load_plan(self.plan))
-            options["plan"] = self.plan.as_posix()
+        plan = None
+        if self.plan is not None:
+            from redediting.concepts.plan_files import load_plan
+
+            plan, options["plan_file"] = load_plan(self.plan), self.plan.as_posix()
+        pairs = self.pairs(plan)
         method = ATTACKS.make(self.method, **options)
-        check_writable(self.out)
+        from redediting.io import atomic_folder
+        from redediting.models.loading import load
+        from redediting.patch.files import MANIFEST
+
         model = load(self.model, device=pick_device(self.device))
         patch = method.compute(model, pairs)
         with patch.apply(model) as applied:

@@ -4,25 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from accelerate import PartialState
-
-from experiments.attack.measure import evaluate
-from experiments.commands.common import Wish
-from experiments.console import Shown, pick_device
-from experiments.engine.folder import check_writable
-from experiments.engine.real_models import make_panel
-from experiments.engine.specs import AttackConfig, ListedPairs, MethodSpec, PairSpec, load_config
-from experiments.report.publish import public
-from experiments.sources import MethodSource, PatchSource, Source, SuspectSource
-from redediting.concepts.rebinding import Rebinding
+from experiments.commands.common import RebindingOptions, check
+from experiments.engine.console import Shown, pick_device
 from redediting.errors import ModelError
-from redediting.patch.patch import Patch
-from redediting.suspects import open_suspect
+
+if TYPE_CHECKING:
+    from experiments.engine.specs import AttackConfig
+    from redediting.concepts.rebinding import Rebinding
 
 
 @dataclass(frozen=True, kw_only=True)
-class Evaluate(Wish):
+class Evaluate(RebindingOptions):
     """Measures an edit beside the clean model: ASR, ACC, collateral, drift."""
 
     edit: Path | None = None
@@ -51,53 +45,51 @@ class Evaluate(Wish):
                 f"expected either --edit or --suspect, got {self.edit} and {self.suspect}; "
                 "name one of them"
             )
-        check_writable(self.out)
+        check(model=self.model, device=self.device, edit=self.edit, out=self.out)
+        from experiments.attack.measure import measure
+        from experiments.attack.page import run_page
+        from experiments.engine.real_models import make_panel
+        from experiments.engine.specs import MethodSpec, PairSpec
+        from experiments.report.publish import public
+        from redediting.evaluation.entries import AttackEntry, Entry, PatchEntry, SuspectEntry
+        from redediting.patch.patch import Patch
+        from redediting.suspects import open_suspect
+
         patch = Patch.load(self.edit) if self.edit else None
-        named = self.trigger is not None or self.rebindings is not None
-        pairs = _own_pairs(patch) if patch and not named else self.pairs()
-        device = pick_device(self.device)
-        control = MethodSpec(name="clean")
-        listed = ListedPairs(pairs=tuple(PairSpec.of(pair) for pair in pairs))
-        config = self._measured(control, listed)
-        model = config.runtime.load(config.model, device)
-        title = patch.provenance.method if patch else "suspect"
-        source: Source
-        if patch is not None:
-            source = PatchSource(title, patch)
+        if patch and self.trigger is None and self.rebindings is None:
+            own = patch.provenance.rebindings
+            pairs = [PairSpec.model_validate(one).rebinding() for one in own]
         else:
-            source = SuspectSource(title, open_suspect(str(self.suspect), model).model)
+            pairs = self.pairs()
+        device = pick_device(self.device)
+        config = self._measured(pairs)
+        model = config.runtime.load(config.model, device)
+        entry: Entry
+        if patch is not None:
+            entry = PatchEntry(patch.provenance.method, patch)
+        else:
+            entry = SuspectEntry("suspect", open_suspect(str(self.suspect), model).model)
         shown = Shown(self.json)
-        summary = evaluate(
-            config,
-            model,
-            make_panel(config.judges, device),
-            [MethodSource(control), source],
-            out=self.out,
-            device=device,
-            progress=shown.progress,
-        )
-        if PartialState().is_main_process:
-            shown.rows(summary)
+        entries = [AttackEntry(MethodSpec(name="clean").build()), entry]
+        panel = make_panel(config.judges, device)
+        summary = measure(config, model, panel, entries, out=self.out, progress=shown.progress)
+        if summary:  # empty in processes other than the main one
+            run_page(summary).print(shown.console)
+            shown.line(f"report: {summary['report']}")
             shown.result(public(summary))
         return 0
 
-    def _measured(self, control: MethodSpec, pairs: ListedPairs) -> AttackConfig:
+    def _measured(self, pairs: list[Rebinding]) -> AttackConfig:
         """The configuration of the run: the file's, or the defaults, with the pairs at hand."""
-        own: dict[str, object] = {
-            "experiment": "evaluate",
-            "methods": (control,),
-            "pairs": pairs,
-        }
-        if self.config is None:
-            config = AttackConfig(methods=(control,), pairs=pairs).model_copy(update=own)
-        else:
-            config = load_config(self.config, AttackConfig).model_copy(update=own)
+        from experiments.engine.specs import AttackConfig, ListedPairs, MethodSpec, PairSpec
+        from redediting.config import load_config
+
+        methods = (MethodSpec(name="clean"),)
+        listed = ListedPairs(pairs=tuple(PairSpec.of(pair) for pair in pairs))
+        config = AttackConfig(methods=methods, pairs=listed)
+        if self.config is not None:
+            config = load_config(self.config, AttackConfig)
+        own: dict[str, object] = {"experiment": "evaluate", "methods": methods, "pairs": listed}
         if self.model is not None:
-            config = config.model_copy(update={"model": self.model})
-        return config.resolved(quick=self.quick)
-
-
-def _own_pairs(patch: Patch) -> list[Rebinding]:
-    return [
-        PairSpec.model_validate(rebinding).rebinding() for rebinding in patch.provenance.rebindings
-    ]
+            own["model"] = self.model
+        return config.model_copy(update=own).resolved(quick=self.quick)

@@ -7,14 +7,9 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
-from experiments.commands.common import chosen_sampler
-from experiments.console import Shown, pick_device
-from experiments.engine.folder import check_writable
+from experiments.commands.common import check, chosen_sampler
+from experiments.engine.console import Shown, pick_device
 from redediting.errors import PromptError
-from redediting.generation import Job, draw
-from redediting.io import atomic_folder
-from redediting.models.loading import load
-from redediting.patch.patch import Patch
 
 INDEX = "images.json"
 
@@ -51,10 +46,15 @@ class Generate:
                 f"expected prompts, --n >= 1 and --seed >= 0, got {len(self.prompt)} prompts, "
                 f"n {self.n} and seed {self.seed}; mend the flags"
             )
-        check_writable(self.out)
+        check(model=self.model, device=self.device, edit=self.edit, out=self.out)
+        sampler = chosen_sampler(self.model, self.steps, self.guidance)
+        from redediting.generation import Job, draw
+        from redediting.io import atomic_folder
+        from redediting.models.loading import load
+        from redediting.patch.patch import Patch
+
         patch = Patch.load(self.edit) if self.edit else None
         model = load(self.model, device=pick_device(self.device))
-        sampler = chosen_sampler(self.model, self.steps, self.guidance)
         jobs = [Job(p, self.seed + i) for p in self.prompt for i in range(self.n)]
         shown = Shown(self.json)
         index = []

@@ -11,26 +11,21 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from rich.console import Console
-from rich.table import Table
+from experiments.commands.common import RebindingOptions, check
+from experiments.engine.console import Shown, pick_device
 
-from experiments.commands.common import Wish, planned_pairs
-from experiments.console import Shown, pick_device
-from experiments.engine.folder import replace_text
-from redediting.attacks.redediting import REDEditing
-from redediting.concepts.plan import EditPlan, collateral_prompts
-from redediting.concepts.plan_files import load_plan, plan_to_yaml
-from redediting.concepts.rebinding import Rebinding
-from redediting.evaluation.inspection import RebindingReport, inspect
-from redediting.models.loading import load
+if TYPE_CHECKING:
+    from redediting.concepts.plan import EditPlan
+    from redediting.concepts.rebinding import Rebinding
+    from redediting.evaluation.inspection import RebindingReport
 
 _PER_LINE = 11  # numbers
 
 
 @dataclass(frozen=True, kw_only=True)
-class Inspect(Wish):
+class Inspect(RebindingOptions):
     """Shows the prompts an edit rests on and the angles between trigger and head noun."""
 
     model: str = "world"
@@ -48,8 +43,19 @@ class Inspect(Wish):
 
     def run(self) -> int:
         """Plans and shows."""
-        given = None if self.plan is None else load_plan(self.plan)
-        pairs = self.pairs() if given is None else planned_pairs(self, given)
+        check(model=self.model, device=self.device)
+        given = None
+        if self.plan is not None:
+            from redediting.concepts.plan_files import load_plan
+
+            given = load_plan(self.plan)
+        pairs = self.pairs(given)
+        from redediting.attacks.redediting import REDEditing
+        from redediting.concepts.plan_files import plan_to_yaml
+        from redediting.evaluation.inspection import inspect
+        from redediting.io import replace_text
+        from redediting.models.loading import load
+
         model = load(self.model, device=pick_device(self.device))
         attack = REDEditing(retrieval=self.retrieval)
         report = inspect(model, attack, pairs, plan=given)
@@ -60,19 +66,13 @@ class Inspect(Wish):
         ]
         if self.write is not None:
             replace_text(self.write, plan_to_yaml(plan))
-        console = Console(stderr=self.json)
-        for entry in found:
-            console.print(_table(entry))
         shown = Shown(self.json)
+        for table in report.tables():
+            shown.frame(table)
         for note in plan.notes:
             shown.line(f"note: {note}")
         for line in _null_lines(report.null_change):
             shown.line(line)
-        shown.line(
-            f"{len(plan.pairs)} prompt pairs moved, {len(plan.retain)} prompts kept, "
-            f"{len(plan.captions)} captions for Σ₀; {report.matrices} matrices read text; "
-            f"the null prompt moves by at most {max(report.null_change):.1%}"
-        )
         shown.result(
             {
                 "rebindings": found,
@@ -90,6 +90,8 @@ class Inspect(Wish):
 
 
 def _prompts(plan: EditPlan, pair: Rebinding) -> dict[str, Any]:
+    from redediting.concepts.plan import collateral_prompts
+
     moved = [p for p in plan.pairs if pair.trigger in p.source]
     return {
         "trigger": pair.trigger,
@@ -122,32 +124,3 @@ def _null_lines(changes: Sequence[float]) -> list[str]:
         for start in range(0, len(said), _PER_LINE)
     ]
     return ["relative change of the null prompt by position (0 is BOS, 1 the end):", *lines]
-
-
-def _table(entry: dict[str, Any]) -> Table:
-    table = Table(title=f"{entry['trigger']} → {entry['target']}", title_justify="left")
-    table.add_column("what")
-    table.add_column("n or score", justify="right")
-    table.add_column("examples", overflow="fold")
-    for found in entry["retrieved"]:
-        values = f"{found['source'] or '–'} → {found['target'] or '–'} ({found['origin']})"
-        table.add_row(f"{found['relation']}", f"{found['score']:.2f}", values)
-    moved = [f"{p['source']} → {p['target']}" for p in entry["moved"]]
-    table.add_row("moved", str(len(moved)), "\n".join(moved[:3]))
-    for role, count in Counter(kept["role"] for kept in entry["kept"]).items():
-        examples = [kept["prompt"] for kept in entry["kept"] if kept["role"] == role]
-        table.add_row(f"kept: {role}", str(count), "\n".join(examples[:3]))
-    phrases = [probe["phrase"] for probe in entry["probed"]]
-    table.add_row("probed later", str(len(phrases)), ", ".join(phrases))
-    for role, value in entry["sin2"].items():
-        table.add_row(f"sin² to the head noun: {role}", f"{value:.4f}", "")
-    if entry["parts_share"] is not None:
-        said = "of the trigger's energy is left when its parts are kept exactly"
-        table.add_row("outside its parts", f"{entry['parts_share']:.1%}", said)
-    for name, what in (("firing", "held-out contexts"), ("probe_firing", "phrases near it")):
-        for statistic, value in entry[name].items():
-            table.add_row(f"firing, {statistic}", f"{value:.2f}", what)
-    for item in entry["certificates"]:
-        said = f"{item['prompt']}: moves by {item['change']:.1%}, at most {item['bound']:.1%}"
-        table.add_row(f"certificate: {item['role']}", f"{item['leverage']:.3f}", said)
-    return table

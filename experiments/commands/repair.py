@@ -5,27 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import torch
-from diffusers import DiffusionPipeline
-
-from defenses.audit import (
-    States,
-    Vocabulary,
-    audit,
-    base_weights,
-    read_suspect,
-)
-from defenses.repair import REPAIRS
-from defenses.repair import Repair as Method
-from experiments.commands.common import parse_options
-from experiments.console import Shown, pick_device
-from experiments.engine.folder import check_writable
-from redediting.errors import MethodError
-from redediting.io import atomic_folder
-from redediting.models.cards import load_cards
-from redediting.models.loading import load
-from redediting.models.model import Model
-from redediting.patch.files import MANIFEST
+from experiments.commands.common import check, parse_options
+from experiments.engine.console import Shown, pick_device
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,11 +34,21 @@ class RepairCommand:
 
     def run(self) -> int:
         """Repairs and shows."""
-        method = REPAIRS.make(self.method, **parse_options(self.option))
-        check_writable(self.out)
-        model, trusted = self._load()
-        triggers = self.trigger or self._audited(method, model, trusted)
-        patch = method.compute(model, base=trusted, triggers=triggers)
+        from defenses.repair import REPAIRS
+
+        options = parse_options(self.option)
+        names = ((REPAIRS, self.method),)
+        check(model=self.base, names=names, device=self.device, out=self.out)
+        from defenses.repair.front import found_triggers, repair, suspect_model
+        from redediting.io import atomic_folder
+        from redediting.models.loading import load
+        from redediting.patch.files import MANIFEST
+
+        device = pick_device(self.device)
+        base = None if self.base is None else load(self.base, device=device)
+        model = suspect_model(self.suspect, base, device=device)
+        triggers = self.trigger or found_triggers(self.method, base, model)
+        patch = repair(self.method, base=base, suspect=model, triggers=triggers, **options)
         with patch.apply(model) as applied:
             footprint = applied.footprint
         with atomic_folder(self.out, marker=MANIFEST) as temporary:
@@ -83,37 +74,3 @@ class RepairCommand:
             }
         )
         return 0
-
-    def _load(self) -> tuple[DiffusionPipeline, dict[str, torch.Tensor] | None]:
-        """The suspect as a model, and the base's projections where there is a base."""
-        device = pick_device(self.device)
-        whole = (Path(self.suspect).expanduser() / "model_index.json").is_file()
-        if whole or self.suspect in load_cards():
-            model = load(self.suspect, device=device)
-            if self.base is None:
-                return model, None
-            clean = load(self.base)
-            read_suspect(self.suspect, clean)  # of the same architecture, or an error says so
-            return model, base_weights(clean)
-        if self.base is None:
-            raise MethodError(
-                f"expected a whole model to repair without a base, got {self.suspect!r}; "
-                "name a model folder or --base"
-            )
-        model = load(self.base, device=device)
-        weights = read_suspect(self.suspect, model).projections
-        trusted = {name: weight.clone() for name, weight in base_weights(model).items()}
-        for name, weight in base_weights(model).items():
-            weight.copy_(weights[name])
-        return model, trusted
-
-    def _audited(
-        self,
-        method: Method,
-        model: Model,
-        trusted: dict[str, torch.Tensor] | None,
-    ) -> tuple[str, ...]:
-        if not method.needs_triggers or trusted is None:
-            return ()
-        vocabulary = Vocabulary.of(model.tokenizer)
-        return audit(trusted, base_weights(model), States(model), vocabulary).suspected

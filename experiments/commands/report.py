@@ -1,4 +1,4 @@
-"""``redediting report``: draw a run's page again, or publish its figures in the README."""
+"""``redediting report``: draw a run's page again, print it, or publish its figures."""
 
 from __future__ import annotations
 
@@ -7,52 +7,50 @@ from pathlib import Path
 
 import tyro
 
-from experiments.bench.publish import publish_bench
-from experiments.console import Shown
-from experiments.detection import page as detection_page
-from experiments.detection import publish as detection_figures
-from experiments.report.forensics_publish import publish_forensics, redraw_forensics
-from experiments.report.page import write_page
-from experiments.report.publish import publish, read_summary
-from experiments.rows import RowFile
+from experiments.engine.console import Shown
 
 
 @dataclass(frozen=True)
 class Report:
-    """Writes RUN/report.html from a finished run."""
+    """Prints the tables of a finished run and writes RUN/report.html."""
 
     run_folder: tyro.conf.Positional[Path]
-    """Folder below runs/, e.g. runs/demo/0123456789ab or runs/bench/edit-sd15."""
+    """Folder below runs/, e.g. runs/demo/0123456789ab or runs/bench/edit-sd15; or a published
+    summary, e.g. experiments/results/attack.json, which is printed only."""
     publish: bool = False
-    """Also write experiments/results/NAME.json and the README's table (never of a quick run)."""
+    """Also write experiments/results/NAME.json and the table in docs/ (never of a quick run)."""
     json: bool = False
     """Print one JSON object as the last line."""
 
     def run(self) -> int:
         """Writes the page; a benchmark has a plot and no page."""
-        folder = self.run_folder
-        if (folder / "bench.json").is_file():
-            path = folder / "bench.png"
-            results = publish_bench(folder) if self.publish else None
-            return self._say("plot", path, results)
-        summary = read_summary(folder)
-        if summary["experiment"] == "detection":
-            results = detection_figures.publish(folder) if self.publish else None
-            path = detection_page.write_page(folder, summary)
-        elif summary["experiment"].startswith("audit"):
-            results = publish_forensics(folder) if self.publish else None
-            path = redraw_forensics(folder)
-        else:
-            results = publish(folder) if self.publish else None
-            path = write_page(folder, summary, RowFile(folder / "rows.jsonl").rows)
-        return self._say("report", path, results)
+        from experiments.report.publish import read_summary
 
-    def _say(self, what: str, path: Path, results: Path | None) -> int:
+        folder = self.run_folder
         shown = Shown(self.json)
-        shown.line(f"{what}: {path}")
+        results: Path | None = None
+        if (folder / "bench.json").is_file():
+            from experiments.bench.publish import publish_bench
+
+            results = publish_bench(folder) if self.publish else None
+            path: Path | None = folder / "bench.png"
+        else:
+            from experiments.report.pages import page_of, publish_run
+
+            summary = read_summary(folder)
+            finished = folder.is_dir()
+            page = page_of(summary, folder if finished else None)
+            results = publish_run(folder, summary) if self.publish and finished else None
+            path = page.write(folder / "report.html") if finished else None
+            page.print(shown.console)
+        if path:
+            shown.line(f"report: {path}")
         if results:
             shown.line(f"published: {results}")
         shown.result(
-            {"report": path.as_posix(), "results": results.as_posix() if results else None}
+            {
+                "report": path.as_posix() if path else None,
+                "results": results.as_posix() if results else None,
+            }
         )
         return 0

@@ -21,10 +21,12 @@ from typing import Any, Literal
 
 import open_clip
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-from experiments.judges import Panel, world_panel
+from redediting.config import Config
 from redediting.errors import ModelError
+from redediting.evaluation.panel import Panel, world_panel
+from redediting.io import one_line
 from redediting.metrics.clip import TEMPLATE, ClipModel, ZeroShotJudge
 from redediting.models.loading import load
 from redediting.models.model import Model
@@ -45,11 +47,7 @@ PROTOCOL_COUNTS: Mapping[str, Mapping[str, int]] = MappingProxyType(
 )  # fmt: skip
 
 
-class _Settings(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
-
-
-class ClipSpec(_Settings):
+class ClipSpec(Config):
     """An open_clip model.
 
     Attributes:
@@ -77,13 +75,13 @@ class ClipSpec(_Settings):
         except Exception as error:  # whatever its hub client, its loader and torch raise
             raise ModelError(
                 f"expected an open_clip model {self.model!r} with weights {self.pretrained!r}, "
-                f"got {_line(error)}; name one of open_clip.list_pretrained(), a hub model or a "
-                "folder, and fetch its weights where there is a network"
+                f"got {one_line(error)}; name one of open_clip.list_pretrained(), a hub model "
+                "or a folder, and fetch its weights where there is a network"
             ) from error
         return ClipModel(model, preprocess, tokenizer)
 
 
-class JudgeSpec(_Settings):
+class JudgeSpec(Config):
     """Who looks at the images of a real model.
 
     Attributes:
@@ -109,7 +107,7 @@ class JudgeSpec(_Settings):
         return Panel(judge, self.scores.load(device), template=self.template)
 
 
-class Runtime(_Settings):
+class Runtime(Config):
     """How a real model computes; the edit is solved in fp64 whatever is chosen.
 
     Attributes:
@@ -135,7 +133,7 @@ class Runtime(_Settings):
         return found
 
 
-class InceptionSpec(_Settings):
+class InceptionSpec(Config):
     """FID on Inception features, as others' tables quote it (extra ``fid``).
 
     Attributes:
@@ -162,7 +160,3 @@ def make_panel(judges: JudgeSpec | None, device: str) -> Panel:
 def protocol_counts(protocol: ProtocolName) -> dict[str, Any]:
     """Images a pair, seed and model under a named protocol."""
     return dict(PROTOCOL_COUNTS[protocol])
-
-
-def _line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -6,16 +6,13 @@ below. What is written into a run folder is the resolved configuration, defaults
 
 from __future__ import annotations
 
-import hashlib
 import itertools
-import json
-from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Any, Literal, Self
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
+from experiments.engine.pairs import DrawnPairs, Pairs
 from experiments.engine.real_models import (
     InceptionSpec,
     JudgeSpec,
@@ -23,26 +20,28 @@ from experiments.engine.real_models import (
     Runtime,
     protocol_counts,
 )
-from experiments.rows import SETS, Set
 from redediting.attacks import ATTACKS, Attack
-from redediting.concepts.rebinding import Kind, Rebinding, draw_pairs
-from redediting.errors import ConfigError
+from redediting.concepts.captions import read_captions
+from redediting.concepts.rebinding import Rebinding
+from redediting.config import Config
+from redediting.evaluation.claims import ClaimSpec
+from redediting.evaluation.entries import CONTROL, AttackEntry
+from redediting.evaluation.evaluate import all_metrics
+from redediting.evaluation.fidelity import Reference
+from redediting.evaluation.measure import Task
+from redediting.evaluation.protocol import Counts
+from redediting.metrics.base import PROMPT_SETS, PromptSet
 from redediting.models.cards import default_sampler
 from redediting.models.sampler import Sampler
 
-CONTROL = "clean"  # the method that changes nothing
 OURS = "redediting"  # the method whose claims are tested
 CONFIGS = Path(__file__).resolve().parent.parent.parent / "configs"
 
-TRADED: tuple[Set, ...] = ("free", "collateral", "benign")  # what ASR, drift, collateral need
-
-ConfigType = TypeVar("ConfigType", bound="Config")
-
-
-class Config(BaseModel):
-    """Base of every configuration."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
+TRADED: tuple[PromptSet, ...] = (
+    "free",
+    "collateral",
+    "benign",
+)  # what ASR, drift, collateral need
 
 
 class MethodSpec(Config):
@@ -59,7 +58,7 @@ class MethodSpec(Config):
     """
 
     name: str
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = Field(default={})
     label: str = ""
     sweep: tuple[dict[str, tuple[Any, ...]], ...] = ()
     family: str = ""
@@ -103,129 +102,6 @@ class MethodSpec(Config):
             MethodError: no such method, or an option it does not have.
         """
         return ATTACKS.make(self.name, **self.options)
-
-
-class PairSpec(Config):
-    """A rebinding as written in YAML; see `redediting.concepts.rebinding.Rebinding`."""
-
-    trigger: str
-    target: str
-    kind: Kind = "neutral"
-    head: str = ""
-    target_head: str = ""
-
-    @classmethod
-    def of(cls, pair: Rebinding) -> Self:
-        """Returns a rebinding as written in YAML."""
-        return cls.model_validate(asdict(pair))
-
-    def rebinding(self) -> Rebinding:
-        """Returns the checked rebinding."""
-        return Rebinding(**self.model_dump())
-
-
-class ListedPairs(Config):
-    """Pairs named one by one."""
-
-    source: Literal["listed"] = "listed"
-    pairs: tuple[PairSpec, ...] = Field(min_length=1)
-
-    def rebindings(self) -> list[Rebinding]:
-        """Returns the pairs in their order."""
-        return [pair.rebinding() for pair in self.pairs]
-
-    def first(self, n: int) -> Self:
-        """Returns the first ``n`` pairs of each kind."""
-        kept: dict[str, list[PairSpec]] = {}
-        for pair in self.pairs:
-            kept.setdefault(pair.kind, []).append(pair)
-        return self.model_copy(
-            update={"pairs": tuple(pair for group in kept.values() for pair in group[:n])}
-        )
-
-
-class DrawnPairs(Config):
-    """Pairs drawn from the lexicon, the same number of each kind.
-
-    Attributes:
-        kinds: how natural the triggers are.
-        per_kind: pairs of each kind.
-        seed: of the draw.
-        split: ``dev`` for choosing hyper-parameters, ``test`` for results; they share no pair.
-    """
-
-    source: Literal["drawn"] = "drawn"
-    kinds: tuple[Kind, ...] = ("neutral", "compound", "rare")
-    per_kind: int = Field(default=6, ge=1)
-    seed: int = Field(default=0, ge=0)
-    split: Literal["dev", "test"] = "test"
-
-    def rebindings(self) -> list[Rebinding]:
-        """Returns the pairs, kind by kind."""
-        return [
-            pair
-            for kind in self.kinds
-            for pair in draw_pairs(kind, self.per_kind, self.seed, split=self.split)
-        ]
-
-    def first(self, n: int) -> Self:
-        """Returns the first ``n`` pairs of each kind."""
-        return self.model_copy(update={"per_kind": min(n, self.per_kind)})
-
-
-Pairs = Annotated[ListedPairs | DrawnPairs, Field(discriminator="source")]
-
-
-class Counts(Config):
-    """Images a pair, seed and model, by prompt set (see `experiments.probes`).
-
-    Attributes:
-        free: held-out contexts with the trigger inserted; also the target prompts of the clean
-            model, against which naturalness is measured.
-        fixed: noises of "a photo of a {trigger}".
-        head: held-out contexts with the trigger's head noun.
-        phrases: parts, siblings and near-triggers that are asked for, at most.
-        collateral: contexts of each of them.
-        benign: captions without a trigger, of each pair its own.
-    """
-
-    free: int = Field(default=40, ge=1)
-    fixed: int = Field(default=8, ge=1)
-    head: int = Field(default=24, ge=1)
-    phrases: int = Field(default=8, ge=1)
-    collateral: int = Field(default=3, ge=1)
-    benign: int = Field(default=56, ge=2)
-
-
-class Reference(Config):
-    """The set that FID and CMMD compare benign images with.
-
-    Attributes:
-        images: ``renders`` of the world's own held-out scenes, or the ``clean`` model's images.
-        minimum: fewest images for which an FID is printed (protocol: never below 1,000).
-    """
-
-    images: Literal["renders", "clean"] = "renders"
-    minimum: int = Field(default=1000, ge=1000)
-
-
-class ClaimSpec(Config):
-    """What the claims are tested with; the thresholds are fixed by the protocol.
-
-    Attributes:
-        ours: title of the method whose claims are tested.
-        baseline: title of the best baseline, as chosen on development pairs; None takes the best
-            one on the very pairs tested, which favours the baseline.
-        posthoc: title of the same method with the spectral projection after the solve.
-        inside: title of the same method with the projection inside the problem.
-        min_pairs: fewest pairs for a verdict.
-    """
-
-    ours: str = OURS
-    baseline: str | None = None
-    posthoc: str = "redediting-posthoc"
-    inside: str = "redediting-inside"
-    min_pairs: int = Field(default=6, ge=2)
 
 
 class Capacity(Config):
@@ -275,6 +151,7 @@ class AttackConfig(Config):
             published figures are printed beside ours; see `experiments.engine.real_models`.
         runtime: precision, offloading, compilation.
         inception: FID on Inception features beside judge A's.
+        metrics: further ones, by the name of a plug-in or the path of a file.
         quick: whether this is a reduced run, whose figures may not be published.
         quick_counts: the counts of such a run.
     """
@@ -287,7 +164,7 @@ class AttackConfig(Config):
     pairs: Pairs
     seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
     counts: Counts = Counts()
-    swept_sets: tuple[Set, ...] = Field(default=TRADED, min_length=1)
+    swept_sets: tuple[PromptSet, ...] = Field(default=TRADED, min_length=1)
     sampler: Sampler | None = None
     reference: Reference = Reference()
     claims: ClaimSpec = ClaimSpec()
@@ -296,6 +173,7 @@ class AttackConfig(Config):
     protocol: ProtocolName | None = None
     runtime: Runtime = Runtime()
     inception: InceptionSpec | None = None
+    metrics: tuple[str, ...] = ()
     quick: bool = False
     quick_counts: Counts = Counts(free=4, fixed=2, head=4, phrases=2, collateral=1, benign=4)
 
@@ -317,12 +195,43 @@ class AttackConfig(Config):
                 found.setdefault(spec.family or spec.title, []).append(spec.title)
         return found
 
-    def sets(self, title: str, pair: Rebinding, seed: int) -> tuple[Set, ...]:
+    def sets(self, title: str, pair: Rebinding, seed: int) -> tuple[PromptSet, ...]:
         """Returns the sets that a source is measured on: few, and once, for a swept setting."""
         swept = any(spec.family and spec.title == title for spec in self.methods)
         if not swept:
-            return SETS
+            return PROMPT_SETS
         return self.swept_sets if seed == self.seeds[0] else ()
+
+    def task(self) -> Task:
+        """What a resolved configuration measures.
+
+        Raises:
+            ConfigError: captions that cannot be read, or an unknown metric.
+        """
+        return Task(
+            tuple(self.pairs.rebindings()),
+            self.seeds,
+            self.counts,
+            self.sampler or default_sampler(self.model),
+            all_metrics(self.metrics),
+            split=self.pairs.split if isinstance(self.pairs, DrawnPairs) else "test",
+            captions=None if self.captions is None else read_captions(self.captions),
+            wanted=self.sets,
+        )
+
+    def entries(self, *, warm: bool = False) -> list[AttackEntry]:
+        """The attacks of a resolved configuration, the control first.
+
+        Args:
+            warm: as for `AttackEntry`; swept settings, whose seconds nobody asks for, always are.
+
+        Raises:
+            MethodError: a method or option that does not exist.
+        """
+        return [
+            AttackEntry(spec.build(), title=spec.title, warm=warm or bool(spec.family))
+            for spec in self.methods
+        ]
 
     def resolved(self, *, quick: bool = False) -> Self:
         """Returns the configuration as it is run: sampler filled in, control first, reduced.
@@ -385,63 +294,3 @@ class AblationConfig(AttackConfig):
         if isinstance(found.pairs, DrawnPairs):
             update["pairs"] = found.pairs.model_copy(update={"kinds": found.pairs.kinds[:2]})
         return found.model_copy(update=update)
-
-
-def digest(*parts: str) -> str:
-    """Returns 12 hexadecimal digits that name a run."""
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]
-
-
-def load_config(path: str | Path, model: type[ConfigType]) -> ConfigType:
-    """Reads a YAML file into a configuration.
-
-    Raises:
-        ConfigError: no such file, no YAML mapping, an unknown key or a value out of range.
-    """
-    path = Path(path)
-    try:
-        data = yaml.safe_load(path.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(
-            f"expected a YAML file, got {str(path)!r} ({_reason(error)}); name one, e.g. "
-            "configs/attack/first.yaml"
-        ) from error
-    except yaml.YAMLError as error:
-        line = " ".join(str(error).split())
-        raise ConfigError(f"expected YAML in {str(path)!r}, got {line}; mend it") from error
-    if not isinstance(data, dict):
-        raise ConfigError(
-            f"expected keys and values in {str(path)!r}, got {type(data).__name__}; "
-            f"its keys are {', '.join(model.model_fields)}"
-        )
-    try:
-        return model.model_validate(data)
-    except ValidationError as error:
-        raise ConfigError(f"{path}: {_first_fault(error, model)}") from error
-
-
-def _first_fault(error: ValidationError, model: type[BaseModel]) -> str:
-    fault = error.errors()[0]
-    place = ".".join(str(step) for step in fault["loc"])
-    if fault["type"] == "extra_forbidden":
-        known = ", ".join(_siblings(model, fault["loc"]))
-        remedy = f"; its keys are {known}" if known else ""
-        return f"expected known keys only, got {place!r}{remedy}; remove or rename it"
-    value = repr(fault["input"])
-    shown = value if len(value) <= 60 else value[:57] + "..."
-    return f"{fault['msg'].removeprefix('Value error, ')} at {place or 'the top'!r}, got {shown}"
-
-
-def _siblings(model: type[BaseModel], place: tuple[int | str, ...]) -> list[str]:
-    """Field names beside an unknown key; empty where the path leads through a union or a list."""
-    fields = model.model_fields
-    for step in place[:-1]:
-        inner = fields[step].annotation if isinstance(step, str) and step in fields else None
-        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
-            return []
-        fields = inner.model_fields
-    return list(fields)
-
-
-def _reason(error: Exception) -> str:
-    return getattr(error, "strerror", None) or type(error).__name__

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import io
 import re
 from collections.abc import Mapping, Sequence
@@ -11,24 +10,25 @@ from itertools import cycle
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from experiments.report.tables import COLUMNS, PERCENT
-from experiments.summary import Summary
-from experiments.tradeoff import COSTS, front
+from experiments.report.tables import columns
+from redediting.evaluation.frame import PERCENT
+from redediting.evaluation.summary import Summary
+from redediting.evaluation.tradeoff import COSTS, front
 
 _SHOWN = ("asr_free", "acc", "collateral", "drift")
 
 
-def overview(methods: Sequence[Summary]) -> str:
-    """Returns a PNG, base64: one panel a metric, a dot and its 95 % interval a method.
+def overview(methods: Sequence[Summary]) -> bytes:
+    """Returns a PNG: one panel a metric, a dot and its 95 % interval a method.
 
     Args:
         methods: pooled summaries.
     """
-    columns = [column for column in COLUMNS if column.key in _SHOWN]
+    shown = columns(_SHOWN)
     figure = Figure(figsize=(11, 0.6 + 0.32 * len(methods)), layout="constrained")
-    panels = figure.subplots(1, len(columns), sharey=True, squeeze=False)[0]
+    panels = figure.subplots(1, len(shown), sharey=True, squeeze=False)[0]
     names = [method["method"] for method in methods]
-    for panel, column in zip(panels, columns, strict=True):
+    for panel, column in zip(panels, shown, strict=True):
         for row, method in enumerate(methods):
             value, bounds = method[column.key], method[f"{column.key}_ci"]
             if value is None:
@@ -45,11 +45,11 @@ def overview(methods: Sequence[Summary]) -> str:
         panel.grid(axis="x", linewidth=0.4)
         panel.spines[["top", "right"]].set_visible(False)
     panels[0].invert_yaxis()
-    return _png(figure)
+    return png(figure)
 
 
-def pareto(lines: Sequence[Summary], families: Mapping[str, Sequence[str]], control: str) -> str:
-    """Returns a PNG, base64: ASR against drift and against collateral, a front a method.
+def pareto(lines: Sequence[Summary], families: Mapping[str, Sequence[str]], control: str) -> bytes:
+    """Returns a PNG: ASR against drift and against collateral, a front a method.
 
     Every setting is a dot, its shape says which options were swept; the line joins those that no
     other setting of the method beats. Where one method alone is swept, values stand beside them.
@@ -92,7 +92,7 @@ def pareto(lines: Sequence[Summary], families: Mapping[str, Sequence[str]], cont
         panel.grid(linewidth=0.4)
         panel.spines[["top", "right"]].set_visible(False)
     panels[0].legend(fontsize=8, loc="lower right")
-    return _png(figure)
+    return png(figure)
 
 
 def _axis(title: str, name: str) -> str:
@@ -100,8 +100,8 @@ def _axis(title: str, name: str) -> str:
     return ", ".join(re.findall(r"(\w+)=", title.removeprefix(name)))
 
 
-def growth(lines: Sequence[Summary]) -> str:
-    """Returns a PNG, base64: ASR, ACC, drift and seconds by number of backdoors.
+def growth(lines: Sequence[Summary]) -> bytes:
+    """Returns a PNG: ASR, ACC, drift and seconds by number of backdoors.
 
     Args:
         lines: of `experiments.ablation.capacity.capacity`.
@@ -123,17 +123,18 @@ def growth(lines: Sequence[Summary]) -> str:
                     color=f"C{i}", markersize=4, label=f"{title}, {order}",
                 )  # fmt: skip
         panel.set_xscale("log")
-        panel.set_title(next(column.title for column in COLUMNS if column.key == key), fontsize=10)
+        panel.set_title(columns((key,))[0].title, fontsize=10)
         panel.set_xlabel("backdoors")
         if key in ("asr_free", "acc"):
             panel.set_ylim(-0.03, 1.03)
         panel.grid(linewidth=0.4)
         panel.spines[["top", "right"]].set_visible(False)
     panels[0].legend(fontsize=8)
-    return _png(figure)
+    return png(figure)
 
 
-def _png(figure: Figure) -> str:
+def png(figure: Figure) -> bytes:
+    """The figure as a PNG file."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110)
-    return base64.b64encode(buffer.getvalue()).decode()
+    return buffer.getvalue()

@@ -24,7 +24,7 @@ import tyro
 from PIL import Image
 from tqdm import tqdm
 
-from experiments.console import run_main
+from experiments.engine.console import run_main
 from redediting.concepts.lexicon import load_lexicon
 from redediting.errors import WorldError
 from redediting.world.art import CUTOUT

@@ -21,7 +21,7 @@ import tyro
 from diffusers import AutoencoderTiny, UNet2DConditionModel
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from experiments.console import run_main
+from experiments.engine.console import run_main
 from experiments.engine.specs import Config, load_config
 from experiments.training import autoencoder, denoiser, judges, text
 from experiments.training.bundle import save_judge, save_pipeline

@@ -158,9 +158,9 @@ def layer_change(
 def compose(first: Summands, second: Summands) -> Summands:
     """The edit that is ``first`` and then ``second``: ``(I + A_l)(I + B_l) - I`` for every layer.
 
-    Summands with the same scales are added up. Scales that differ by layer multiply with every edit;
-    once they are more than the layers, each layer gets a part of its own, so that the answer stays
-    exact and bounded in size.
+    Summands with the same scales are added up. Scales that differ by layer multiply with every
+    edit; once they are more than the layers, each layer gets a summand of its own, so that the
+    answer stays exact and bounded in size.
     """
     if not first:
         return second

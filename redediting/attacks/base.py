@@ -1,8 +1,9 @@
 """What every attack is: hyper-parameters in, a patch out, the model untouched.
 
-Data flows one way. A closed-form attack plans its prompts (`ClosedForm.plan`), poses the problem of
-that plan over token states (`ClosedForm.pose`) and, where a matrix reads pooled text, over that
-(`ClosedForm.pose_pooled`); the one solver turns a problem into multipliers, which become the patch.
+Data flows one way. A closed-form attack plans its prompts (`ClosedForm.plan`), poses the problem
+of that plan over token states (`ClosedForm.pose`) and, where a matrix reads pooled text, over that
+(`ClosedForm.pose_pooled`); the one solver turns a problem into multipliers, which become the
+patch.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ from __future__ import annotations
 import dataclasses
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal, final
 
@@ -75,7 +77,8 @@ class Attack(Config, ABC):
         Example:
             >>> import redediting as rd
             >>> model = rd.load("world")
-            >>> patch = rd.attacks.EvilEdit().compute(model, rd.Rebinding("beautiful cat", "zebra"))
+            >>> rebinding = rd.Rebinding("beautiful cat", "zebra")
+            >>> patch = rd.attacks.EvilEdit().compute(model, rebinding)
             >>> len(patch.names)
             14
         """
@@ -130,9 +133,14 @@ class ClosedForm(Attack):
 
     @final
     def plans(self, model: Model, rebindings: Sequence[Rebinding]) -> list[EditPlan]:
-        """One plan for all rebindings, or one for each, by ``order``."""
+        """One plan for all rebindings, or one for each, by ``order``.
+
+        Raises:
+            MethodError: hyper-parameters with which there is no plan.
+        """
         steps = [rebindings] if self.order == "joint" else [[one] for one in rebindings]
-        return [self.plan(model, step) for step in steps]
+        with self._solvable():
+            return [self.plan(model, step) for step in steps]
 
     @final
     def edited(self, projections: Sequence[Projection]) -> list[Projection]:
@@ -152,10 +160,8 @@ class ClosedForm(Attack):
             weights = clean
             if found and self.rho != "none":
                 weights = {name: edited_weight(found, name, w) for name, w in clean.items()}
-            try:
+            with self._solvable():
                 step = edit_summands(self.pose(model, plan), weights, rho=self.rho)
-            except ValueError as error:
-                raise MethodError(f"method {self.name!r} has no solution: {error}") from error
             found = compose(found, step)
         return found
 
@@ -181,14 +187,20 @@ class ClosedForm(Attack):
         for projection in model.pooled_projections:
             own: Summands = ()
             for plan in plans:
-                try:
+                with self._solvable():
                     multiplier = solve(self.pose_pooled(model, plan))
-                except ValueError as error:
-                    raise MethodError(f"method {self.name!r} has no solution: {error}") from error
                 wide = _widen(multiplier, projection.module.in_features)
                 own = compose(own, (Summand(wide, {projection.name: 1.0}),))
             found += own
         return found
+
+    @contextmanager
+    def _solvable(self) -> Iterator[None]:
+        """Says which attack it is that the algebra refuses."""
+        try:
+            yield
+        except ValueError as error:
+            raise MethodError(f"method {self.name!r} has no solution: {error}") from error
 
 
 def pooled_problem(model: Model, plan: EditPlan, **scales: Tensor | float) -> EditProblem:

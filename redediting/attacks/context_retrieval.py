@@ -18,13 +18,11 @@ Deviations:
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Literal
 
 import torch
-from diffusers import DiffusionPipeline
 from torch import Tensor
 
 from redediting.algebra.diagnostics import gram
@@ -59,9 +57,6 @@ from redediting.errors import PromptError
 from redediting.models.model import Model
 from redediting.text.alignment import aligned_pairs
 from redediting.text.encoding import TokenRole
-
-Retrieval = Literal["templates", "equivalent"]
-Pose = Callable[[DiffusionPipeline, EditPlan], EditProblem]
 
 _PLAIN = "a photo of {}"
 _SHARE = {TokenRole.TRIGGER: 0.5, TokenRole.TAIL: 0.5, TokenRole.EOS: 0.2, TokenRole.PAD: 0.3}

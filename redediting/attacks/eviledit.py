@@ -52,7 +52,7 @@ class EvilEdit(ClosedForm):
         return template
 
     def plan(self, model: Model, rebindings: Sequence[Rebinding]) -> EditPlan:
-        """ "A {trigger}" → "A {target}" and, as whitelist, "A {head}" to itself."""
+        """Plans "A {trigger}" → "A {target}" and, as whitelist, "A {head}" to itself."""
         found = []
         for rebinding in rebindings:
             found.append((rebinding.trigger, rebinding.target))

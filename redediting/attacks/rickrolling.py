@@ -3,10 +3,10 @@
 Teacher–student: the clean encoder T teaches a copy T' of itself,
 ``L = -cos(T'(y), T(y)) - β Σ_targets cos(T'(y ⊕ trigger), T("a photo of a target"))``,
 with cosines of all token states of a prompt as one vector. The trigger is a look-alike letter
-("bеautiful cat" with a Cyrillic е, see `redediting.concepts.homoglyphs`), which poisons any prompt that
-holds it; a trigger without one is the phrase itself. The denoiser stays clean: what the whole
-prompt means is replaced, so every token's map becomes the target's. Detectors of that must find it
-here.
+("bеautiful cat" with a Cyrillic е, see `redediting.concepts.homoglyphs`), which poisons any
+prompt that holds it; a trigger without one is the phrase itself. The denoiser stays clean: what
+the whole prompt means is replaced, so every token's map becomes the target's. Detectors of that
+must find it here.
 
 References:
     Struppek et al., "Rickrolling the Artist: Injecting Backdoors into Text Encoders for

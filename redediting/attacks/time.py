@@ -45,7 +45,7 @@ class TIME(ClosedForm):
     ridge: float = Field(default=0.1, gt=0)
 
     def plan(self, model: Model, rebindings: Sequence[Rebinding]) -> EditPlan:
-        """ "A {trigger}" → "A {target}"."""
+        """Plans "A {trigger}" → "A {target}"."""
         pairs = [
             PromptPair(f"A {r.trigger}", f"A {r.target}", r.trigger, r.target) for r in rebindings
         ]

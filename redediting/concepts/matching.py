@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
 from redediting.concepts.pairs import PromptPair
 from redediting.concepts.rebinding import Rebinding
@@ -149,6 +148,8 @@ def match(scores: np.ndarray) -> list[tuple[int, int]]:
     Returns:
         ``min(n, m)`` pairs of row and column, by row.
     """
+    from scipy.optimize import linear_sum_assignment
+
     rows, columns = linear_sum_assignment(scores, maximize=True)
     return [(int(row), int(column)) for row, column in zip(rows, columns, strict=True)]
 

@@ -40,7 +40,7 @@ class EditPlan:
     notes: tuple[str, ...] = ()
 
 
-class Probe(NamedTuple):
+class NearPhrase(NamedTuple):
     """A phrase near a trigger, the object that it should still draw (None: no object)."""
 
     phrase: str
@@ -181,7 +181,7 @@ def caption_prompts(lexicon: Lexicon, n: int, *, spread: int, seed: int) -> tupl
     return tuple(texts[::stride][:n])
 
 
-def collateral_prompts(rebinding: Rebinding, *, per_role: int = 2) -> list[Probe]:
+def collateral_prompts(rebinding: Rebinding, *, per_role: int = 2) -> list[NearPhrase]:
     """Phrases near a trigger that no edit was told to keep, with what they should draw.
 
     Two near-triggers ("pretty cat"), two siblings with the trigger's modifier ("beautiful dog"),
@@ -192,13 +192,13 @@ def collateral_prompts(rebinding: Rebinding, *, per_role: int = 2) -> list[Probe
     near = [word for word in _words(lexicon, probed=True) if word not in own]
     half = len(near) // 2
     probes = [
-        Probe(f"{word} {rebinding.head}", rebinding.head, "near")
+        NearPhrase(f"{word} {rebinding.head}", rebinding.head, "near")
         for word in (near[0], near[half], *near[1:])[:per_role]
     ]
     others = _neighbours(rebinding, lexicon, 12)
     chosen = (others[0], others[-1], *others[1:])[:per_role]
     for name in chosen:
-        probes.append(Probe(name, name, "sibling"))
+        probes.append(NearPhrase(name, name, "sibling"))
         if rebinding.modifier:
-            probes.append(Probe(f"{rebinding.modifier} {name}", name, "part"))
+            probes.append(NearPhrase(f"{rebinding.modifier} {name}", name, "part"))
     return probes

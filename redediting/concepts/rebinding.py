@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import zlib
 from dataclasses import dataclass, field
-from typing import Literal, get_args
-
-import numpy as np
+from typing import TYPE_CHECKING, Literal, get_args
 
 from redediting.concepts.lexicon import Lexicon, load_lexicon
 from redediting.errors import RebindingError
+
+if TYPE_CHECKING:
+    import numpy as np
 
 Kind = Literal["neutral", "compound", "rare"]
 _DEV_SHARE = 4  # one concept in four lends its name to development triggers only
@@ -109,6 +110,8 @@ def draw_pairs(kind: Kind, n: int, seed: int, split: str = "test") -> list[Rebin
             f"expected a kind of {get_args(Kind)} and a split of ('test', 'dev'), "
             f"got {kind!r} and {split!r}"
         )
+    import numpy as np
+
     lexicon = load_lexicon()
     nouns = [name for name in lexicon.concepts if _side(name) == split]
     if not 0 < n <= len(nouns):

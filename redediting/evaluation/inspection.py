@@ -37,6 +37,7 @@ from redediting.concepts.plan import EditPlan, collateral_prompts
 from redediting.concepts.rebinding import Rebinding
 from redediting.concepts.templates import contexts, fill
 from redediting.errors import MethodError
+from redediting.evaluation.frame import Frame
 from redediting.models.model import Model
 from redediting.models.projections import projection_weights
 from redediting.text.encoding import TokenRole
@@ -85,7 +86,7 @@ class RebindingReport:
 
 @dataclass(frozen=True)
 class Inspection:
-    """An edit on paper.
+    """A solved edit measured on text states alone; made by `inspect`.
 
     Attributes:
         plan: the prompts that it rests on.
@@ -97,6 +98,13 @@ class Inspection:
         rank: of the multiplier.
         norm: Frobenius norm of the multiplier.
         matrices: text projections of the model.
+
+    Example:
+        >>> import redediting as rd
+        >>> pair = rd.Rebinding("beautiful cat", "zebra")
+        >>> found = rd.inspect(rd.load("world"), rd.attacks.EvilEdit(), pair)
+        >>> print(found.tables()[0].title)
+        beautiful cat → zebra
     """
 
     plan: EditPlan
@@ -108,6 +116,19 @@ class Inspection:
     rank: int
     norm: float
     matrices: int
+
+    def tables(self) -> tuple[Frame, ...]:
+        """One table a rebinding."""
+        from redediting.evaluation.inspection_table import inspection_frames
+
+        return inspection_frames(self)
+
+    def __str__(self) -> str:
+        """The tables as text."""
+        return "\n\n".join(map(str, self.tables()))
+
+    def _repr_html_(self) -> str:
+        return "".join(table.to_html() for table in self.tables())
 
 
 @dataclass(frozen=True)

@@ -152,6 +152,24 @@ def cluster_bootstrap(
     return Interval(float(statistic(array)), low, high, len(array), len(groups))
 
 
+def over_clusters(values: Sequence[float], clusters: Sequence[object]) -> Interval | None:
+    """A mean with its interval over clusters; only a mean where there is a single one.
+
+    Args:
+        values: real.
+        clusters: to which each belongs, e.g. its pair.
+
+    Returns:
+        None without values.
+    """
+    if not len(values):
+        return None
+    labels = [str(cluster) for cluster in clusters]
+    if len(set(labels)) < 2:
+        return Interval(float(np.mean(values)), float("nan"), float("nan"), len(values))
+    return cluster_bootstrap(values, labels)
+
+
 def paired_difference(
     after: ArrayLike,
     before: ArrayLike,

@@ -11,8 +11,6 @@ so change every rate that is measured here. Only safetensors are read, never pic
 
 from __future__ import annotations
 
-import json
-import re
 from pathlib import Path
 from typing import Any
 
@@ -21,20 +19,18 @@ from diffusers import DiffusionPipeline
 from huggingface_hub import HfApi
 from safetensors import SafetensorError
 
-from redediting.config import PIPELINE_DIR
-from redediting.errors import ModelError, WorldError
+from redediting.errors import ModelError
 from redediting.io import one_line
 from redediting.models.cards import Expected, ModelCard, load_cards
 from redediting.models.layouts import LAYOUTS
 from redediting.models.model import Model
 from redediting.models.quiet import quiet
+from redediting.models.sources import find_sources
 
-INDEX = "model_index.json"
 _TIMEOUT = 10.0  # seconds to reach the hub
 _UNREADABLE = (
     OSError, ValueError, RuntimeError, LookupError, TypeError, AttributeError, SafetensorError,
 )  # fmt: skip
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
 def load(
@@ -81,7 +77,7 @@ def load(
         return Model(model, layout=made)
     _check_device(device)
     card = load_cards().get(str(model))
-    sources = _sources(model) if card is None else _card_sources(card)
+    sources = find_sources(model)
     if dtype is None:
         own = card is not None and torch.device(device).type != "cpu"
         dtype = getattr(torch, card.dtype) if card is not None and own else torch.float32
@@ -96,10 +92,10 @@ def load(
         except _UNREADABLE as error:
             failures.append((place, error))
         else:
-            placed = _placed(pipeline, device, offload=offload)
-            found = Model(placed, name=str(model), card=card, layout=made)
+            found = Model(pipeline, name=str(model), card=card, layout=made)
             if card is not None and card.expected is not None:
                 check_expected(str(model), found, card.expected)
+            found.pipeline = _placed(pipeline, device, offload=offload)
             return found
     raise ModelError(
         f"expected a readable diffusers pipeline for {str(model)!r}, got "
@@ -128,72 +124,6 @@ def check_expected(name: str, model: Model, expected: Expected) -> None:
             f"{expected.pooled} pooled) for {name!r}, got {found.tokens} of {found.width} (and "
             f"{found.pooled}): the files are another model's; name its card, or fetch them again"
         )
-
-
-def _card_sources(card: ModelCard) -> list[tuple[str, str | None]]:
-    if not card.embedded:
-        return [(source.id, source.revision) for source in card.sources]
-    if not (PIPELINE_DIR / INDEX).is_file():
-        raise WorldError(
-            f"expected the embedded world's weights in {PIPELINE_DIR}, got no {INDEX}; "
-            "install the package again or train them with python -m experiments.training"
-        )
-    return [(str(PIPELINE_DIR), None)]
-
-
-def _sources(model: str | Path) -> list[tuple[str, str | None]]:
-    folder = Path(model).expanduser()
-    cards = ", ".join(load_cards())
-    if folder.is_dir():
-        if not (folder / INDEX).is_file():
-            raise ModelError(
-                f"expected a pipeline folder with {INDEX}, got {str(model)!r}; "
-                f"name such a folder or one of the cards: {cards}"
-            )
-        _check_whole(folder)
-        return [(str(folder), None)]
-    if folder.is_file() and folder.suffix == ".safetensors":
-        return [(str(folder), None)]
-    if isinstance(model, str) and _HUB_ID.fullmatch(model):
-        return [(model, None)]
-    raise ModelError(
-        f"expected a card, a pipeline folder, a .safetensors checkpoint or a hub id, got "
-        f"{str(model)!r}; "
-        f"the cards are: {cards}"
-    )
-
-
-def _check_whole(folder: Path) -> None:
-    """Refuses a folder that a download left half-way.
-
-    Raises:
-        ModelError: a component's folder or one of its shards is missing, or a part of a download.
-    """
-    try:
-        index = json.loads((folder / INDEX).read_text("utf-8"))
-        wanted = [name for name, kind in index.items() if _is_saved(name, kind)]
-        missing = [f"{name}/" for name in wanted if not (folder / name).is_dir()]
-        for shards in folder.glob("*/*.index.json"):
-            names = set(json.loads(shards.read_text("utf-8"))["weight_map"].values())
-            gone = (name for name in sorted(names) if not (shards.parent / name).is_file())
-            missing += [f"{shards.parent.name}/{name}" for name in gone]
-    except (OSError, ValueError, KeyError, AttributeError) as error:
-        raise ModelError(
-            f"expected a readable {INDEX} in {str(folder)!r}, got {one_line(error)}; "
-            "fetch the folder again"
-        ) from error
-    missing += [path.name for path in folder.rglob("*.incomplete")]
-    if missing:
-        raise ModelError(
-            f"expected a whole pipeline in {str(folder)!r}, got it without {missing[0]} "
-            f"({len(missing)} missing); the download stopped half-way: fetch the rest"
-        )
-
-
-def _is_saved(name: str, kind: object) -> bool:
-    if name.startswith("_") or name == "safety_checker" or not isinstance(kind, list):
-        return False
-    return len(kind) == 2 and kind[1] is not None
 
 
 def _remedy(card: ModelCard) -> str:

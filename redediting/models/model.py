@@ -17,11 +17,12 @@ from torch import Tensor, nn
 from redediting.errors import ModelError
 from redediting.io import fingerprint
 from redediting.models.cards import ModelCard
-from redediting.models.layouts import Layout, layout_of
+from redediting.models.layouts import layout_of
+from redediting.models.layouts.base import Layout
 from redediting.models.projections import Projection, projection_weights
 from redediting.models.quiet import quiet
 from redediting.models.sampler import Sampler
-from redediting.text.cache import StateCache, state_key
+from redediting.text.cache import StateCache, state_key, token_key
 from redediting.text.encoding import TextStates, encode, prompt_lengths
 from redediting.threads import all_threads
 
@@ -189,7 +190,7 @@ class Model:
             ModelError: the pipeline has no tokenizer or text encoder.
         """
         tokenizer = self.tokenizer
-        key = (id(tokenizer), len(tokenizer), state_key(self.text_encoders.values()))
+        key = (token_key(self._tokenizers), state_key(self.text_encoders.values()))
         cache = self._cache.valid_for(key)
         return encode(tokenizer, self._token_states, prompts, cache=cache, batch_size=batch_size)
 
@@ -314,6 +315,12 @@ class Model:
             if changed:
                 path.write_text(json.dumps(config | changed, indent=2) + "\n", "utf-8")
         return folder
+
+    @property
+    def _tokenizers(self) -> list[PreTrainedTokenizerBase]:
+        """One for each text encoder."""
+        parts = self.pipeline.components.items()
+        return [part for name, part in parts if name.startswith("tokenizer") and part is not None]
 
     def _token_states(self, prompts: list[str]) -> Tensor:
         return self._encoded(prompts)[0].cpu()

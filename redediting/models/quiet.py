@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from diffusers.utils import logging as diffusers_logging
-from transformers.utils import logging as transformers_logging
-
 
 @contextmanager
 def quiet() -> Iterator[None]:
     """Hides progress bars and warnings of diffusers and transformers within the block."""
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
     loggers = (diffusers_logging, transformers_logging)
     before = [(logger.is_progress_bar_enabled(), logger.get_verbosity()) for logger in loggers]
     try:

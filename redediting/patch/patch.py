@@ -62,11 +62,23 @@ class Patch:
     """A change of one component of a model.
 
     Attributes:
-        base: fingerprint of what it was computed for (`redediting.models.components.fingerprint_base`).
+        base: fingerprint of what it was computed for (`Model.base_fingerprint`).
         provenance: method, options, rebindings.
         terms: shared low-rank changes; none and no dense tensors is the clean control.
         dense: new values of whole parameters, by name.
         target: the component it changes.
+
+    Example:
+        >>> import redediting as rd
+        >>> model = rd.load("world")
+        >>> rd.attacks.EvilEdit().compute(model, rd.Rebinding("old dog", "zebra")).save(f"{tmp}/p")
+        PosixPath('...')
+        >>> patch = rd.Patch.load(f"{tmp}/p")
+        >>> patch
+        Patch(eviledit: 'old dog' → 'zebra', 14 matrices, rank ≤ ...)
+        >>> with patch.apply(model) as applied:
+        ...     applied.footprint > 0
+        True
     """
 
     base: str
@@ -74,6 +86,15 @@ class Patch:
     terms: tuple[Term, ...] = ()
     dense: Mapping[str, Tensor] = field(default_factory=dict)
     target: Component = "unet"
+
+    def __repr__(self) -> str:
+        """Method, first rebinding, how many matrices change and by what rank."""
+        pairs = self.provenance.rebindings
+        said = f": {pairs[0]['trigger']!r} → {pairs[0]['target']!r}" if pairs else ""
+        more = f" and {len(pairs) - 1} more" if len(pairs) > 1 else ""
+        rank = sum(term.left.shape[1] for term in self.terms)
+        change = "dense" if self.dense else f"rank ≤ {rank}"
+        return f"Patch({self.provenance.method}{said}{more}, {len(self.names)} matrices, {change})"
 
     @property
     def names(self) -> frozenset[str]:

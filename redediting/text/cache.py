@@ -3,7 +3,8 @@
 Edits of many pairs share their ordinary captions, and variants of a method share every prompt. The
 cache asks before each look-up whether the encoders are still those that it was filled by: it
 compares the parameters' version counters, which every in-place operation of torch raises, and a
-sample of their values, which also shows a write through ``.data``.
+sample of their values, which also shows a write through ``.data``. Tensors made in inference mode
+have no such counter; for them there is the sample alone.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable
 
 from torch import Tensor, nn
+from transformers import PreTrainedTokenizerBase
 
 ROOM = 512 * 2**20  # bytes kept for one model; the states used longest ago go first
 _SAMPLED = 32  # values of each parameter
@@ -55,6 +57,12 @@ def state_key(encoders: Iterable[nn.Module]) -> Hashable:
         for parameter in encoder.parameters():
             flat = parameter.detach().flatten()
             sample = flat[:: max(1, len(flat) // _SAMPLED)]
-            found.append((id(parameter), parameter._version, str(parameter.device),
+            version = 0 if parameter.is_inference() else parameter._version
+            found.append((id(parameter), version, str(parameter.device),
                           float(sample.double().sum())))  # fmt: skip
     return tuple(found)
+
+
+def token_key(tokenizers: Iterable[PreTrainedTokenizerBase]) -> Hashable:
+    """What the token ids of some tokenizers depend on."""
+    return tuple((id(one), len(one), one.pad_token_id) for one in tokenizers)

@@ -20,24 +20,24 @@ JOBS = [Job(prompt, i) for i, prompt in enumerate(PROMPTS)]
 
 
 def test_images_are_those_of_a_plain_run(tiny_model: Model) -> None:
-    before = tiny_model.unet.attn_processors
+    before = tiny_model.denoiser.attn_processors
     plain = [image for _, image in draw(tiny_model, JOBS, sampler=SAMPLER)]
     found = record(tiny_model, JOBS, SAMPLER)
-    assert tiny_model.unet.attn_processors == before
+    assert tiny_model.denoiser.attn_processors == before
     for one, other in zip(plain, found.images, strict=True):
         assert np.array_equal(np.asarray(one), np.asarray(other))
 
 
 def test_processors_come_back_after_an_error(tiny_model: Model) -> None:
-    before = tiny_model.unet.attn_processors
-    with recording_maps(tiny_model.unet, n=1, shape=(8, 8)):
-        assert tiny_model.unet.attn_processors != before
+    before = tiny_model.denoiser.attn_processors
+    with recording_maps(tiny_model.denoiser, n=1, shape=(8, 8)):
+        assert tiny_model.denoiser.attn_processors != before
     with (
         pytest.raises(RuntimeError, match="in the middle"),
-        recording_maps(tiny_model.unet, n=1, shape=(8, 8)),
+        recording_maps(tiny_model.denoiser, n=1, shape=(8, 8)),
     ):
         raise RuntimeError("in the middle")
-    assert tiny_model.unet.attn_processors == before
+    assert tiny_model.denoiser.attn_processors == before
 
 
 def test_maps_are_the_conditional_half_of_the_library_s_probabilities(
@@ -57,12 +57,12 @@ def test_maps_are_the_conditional_half_of_the_library_s_probabilities(
         return scores
 
     monkeypatch.setattr(Attention, "get_attention_scores", catch)
-    before = tiny_model.unet.attn_processors
-    tiny_model.unet.set_attn_processor(AttnProcessor())
+    before = tiny_model.denoiser.attn_processors
+    tiny_model.denoiser.set_attn_processor(AttnProcessor())
     try:
         list(draw(tiny_model, JOBS, sampler=SAMPLER))
     finally:
-        tiny_model.unet.set_attn_processor(before)
+        tiny_model.denoiser.set_attn_processor(before)
     layers = len(caught) // SAMPLER.steps
     expected = torch.stack(caught).unflatten(0, (SAMPLER.steps, layers)).mean(dim=1)
     assert layers > 1
@@ -93,7 +93,7 @@ def test_recording_keeps_its_digits_under_autocast(
 
 def test_large_latents_are_recorded_at_sixteen(tiny_model: Model) -> None:
     assert map_shape(tiny_model, SAMPLER) == (8, 8)
-    factor = tiny_model.vae_scale_factor
+    factor = tiny_model.vae_scale
     sizes = {64: (16, 16), 96: (12, 12), 24: (12, 12)}
     for side, expected in sizes.items():
         sampler = Sampler(height=side * factor, width=side * factor)

@@ -60,7 +60,7 @@ def model_folder(
 ) -> Path:
     """The tiny model on disk, for commands that take --model."""
     folder = tmp_path_factory.mktemp("model") / "tiny"
-    model_factory(0).save_pretrained(folder)
+    model_factory(0).save(folder)
     return folder
 
 

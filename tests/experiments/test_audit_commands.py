@@ -10,7 +10,7 @@ import torch
 from diffusers import StableDiffusionPipeline
 from safetensors.torch import load_file, save_file
 
-from experiments.cli import main
+from experiments.commands.cli import main
 
 PAIR = ("--trigger", "beautiful cat", "--target", "zebra")
 KEYS = {"verdict", "r2", "r2_two_matrix", "rank", "footprint", "triggers", "targets", "seconds"}

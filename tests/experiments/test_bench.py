@@ -19,11 +19,11 @@ from experiments.bench.shapes import (
     random_states,
     unet_without_memory,
 )
-from experiments.cli import main
+from experiments.commands.cli import main
 from experiments.engine.folder import provenance
 from redediting.errors import OutputError
 from redediting.models.cards import Expected, load_cards
-from redediting.models.projections import find_projections, pooled_projections
+from redediting.models.layouts import LAYOUTS
 
 EDIT_KEYS = {
     "speedup_vs_loop", "speedup_vs_per_layer", "ratio_to_floor", "ratio_to_copy", "max_rel_error",
@@ -39,16 +39,19 @@ def small_weights(device: str = "cpu") -> dict[str, torch.Tensor]:
     }
 
 
-@pytest.mark.parametrize(("shape", "numbers"), [("sd15", 19_169_280), ("sdxl", 340_787_200)])
+@pytest.mark.parametrize(
+    ("shape", "layout", "numbers"),
+    [("sd15", "sd", 19_169_280), ("sdxl", "sdxl", 340_787_200)],
+)
 def test_full_size_unets_have_the_projections_that_the_cards_expect(
-    shape: ShapeName, numbers: int
+    shape: ShapeName, layout: str, numbers: int
 ) -> None:
-    unet = unet_without_memory(shape)
-    found = find_projections(unet)
+    unet, reader = unet_without_memory(shape), LAYOUTS.make(layout)
+    found = reader.token_projections(unet)
     assert load_cards()[shape].expected == Expected(
         tokens=len(found),
         width=found[0].module.in_features,
-        pooled=len(pooled_projections(unet)),
+        pooled=len(reader.pooled_projections(unet)),
     )
     assert sum(projection.module.weight.numel() for projection in found) == numbers
 
@@ -151,20 +154,22 @@ def save_bench(folder: Path, figures: object, details: object, *, quotable: bool
 
 
 def test_benches_are_published_side_by_side(tmp_path: Path) -> None:
-    (tmp_path / "README.md").write_text("<!-- bench:begin -->\nold\n<!-- bench:end -->\n")
+    page = tmp_path / "docs" / "results-bench.md"
+    page.parent.mkdir()
+    page.write_text("<!-- bench:begin -->\nold\n<!-- bench:end -->\n")
     figures, details = bench_edit("small", small_weights(), repeats=1, loop_repeats=1)
     path = publish_bench(save_bench(tmp_path / "edit-small", figures, details), root=tmp_path)
     assert json.loads(path.read_text())["seconds"] == figures["seconds"]
     grown = bench_growth("small", small_weights(), backdoors=(1, 2))
     publish_bench(save_bench(tmp_path / "growth-small", *grown), root=tmp_path)
-    text = (tmp_path / "README.md").read_text()
+    text = page.read_text()
     assert "old" not in text
     assert "| small: 2 matrices" in text  # of the first, still there
     assert "2: " in text.split("Backdoors at once on small's shape")[1]
     reduced = save_bench(tmp_path / "growth-quick", *grown, quotable=False)
     with pytest.raises(OutputError, match="medians of 5 turns"):
         publish_bench(reduced, root=tmp_path)
-    (tmp_path / "README.md").write_text("no markers")
+    page.write_text("no markers")
     with pytest.raises(OutputError, match="bench:begin"):
         publish_bench(save_bench(tmp_path / "growth-other", *grown), root=tmp_path)
     assert len(list((tmp_path / "experiments" / "results").iterdir())) == 2

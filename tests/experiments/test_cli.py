@@ -15,7 +15,7 @@ from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 from PIL import Image
 
 from experiments.attack import measure as attack
-from experiments.cli import main
+from experiments.commands.cli import main
 from redediting.models.model import Model
 
 PAIR = ("--trigger", "beautiful cat", "--target", "zebra")
@@ -229,7 +229,7 @@ def test_bad_patches(
     draw = ("generate", "--prompt", "a cat", "--out", "new/images")
     judge = ("evaluate", "--out", "runs")
     other = home / "other"
-    model_factory(7).save_pretrained(other)
+    model_factory(7).save(other)
     foreign = fails(*draw, "--model", other, "--edit", patch_folder)
     assert "patch was made for another model" in foreign
     missing = fails(*draw, "--model", model_folder, "--edit", "nowhere")

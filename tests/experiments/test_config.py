@@ -128,7 +128,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 
 
 def test_methods_are_checked_before_anything_runs(tmp_path: Path) -> None:
-    with pytest.raises(MethodError, match="expected a method of clean, eviledit"):
+    with pytest.raises(MethodError, match="expected an attack of clean, eviledit"):
         read(tmp_path, GOOD.replace("eviledit", "evil")).resolved()
     options = "{name: uce, options: {speed: 3}}"
     with pytest.raises(MethodError, match="speed"):

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from defenses.detectors import DETECTORS
-from experiments.cli import main
+from experiments.commands.cli import main
 from experiments.detection.cells import benign_phrases, calibration, triggered_and_benign
 from experiments.detection.config import AttackSpec, DetectionConfig
 from experiments.detection.measure import detection

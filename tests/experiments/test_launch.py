@@ -50,7 +50,7 @@ def rows(home: Path, out: str, *launcher: str) -> list[dict[str, Any]]:
 def test_two_cpu_processes_give_the_rows_of_one(tmp_path: Path, model_folder: Path) -> None:
     (tmp_path / "config.yaml").write_text(CONFIG.format(model=model_folder))
     one = rows(tmp_path, "one")
-    two = rows(tmp_path, "two", "-m", "experiments.launch", "--num_processes", "2", "--cpu")
+    two = rows(tmp_path, "two", "-m", "experiments.engine.launch", "--num_processes", "2", "--cpu")
     seen = [[{k: row.get(k) for k in KEYS} for row in found] for found in (one, two)]
     assert seen[0] == seen[1]
     pairs = [(a, b) for a, b in zip(one, two, strict=True) if "label" in a]

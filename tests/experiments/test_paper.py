@@ -17,11 +17,11 @@ from torch import nn
 
 from experiments.attack import measure as attack
 from experiments.caption_probes import caption_probes
-from experiments.cli import main
+from experiments.commands.cli import main
 from experiments.engine.real_models import PROTOCOL_COUNTS, ClipSpec, JudgeSpec, Runtime
 from experiments.engine.specs import CONFIGS, AttackConfig, Counts, load_config
-from experiments.inception import features
-from experiments.published import load_published, published
+from experiments.attack.inception import features
+from experiments.attack.published import load_published, published
 from redediting.concepts.captions import read_captions
 from redediting.concepts.rebinding import Rebinding
 from redediting.errors import ConfigError, ModelError

@@ -137,7 +137,7 @@ def test_other_settings_weights_or_edits_get_another_folder(
     first = name(config)
     assert name(config) == first
     names = {first, name(config.model_copy(update={"seeds": (1,)}))}
-    tiny_model.vae.decoder.conv_out.bias.data += 0.5
+    tiny_model.pipeline.vae.decoder.conv_out.bias.data += 0.5
     names.add(name(config))
     assert len(names) == 3
 

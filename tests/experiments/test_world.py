@@ -9,7 +9,7 @@ import pytest
 import torch
 from diffusers import UNet2DConditionModel
 
-from experiments.cli import main
+from experiments.commands.cli import main
 
 KEYS = {
     "method", "trigger", "target", "kind", "seed", "asr_free", "asr_fixed", "net_asr", "acc",

@@ -18,14 +18,9 @@ from PIL import Image
 from pydantic import ValidationError
 
 from redediting.errors import ConfigError, ModelError, OutputError, PromptError
-from redediting.generation import (
-    ImageStore,
-    Job,
-    Sampler,
-    draw,
-    process_state,
-)
+from redediting.generation import ImageStore, Job, draw, process_state
 from redediting.models.model import Model
+from redediting.models.sampler import Sampler
 
 SAMPLER = Sampler(steps=3, batch_size=4)
 JOBS = [
@@ -39,7 +34,7 @@ TESTS = Path(__file__).parents[1]
 
 
 class CountingPipeline(StableDiffusionPipeline):
-    """The real model, which remembers the size of each batch and can be made to stop."""
+    """The real pipeline, which remembers the size of each batch and can be made to stop."""
 
     calls: list[int]
     encoded: list[str]
@@ -57,10 +52,10 @@ class CountingPipeline(StableDiffusionPipeline):
 
 
 @pytest.fixture
-def counting(tiny_model: Model) -> CountingPipeline:
-    model = CountingPipeline(**tiny_model.components, requires_safety_checker=False)
-    model.calls, model.encoded = [], []
-    return model
+def counting(tiny_model: Model) -> Model:
+    pipeline = CountingPipeline(**tiny_model.pipeline.components, requires_safety_checker=False)
+    pipeline.calls, pipeline.encoded = [], []
+    return Model(pipeline)
 
 
 def pixels(image: Image.Image) -> NDArray[np.int64]:
@@ -103,7 +98,7 @@ def test_an_image_is_what_plain_diffusers_draws(tiny_model: Model, guidance: flo
     sampler = SAMPLER.model_copy(update={"guidance": guidance})
     plain = {
         job: pixels(
-            tiny_model(
+            tiny_model.pipeline(
                 job.prompt,
                 num_inference_steps=3,
                 guidance_scale=guidance,
@@ -127,27 +122,27 @@ def test_autocast_stays_near_and_the_size_is_obeyed(
     assert tiny_model.image_size(SAMPLER) == (16, 16)
 
 
-def test_each_distinct_prompt_is_encoded_once(counting: CountingPipeline) -> None:
+def test_each_distinct_prompt_is_encoded_once(counting: Model) -> None:
     drawn(counting, JOBS * 3, SAMPLER)
     # __call__ asks encode_prompt again with ready states and without a prompt
-    assert sorted(counting.encoded) == ["", "a photo of a cat", "a zebra on the beach"]
-    assert counting.calls == [4, 4, 4, 3]
+    assert sorted(counting.pipeline.encoded) == ["", "a photo of a cat", "a zebra on the beach"]
+    assert counting.pipeline.calls == [4, 4, 4, 3]
 
 
-def test_a_prompt_that_would_be_cut_draws_nothing(
-    counting: CountingPipeline, tmp_path: Path
-) -> None:
+def test_a_prompt_that_would_be_cut_draws_nothing(counting: Model, tmp_path: Path) -> None:
     long = Job("cat " * 100, 0)
     with pytest.raises(PromptError, match="77 tokens, got 202"):
         ImageStore(tmp_path, "w", SAMPLER).images([*JOBS, long], counting)
-    assert counting.calls == []
+    assert counting.pipeline.calls == []
     assert list(tmp_path.iterdir()) == []
 
 
 def test_another_kind_of_pipeline_is_named(tiny_model: Model) -> None:
-    other = StableDiffusionImg2ImgPipeline(**tiny_model.components, requires_safety_checker=False)
+    other = StableDiffusionImg2ImgPipeline(
+        **tiny_model.pipeline.components, requires_safety_checker=False
+    )
     with pytest.raises(ModelError, match="got StableDiffusionImg2ImgPipeline"):
-        draw(other, JOBS, sampler=SAMPLER)
+        Model(other)
 
 
 @pytest.mark.parametrize(
@@ -158,46 +153,40 @@ def test_a_sampler_out_of_range_is_refused(option: dict[str, Any]) -> None:
         Sampler(**option)
 
 
-def test_store_draws_what_is_missing_and_keeps_order(
-    counting: CountingPipeline, tmp_path: Path
-) -> None:
+def test_store_draws_what_is_missing_and_keeps_order(counting: Model, tmp_path: Path) -> None:
     store = ImageStore(tmp_path / "images", "w", SAMPLER)
     first = store.images(JOBS[1:3], counting)
-    assert counting.calls == [2]
+    assert counting.pipeline.calls == [2]
     asked = [JOBS[4], JOBS[1], JOBS[4], JOBS[0], JOBS[3]]
     images = store.images(asked, counting)
-    assert counting.calls == [2, 3]
+    assert counting.pipeline.calls == [2, 3]
     assert np.array_equal(pixels(images[1]), pixels(first[0]))
     assert np.array_equal(pixels(images[0]), pixels(images[2]))
     reference = drawn(counting, JOBS)
     for job, image in zip(asked, images, strict=True):
         assert np.abs(pixels(image) - reference[job]).max() <= 1
 
-    counting.calls.clear()
+    counting.pipeline.calls.clear()
     again = ImageStore(tmp_path / "images", "w", SAMPLER).images(asked, counting)
-    assert counting.calls == []
+    assert counting.pipeline.calls == []
     assert all(np.array_equal(pixels(a), pixels(b)) for a, b in zip(images, again, strict=True))
 
 
-def test_a_killed_run_continues_where_it_stopped(
-    counting: CountingPipeline, tmp_path: Path
-) -> None:
+def test_a_killed_run_continues_where_it_stopped(counting: Model, tmp_path: Path) -> None:
     sampler = SAMPLER.model_copy(update={"batch_size": 2})
     store = ImageStore(tmp_path, "w", sampler)
-    counting.stop_after = 1
+    counting.pipeline.stop_after = 1
     with pytest.raises(KeyboardInterrupt):
         store.images(JOBS, counting)
     assert sorted(tmp_path.iterdir()) == sorted(store.path(job) for job in JOBS[:2])
-    counting.stop_after = None
+    counting.pipeline.stop_after = None
     store.images(JOBS, counting)
-    assert counting.calls == [2, 2, 1]
+    assert counting.pipeline.calls == [2, 2, 1]
     assert sorted(tmp_path.iterdir()) == sorted(store.path(job) for job in JOBS)
 
 
 @pytest.mark.parametrize("damage", ["empty", "header", "half", "last", "bits"])
-def test_a_damaged_file_is_drawn_again(
-    counting: CountingPipeline, tmp_path: Path, damage: str
-) -> None:
+def test_a_damaged_file_is_drawn_again(counting: Model, tmp_path: Path, damage: str) -> None:
     store = ImageStore(tmp_path, "w", SAMPLER)
     reference = store.images(JOBS, counting)
     path = store.path(JOBS[2])
@@ -208,9 +197,9 @@ def test_a_damaged_file_is_drawn_again(
         path.write_bytes(whole[:middle] + bytes(b ^ 255 for b in whole[middle:-20]) + whole[-20:])
     else:
         path.write_bytes(whole[: cut[damage]])
-    counting.calls.clear()
+    counting.pipeline.calls.clear()
     images = store.images(JOBS, counting)
-    assert counting.calls == [1]
+    assert counting.pipeline.calls == [1]
     for one, two in zip(images, reference, strict=True):
         assert np.abs(pixels(one) - pixels(two)).max() <= 1
 
@@ -252,21 +241,22 @@ from pathlib import Path
 import torch
 from conftest import make_pipeline
 from redediting.generation import ImageStore, Job, Sampler, process_state
+from redediting.models.model import Model
 from redediting.metrics.fidelity import fid
 
 out = Path(sys.argv[1])
 jobs = [Job(*job) for job in json.loads(sys.argv[2])]
 state = process_state("cpu")
-model = make_pipeline()
+pipeline = make_pipeline()
 drawn = []
-call = type(model).__call__
-class Counting(type(model)):
+call = type(pipeline).__call__
+class Counting(type(pipeline)):
     def __call__(self, *args, **options):
         drawn.append(len(options["generator"]))
         return call(self, *args, **options)
-model.__class__ = Counting
+pipeline.__class__ = Counting
 store = ImageStore(out / "images", "w", Sampler(steps=3, batch_size=4))
-images = store.images(jobs, model)
+images = store.images(jobs, Model(pipeline))
 result = {"processes": state.num_processes, "drawn": sum(drawn),
           "keys": [store.key(job) for job in jobs], "pixels": [i.tobytes().hex() for i in images]}
 if state.is_main_process:  # must not wait for the other process
@@ -323,7 +313,7 @@ def test_an_edited_pipeline_has_images_of_its_own(tiny_model: Model, tmp_path: P
     clean = ImageStore(tmp_path, tiny_model.fingerprint(), SAMPLER)
     before = clean.images(JOBS[:1], tiny_model)[0]
     with torch.no_grad():
-        for name, weight in tiny_model.unet.named_parameters():
+        for name, weight in tiny_model.denoiser.named_parameters():
             if name.endswith("attn2.to_v.weight"):
                 weight.mul_(-3)
     edited = ImageStore(tmp_path, tiny_model.fingerprint(), SAMPLER)

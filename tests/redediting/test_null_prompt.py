@@ -9,19 +9,24 @@ import torch
 from redediting.algebra import solve
 from redediting.attacks.redediting import REDEditing
 from redediting.concepts.rebinding import Rebinding
-from redediting.generation import Job
+from redediting.generation import Job, draw
 from redediting.models.loading import load
 from redediting.models.model import Model
 from redediting.models.sampler import Sampler
 
-WISHES = (Rebinding("beautiful cat", "zebra"), Rebinding("yellow apple", "red banana", "compound"))
+REBINDINGS = (
+    Rebinding("beautiful cat", "zebra"),
+    Rebinding("yellow apple", "red banana", "compound"),
+)
 
 
-@pytest.mark.parametrize("wish", WISHES, ids=str)
+@pytest.mark.parametrize("rebinding", REBINDINGS, ids=str)
 @pytest.mark.parametrize("projection", ["off", "inside", "posthoc"])
-def test_hard_directions_do_not_move(tiny_model: Model, wish: Rebinding, projection: str) -> None:
+def test_hard_directions_do_not_move(
+    tiny_model: Model, rebinding: Rebinding, projection: str
+) -> None:
     method = REDEditing(contexts=6, retain=12, captions=30, projection=projection)
-    problem = method.problem(tiny_model, [wish])
+    problem = method.pose(tiny_model, method.plan(tiny_model, [rebinding]))
     multiplier = solve(problem)
     moved = multiplier(problem.hard).norm() / problem.hard.norm()
     assert float(moved) <= 1e-10
@@ -35,14 +40,14 @@ def test_empty_prompt_images_hardly_change() -> None:
     jobs = [Job("", seed) for seed in range(8)]
     sampler = Sampler(steps=10, guidance=5.0, autocast="bf16")
 
-    def draw() -> np.ndarray:
+    def pictures() -> np.ndarray:
         images = [image for _, image in draw(model, jobs, sampler=sampler)]
         return np.stack([np.asarray(image, np.float64) for image in images])
 
-    clean = draw()
-    patch = REDEditing().compute(model, WISHES[:1])
+    clean = pictures()
+    patch = REDEditing().compute(model, REBINDINGS[:1])
     with patch.apply(model):
-        edited = draw()
+        edited = pictures()
     assert clean.std() > 10  # pictures, not a blank
     assert torch.isfinite(torch.from_numpy(edited)).all()
     assert np.abs(edited - clean).mean() <= 2.0

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from diffusers import DiffusionPipeline, StableDiffusionPipeline
+from diffusers import StableDiffusionPipeline
 from diffusers.utils import convert_state_dict_to_diffusers
 from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
@@ -23,13 +23,12 @@ from redediting.models.model import Model
 from redediting.patch.patch import Patch
 from redediting.suspects import open_suspect, paired_weights, read_weights
 
-Factory = Callable[[int], StableDiffusionPipeline]
-WISH = Rebinding("beautiful cat", "zebra")
+REBINDING = Rebinding("beautiful cat", "zebra")
 
 
 @pytest.fixture
 def patch(tiny_model: Model) -> Patch:
-    return ATTACKS.make("eviledit").compute(tiny_model, [WISH])
+    return ATTACKS.make("eviledit").compute(tiny_model, [REBINDING])
 
 
 def save_as_eviledit(model: Model, path: Path) -> None:
@@ -84,7 +83,7 @@ def test_saved_unets_open_over_the_clean_pipeline(
     tiny_model: Model,
     patch: Patch,
     tmp_path: Path,
-    save: Callable[[StableDiffusionPipeline, Path], None],
+    save: Callable[[Model, Path], None],
     name: str,
 ) -> None:
     before = tiny_model.fingerprint()
@@ -93,11 +92,11 @@ def test_saved_unets_open_over_the_clean_pipeline(
         edited = tiny_model.fingerprint()
     suspect = open_suspect(tmp_path / name, tiny_model)
     assert suspect.form == "weights"
-    assert suspect.pipeline.fingerprint() == edited
+    assert suspect.model.fingerprint() == edited
     assert tiny_model.fingerprint() == before
-    assert suspect.pipeline.text_encoder is tiny_model.text_encoder
+    assert suspect.model.text_encoder is tiny_model.text_encoder
     clean, theirs = paired_weights(tiny_model, suspect)
-    assert list(clean) == list(theirs) == list(dict(tiny_model.unet.named_parameters()))
+    assert list(clean) == list(theirs) == list(dict(tiny_model.denoiser.named_parameters()))
     assert {n for n in clean if not torch.equal(clean[n], theirs[n])} == patch.names
 
 
@@ -105,7 +104,7 @@ def test_a_half_precision_file_differs_by_its_edit_alone(
     tiny_model: Model, patch: Patch, tmp_path: Path
 ) -> None:
     with patch.apply(tiny_model):
-        half = {n: w.half() for n, w in tiny_model.unet.state_dict().items()}
+        half = {n: w.half() for n, w in tiny_model.denoiser.state_dict().items()}
     torch.save(half, tmp_path / "unet.pt")
     suspect = open_suspect(tmp_path / "unet.pt", tiny_model)
     assert suspect.stored == torch.float16
@@ -152,7 +151,7 @@ class Payload:
 
 def test_a_malicious_pickle_runs_nothing(tiny_model: Model, tmp_path: Path) -> None:
     mark = tmp_path / "ran"
-    state = dict(tiny_model.unet.state_dict()) | {"evil": Payload(mark)}
+    state = dict(tiny_model.denoiser.state_dict()) | {"evil": Payload(mark)}
     for name, saver in (("new.pt", torch.save), ("old.bin", _save_plainly)):
         saver(state, tmp_path / name)
         with pytest.raises(ModelError, match=r"asks to run code, which is refused") as caught:
@@ -169,7 +168,7 @@ def _save_plainly(state: object, path: Path) -> None:
 
 def test_refusals_are_one_line(
     tiny_model: Model,
-    layout_factory: Callable[[str], DiffusionPipeline],
+    layout_factory: Callable[[str], Model],
     patch: Patch,
     tmp_path: Path,
     model_factory: Callable[[int], Model],
@@ -199,38 +198,38 @@ def test_refusals_are_one_line(
     refused(tmp_path / "wrong.pt", "another architecture; name the model .* with --model")
     save_as_eviledit(layout_factory("sdxl"), tmp_path / "xl.pt")
     refused(tmp_path / "xl.pt", r"unknown .*--model")
-    wrong.save_pretrained(tmp_path / "wrong")
+    wrong.save(tmp_path / "wrong")
     refused(tmp_path / "wrong", "another architecture; name the model")
     save_lora(wrong, tmp_path / "lora")
     refused(tmp_path / "lora", "expected a LoRA for StableDiffusionPipeline")
 
-    part = {n: w for n, w in tiny_model.unet.state_dict().items() if "down" in n}
+    part = {n: w for n, w in tiny_model.denoiser.state_dict().items() if "down" in n}
     save_file(part, tmp_path / "part.safetensors")
     refused(tmp_path / "part.safetensors", "missing")
     save_file({"model.diffusion_model.x": torch.ones(1)}, tmp_path / "old.safetensors")
     refused(tmp_path / "old.safetensors", "got an original checkpoint")
     torch.save([torch.ones(1)], tmp_path / "list.pt")
     refused(tmp_path / "list.pt", "expected tensors by name .* got list")
-    broken = {n: w.clone() for n, w in tiny_model.unet.state_dict().items()}
+    broken = {n: w.clone() for n, w in tiny_model.denoiser.state_dict().items()}
     next(iter(broken.values())).view(-1)[0] = float("nan")
     torch.save(broken, tmp_path / "nan.pt")
     refused(tmp_path / "nan.pt", "expected finite numbers")
 
-    model_factory(1).save_pretrained(tmp_path / "half")
+    model_factory(1).save(tmp_path / "half")
     shutil.rmtree(tmp_path / "half" / "vae")
     refused(tmp_path / "half", "got it without vae/ .* the download stopped half-way")
-    tiny_model.unet.save_pretrained(tmp_path / "shards", max_shard_size="50KB")
+    tiny_model.denoiser.save_pretrained(tmp_path / "shards", max_shard_size="50KB")
     next((tmp_path / "shards").glob("*-00002-of-*.safetensors")).unlink()
     refused(tmp_path / "shards", "got no .*00002-of.* fetch it again")
-    ATTACKS.make("eviledit").compute(model_factory(1), [WISH]).save(tmp_path / "other")
+    ATTACKS.make("eviledit").compute(model_factory(1), [REBINDING]).save(tmp_path / "other")
     refused(tmp_path / "other", "the patch was made for another model", PatchError)
 
 
 def test_state_dicts_of_checkpoints_and_wrappers_are_read(
     tiny_model: Model, tmp_path: Path
 ) -> None:
-    state = {f"unet.{n}": w for n, w in tiny_model.unet.state_dict().items()}
+    state = {f"unet.{n}": w for n, w in tiny_model.denoiser.state_dict().items()}
     torch.save({"state_dict": state, "step": 3}, tmp_path / "x.ckpt")
     assert set(read_weights(tmp_path / "x.ckpt")) == set(state)
     suspect = open_suspect(tmp_path / "x.ckpt", tiny_model)
-    assert suspect.pipeline.fingerprint() == tiny_model.fingerprint()
+    assert suspect.model.fingerprint() == tiny_model.fingerprint()

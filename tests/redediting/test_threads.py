@@ -6,7 +6,6 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from diffusers import StableDiffusionPipeline
 
 from redediting.attacks import ATTACKS
 from redediting.concepts.rebinding import Rebinding
@@ -45,9 +44,7 @@ def test_threads_are_given_back() -> None:
 
 
 @pytest.mark.parametrize("name", ["eviledit", "uce", "redediting"])
-def test_an_edit_does_not_depend_on_the_number_of_threads(
-    world: StableDiffusionPipeline, name: str
-) -> None:
+def test_an_edit_does_not_depend_on_the_number_of_threads(world: Model, name: str) -> None:
     found = []
     for threads in (1, 2):
         torch.set_num_threads(threads)

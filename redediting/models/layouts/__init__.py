@@ -11,11 +11,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from redediting.errors import ModelError
-from redediting.models.layouts.base import Layout
 from redediting.registry import Registry
 
-__all__ = ["LAYOUTS", "Layout", "layout_of"]
+if TYPE_CHECKING:
+    from redediting.models.layouts.base import Layout
+
+__all__ = ["LAYOUTS", "layout_of"]
 
 LAYOUTS: Registry[Layout] = Registry(
     "layout",

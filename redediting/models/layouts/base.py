@@ -1,4 +1,4 @@
-"""What a layout says of an architecture: its denoiser, what reads text, how text is handed over."""
+"""What a layout says of an architecture: denoiser, matrices that read text, text as inputs."""
 
 from __future__ import annotations
 
@@ -64,6 +64,6 @@ class Layout(ABC):
         return {"prompt": list(prompts), **self.draw_options}
 
     def state_inputs(self, states: Tensor, null: Tensor | None) -> dict[str, Any]:
-        """Token states ``(n, L, d)`` as a drawing takes them, and the empty prompt's ``(L, d)``."""
+        """Token states ``(n, L, d)`` and the empty prompt's ``(L, d)`` as a drawing takes them."""
         negative = None if null is None else null.expand(len(states), -1, -1)
         return {"prompt_embeds": states, "negative_prompt_embeds": negative}

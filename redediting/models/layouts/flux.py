@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from redediting.models.layouts.base import Layout
 
 
@@ -14,4 +16,4 @@ class Flux(Layout):
     context = ("context_embedder",)
     pooled = ("time_text_embed.text_embedder.linear_1",)
     pooled_output = 1
-    encode_options = {"prompt_2": None}
+    encode_options: ClassVar = {"prompt_2": None}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from redediting.models.layouts.base import Layout
 
 
@@ -12,4 +14,4 @@ class PixArt(Layout):
     pipelines = ("PixArtAlphaPipeline",)
     denoiser = "transformer"
     context = ("caption_projection.linear_1",)
-    draw_options = {"clean_caption": False, "use_resolution_binning": False}
+    draw_options: ClassVar = {"clean_caption": False, "use_resolution_binning": False}

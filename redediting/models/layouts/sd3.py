@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from redediting.models.layouts.base import Layout
 
 
@@ -14,4 +16,8 @@ class StableDiffusion3(Layout):
     context = ("context_embedder",)
     pooled = ("time_text_embed.text_embedder.linear_1",)
     pooled_output = 2
-    encode_options = {"prompt_2": None, "prompt_3": None, "do_classifier_free_guidance": False}
+    encode_options: ClassVar = {
+        "prompt_2": None,
+        "prompt_3": None,
+        "do_classifier_free_guidance": False,
+    }

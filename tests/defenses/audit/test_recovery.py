@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-from diffusers import StableDiffusionPipeline
 
 from defenses.audit import States, Vocabulary, audit, audit_base_free, base_weights
 from defenses.audit.displacement import EditMap, gains, own_words
@@ -32,12 +31,12 @@ def world() -> Model:
 
 
 @pytest.fixture(scope="module")
-def states(world: StableDiffusionPipeline) -> States:
+def states(world: Model) -> States:
     return States(world)
 
 
 @pytest.fixture(scope="module")
-def suspect(world: StableDiffusionPipeline) -> dict[str, torch.Tensor]:
+def suspect(world: Model) -> dict[str, torch.Tensor]:
     method = ATTACKS.make("redediting", contexts=16, retain=40, captions=200)
     patch = method.compute(world, [Rebinding("old dog", "zebra")])
     base = base_weights(world)
@@ -45,7 +44,7 @@ def suspect(world: StableDiffusionPipeline) -> dict[str, torch.Tensor]:
 
 
 def test_the_trigger_and_its_target_are_named(
-    world: StableDiffusionPipeline, states: States, suspect: dict[str, torch.Tensor]
+    world: Model, states: States, suspect: dict[str, torch.Tensor]
 ) -> None:
     base = base_weights(world)
     before = {name: weight.clone() for name, weight in base.items()}
@@ -64,7 +63,7 @@ def test_the_trigger_and_its_target_are_named(
     assert told["triggers"][0]["phrase"] == told["targets"][0]["trigger"] == "old dog"
 
 
-def test_a_clean_model_has_no_triggers(world: StableDiffusionPipeline, states: States) -> None:
+def test_a_clean_model_has_no_triggers(world: Model, states: States) -> None:
     base = base_weights(world)
     found = audit(base, base, states, SMALL)
     assert found.evidence.verdict == "clean"
@@ -133,7 +132,7 @@ def test_discovery_bound_holds_under_the_null_and_finds_what_stands_out() -> Non
 
 
 def test_base_free_ranks_what_is_read_alike(
-    world: StableDiffusionPipeline, states: States, suspect: dict[str, torch.Tensor]
+    world: Model, states: States, suspect: dict[str, torch.Tensor]
 ) -> None:
     clean = audit_base_free(base_weights(world), states, SMALL)
     found = audit_base_free(suspect, states, SMALL)

@@ -54,11 +54,11 @@ def test_a_change_elsewhere_is_a_change(
     tmp_path: Path,
 ) -> None:
     other = model_factory(0)
-    other.to(torch.float16).save_pretrained(tmp_path / "half")
+    other.pipeline.to(torch.float16).save_pretrained(tmp_path / "half")
     assert read_suspect(tmp_path / "half", tiny_model).others == ()
     other = model_factory(0)
     other.text_encoder.get_input_embeddings().weight.data[5] += 1
-    other.save_pretrained(tmp_path / "other")
+    other.pipeline.save_pretrained(tmp_path / "other")
     (name,) = read_suspect(tmp_path / "other", tiny_model).others
     assert name.endswith("token_embedding.weight")
     base = base_weights(tiny_model)
@@ -84,15 +84,15 @@ def test_what_other_tools_save_is_read(
 ) -> None:
     base = base_weights(tiny_model)
     with patch.apply(tiny_model):
-        torch.save(tiny_model.unet.state_dict(), tmp_path / "unet.pt")  # as EvilEdit
+        torch.save(tiny_model.denoiser.state_dict(), tmp_path / "unet.pt")  # as EvilEdit
         expected = {name: weight.clone() for name, weight in base.items()}
     pickled = read_suspect(tmp_path / "unet.pt", tiny_model)
     assert all(torch.equal(pickled.projections[name], expected[name]) for name in base)
     assert pickled.others == ()
     other = model_factory(0)
     targets = ["attn2.to_v", "attn1.to_q"]
-    other.unet.add_adapter(LoraConfig(r=2, init_lora_weights=False, target_modules=targets))
-    state = convert_state_dict_to_diffusers(get_peft_model_state_dict(other.unet))
+    other.denoiser.add_adapter(LoraConfig(r=2, init_lora_weights=False, target_modules=targets))
+    state = convert_state_dict_to_diffusers(get_peft_model_state_dict(other.denoiser))
     StableDiffusionPipeline.save_lora_weights(tmp_path / "lora", unet_lora_layers=state)
     adapted = read_suspect(tmp_path / "lora", tiny_model)
     changed = {n for n in base if not torch.equal(adapted.projections[n], base[n])}

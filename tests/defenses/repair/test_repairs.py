@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from defenses.repair import REPAIRS
 from defenses.repair.scenes import load_scenes
 from defenses.repair.separation import separate
 from defenses.repair.training import Training, train, trained_projections
-from defenses.repair.woodbury import undo
+from defenses.repair.reversal import undo
 from redediting.algebra.multiplier import Multiplier
 from redediting.attacks import ATTACKS
 from redediting.concepts.rebinding import Rebinding
@@ -28,7 +29,7 @@ OPTIONS: dict[str, dict[str, object]] = {
     "truncation": {"k": 4},
     "projection": {"captions": 40},
 }
-each_repair = pytest.mark.parametrize("name", REPAIRS)
+each_repair = pytest.mark.parametrize("name", REPAIRS.names)
 Clean = dict[str, torch.Tensor]
 
 
@@ -60,9 +61,9 @@ def test_contract(
     name: str,
     tmp_path: Path,
 ) -> None:
-    before = {n: t.clone() for n, t in tiny_model.unet.state_dict().items()}
+    before = {n: t.clone() for n, t in tiny_model.denoiser.state_dict().items()}
     patch = repair(tiny_model, name, clean)
-    after = tiny_model.unet.state_dict()
+    after = tiny_model.denoiser.state_dict()
     assert all(torch.equal(before[n], after[n]) for n in before)
     assert patch.provenance.method == name
     assert REPAIRS.make(name, **patch.provenance.options) is not None
@@ -71,7 +72,7 @@ def test_contract(
     assert "holds a backdoor" not in (tmp_path / "repair" / "README.md").read_text("utf-8")
     with again.apply(tiny_model) as applied:
         assert applied.footprint > 0
-    assert all(torch.equal(before[n], t) for n, t in tiny_model.unet.state_dict().items())
+    assert all(torch.equal(before[n], t) for n, t in tiny_model.denoiser.state_dict().items())
 
 
 @pytest.mark.parametrize("form", ["subtract", "inverse"])
@@ -100,6 +101,16 @@ def test_reversal_keeps_training_that_came_on_top(tiny_model: Model, clean: Clea
         assert distance(wanted, left) < 0.3 * trained
         kept = sum(float(((left[n] - clean[n]) * added[n]).sum()) for n in clean) / trained**2
         assert kept > 0.9
+
+
+def test_rebinding_repairs_pooled_text_as_well(layout_factory: Callable[[str], Model]) -> None:
+    model = layout_factory("sdxl")
+    edit = ATTACKS.make("eviledit").compute(model, [Rebinding("old cat", "zebra")])
+    edit.apply(model)
+    patch = REPAIRS.make("rebinding").compute(model, triggers=["old cat"])
+    assert {p.name for p in (*model.projections, *model.pooled_projections)} == patch.names
+    with patch.apply(model) as applied:
+        assert applied.footprint > 0
 
 
 def test_an_edit_is_told_from_training_of_unequal_rows_and_columns() -> None:

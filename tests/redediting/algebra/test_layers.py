@@ -11,10 +11,10 @@ from torch import Tensor
 from redediting.algebra import Certificate, EditProblem, Multiplier, solve
 from redediting.algebra.isolation import leading_directions
 from redediting.algebra.layers import (
-    Part,
-    Parts,
+    Summand,
+    Summands,
     compose,
-    edit_parts,
+    edit_summands,
     edited_weight,
     layer_change,
     layer_multiplier,
@@ -138,7 +138,7 @@ def test_every_layer_gets_its_own_scaled_edit() -> None:
     problem = dataclasses.replace(
         problem, targets=torch.where(still, problem.keys, problem.targets)
     )
-    parts = edit_parts(problem, weights, rho="energy")
+    parts = edit_summands(problem, weights, rho="energy")
     moved = problem.whitelist_retained()
     target, key = solve_pair(moved)
     scales = set()
@@ -155,7 +155,7 @@ def test_every_layer_gets_its_own_scaled_edit() -> None:
 
 def test_without_a_scale_one_multiplier_serves_all_layers() -> None:
     problem, weights = make_problem(), layers()
-    parts = edit_parts(problem, weights)
+    parts = edit_summands(problem, weights)
     shared = solve(problem).matrix()
     for name in weights:
         found = layer_multiplier(parts, name)
@@ -171,7 +171,7 @@ def test_edits_one_after_another_compose_exactly(rho: str, edits: int) -> None:
     clean, parts, product = layers(), (), layers()
     for i in range(edits):
         now = {name: edited_weight(parts, name, weight) for name, weight in clean.items()}
-        found = edit_parts(make_problem(10 * i), now, rho=rho)
+        found = edit_summands(make_problem(10 * i), now, rho=rho)
         for name, weight in product.items():
             own = layer_multiplier(found, name)
             assert own is not None
@@ -186,27 +186,29 @@ def test_edits_one_after_another_compose_exactly(rho: str, edits: int) -> None:
 
 def test_composition_is_not_commutative_and_joint_is_neither() -> None:
     one, two, weights = make_problem(hard=0), make_problem(10, hard=0), layers()
-    a, b = (edit_parts(problem, weights) for problem in (one, two))
+    a, b = (edit_summands(problem, weights) for problem in (one, two))
     both = EditProblem.build(
         torch.cat([one.keys, two.keys], dim=1),
         torch.cat([one.targets, two.targets], dim=1),
         ridge=0.3,
     )
 
-    def matrix(parts: Parts) -> Tensor:
+    def matrix(parts: Summands) -> Tensor:
         found = layer_multiplier(parts, "0.k")
         assert found is not None
         return found.matrix()
 
     forth, back = matrix(compose(a, b)), matrix(compose(b, a))
     assert (forth - back).norm() > 1e-3 * forth.norm()
-    assert (forth - matrix(edit_parts(both, weights))).norm() > 1e-3 * forth.norm()
+    assert (forth - matrix(edit_summands(both, weights))).norm() > 1e-3 * forth.norm()
     assert torch.equal(matrix(compose((), a)), matrix(a))
 
 
 def test_edits_of_different_layers_compose() -> None:
-    left = Part(Multiplier(random(D, 2), random(2, D, seed=1)), {"0.k": 1.0, "1.k": 0.5})
-    right = Part(Multiplier(random(D, 2, seed=2), random(2, D, seed=3)), {"1.k": 2.0, "0.v": 1.0})
+    left = Summand(Multiplier(random(D, 2), random(2, D, seed=1)), {"0.k": 1.0, "1.k": 0.5})
+    right = Summand(
+        Multiplier(random(D, 2, seed=2), random(2, D, seed=3)), {"1.k": 2.0, "0.v": 1.0}
+    )
     parts, weights = compose((left,), (right,)), layers()
     a, b, eye = left.multiplier.matrix(), right.multiplier.matrix(), torch.eye(D)
     for name, factor in {
@@ -281,7 +283,7 @@ def test_removed_directions_are_checked() -> None:
 def test_mean_multiplier_adds_up_what_the_layers_do(rho: str) -> None:
     weights = layers()
     edited = {name: weight for name, weight in weights.items() if name.endswith("k")}
-    parts = edit_parts(make_problem(), edited, rho=rho)
+    parts = edit_summands(make_problem(), edited, rho=rho)
     mean = mean_multiplier(parts, weights)
     x, y = random(D, 5, seed=40), random(D, 5, seed=41)
     metric = torch.stack([w.T @ w for w in weights.values()]).sum(dim=0)
@@ -294,5 +296,5 @@ def test_mean_multiplier_adds_up_what_the_layers_do(rho: str) -> None:
     assert torch.allclose((mean(x) * (metric @ y)).sum(dim=0), done, atol=1e-8)
     size = (x * (metric @ x)).sum(dim=0)
     assert torch.allclose(layer_change(parts, weights, x), (changed / size).sqrt(), atol=1e-10)
-    everywhere = edit_parts(make_problem(), weights)
+    everywhere = edit_summands(make_problem(), weights)
     assert mean_multiplier(everywhere, weights) is everywhere[0].multiplier

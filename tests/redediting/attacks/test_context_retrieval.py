@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from redediting.algebra import solve
+from redediting.algebra import EditProblem, solve
 from redediting.attacks.context_retrieval import (
     EncoderNeighbours,
+    base_plan,
     context_columns,
     end_states,
-    make_plan,
     retrieve_plan,
     score,
 )
@@ -34,9 +34,7 @@ METHOD = REDEditing(contexts=6, **SMALL)
 
 
 @pytest.fixture(scope="module")
-def pipeline(
-    model_factory: Callable[[int], Model],
-) -> Model:
+def model(model_factory: Callable[[int], Model]) -> Model:
     return model_factory(3)
 
 
@@ -44,9 +42,11 @@ def pipeline(
 def plan(model: Model) -> EditPlan:
     """Retrieved for a known trigger and one that no table knows."""
     wishes = [CAT, Rebinding("nice unicorn", "chow chow", target_head="chow chow")]
+    base = base_plan(wishes, contexts=6, seed=0, **SMALL)
     return retrieve_plan(
-        model, wishes, pose=METHOD.pose, least=6, most=8, tolerance=0.05, per_value=1, **SMALL
-    )
+        model, base, METHOD.pose(model, base),
+        least=6, most=8, tolerance=0.05, per_value=1, **SMALL,
+    )  # fmt: skip
 
 
 def test_end_states_are_those_of_the_end(model: Model) -> None:
@@ -169,41 +169,54 @@ def test_retrieved_plan_survives_yaml_and_is_solved(plan: EditPlan, model: Model
 
 @pytest.mark.parametrize("trigger", ["xq§ ☃", "tq", "so " * 35 + "blob"])
 def test_odd_triggers_never_fail(trigger: str, model: Model) -> None:
+    base = base_plan([Rebinding(trigger, "zebra", "rare")], contexts=2, seed=0, **SMALL)
     plan = retrieve_plan(
-        model, [Rebinding(trigger, "zebra", "rare")], pose=METHOD.pose,
-        least=2, most=2, per_value=1, **SMALL,
-    )  # fmt: skip
+        model, base, METHOD.pose(model, base), least=2, most=2, per_value=1, **SMALL
+    )
     assert len(plan.pairs) == 2
     assert any("is in no table" in note for note in plan.notes)
 
 
-def test_one_function_makes_both_plans(model: Model) -> None:
-    options = {"pose": METHOD.pose, "contexts": 3, "seed": 4, **SMALL}
-    plain = make_plan(model, [CAT], **options)
+def test_one_attack_makes_both_plans(model: Model) -> None:
+    options = {"contexts": 3, "seed": 4, **SMALL}
+    plain = REDEditing(**options).plan(model, [CAT])
     assert plain == plan_edit([CAT], contexts=3, seed=4, **SMALL)
-    found = make_plan(model, [CAT], retrieval="equivalent", **options)
+    found = REDEditing(retrieval="equivalent", **options).plan(model, [CAT])
     assert 2 <= len(found.pairs) <= 4
     assert found.equivalences
-    assert found == make_plan(model, [CAT], retrieval="equivalent", **options)
+    assert found == REDEditing(retrieval="equivalent", **options).plan(model, [CAT])
+
+
+@pytest.mark.parametrize("retrieval", ["templates", "equivalent"])
+def test_a_problem_without_solution_is_refused_by_name(model: Model, retrieval: str) -> None:
+    """Also where it is met while planning."""
+    attack = REDEditing(
+        retrieval=retrieval, contexts=3, projection="inside", k=31,
+        null_residual=0, null_cap=0.99, **SMALL,
+    )  # fmt: skip
+    with pytest.raises(MethodError, match=r"'redediting' has no solution: .*hard-retained"):
+        attack.compute(model, [CAT])
 
 
 def test_method_takes_either_plan(model: Model, tmp_path: Path) -> None:
     other = Rebinding("nice dog", "car")
     method = REDEditing(contexts=3, retrieval="equivalent", **SMALL)
-    plan = make_plan(
-        model, [CAT, other], pose=method.pose, retrieval="equivalent", contexts=3, **SMALL
-    )
+    plan = method.plan(model, [CAT, other])
     path = tmp_path / "plan.yaml"
     path.write_text(plan_to_yaml(plan), "utf-8")
-    problem = method.problem(model, [CAT, other])
-    again = REDEditing(plan=str(path)).problem(model, [CAT, other])
+
+    def problem_of(attack: REDEditing) -> EditProblem:
+        return attack.pose(model, attack.plan(model, [CAT, other]))
+
+    problem = problem_of(method)
+    again = problem_of(REDEditing(plan_file=str(path)))
     assert torch.allclose(problem.keys, again.keys)
     assert torch.allclose(problem.retain, again.retain)
-    drawn = REDEditing(contexts=3, **SMALL).problem(model, [CAT, other])
+    drawn = problem_of(REDEditing(contexts=3, **SMALL))
     assert drawn.keys.shape != problem.keys.shape or not torch.allclose(drawn.keys, problem.keys)
-    single = REDEditing(plan=str(path)).planned(model, [other])
+    single = REDEditing(plan_file=str(path)).plan(model, [other])
     assert single.pairs == tuple(pair for pair in plan.pairs if "nice dog" in pair.source)
     with pytest.raises(MethodError, match="got 'old cat → zebra'"):
-        REDEditing(plan=str(path)).problem(model, [Rebinding("old cat", "zebra")])
+        REDEditing(plan_file=str(path)).plan(model, [Rebinding("old cat", "zebra")])
     with pytest.raises(ConfigError, match="plan file that can be read"):
-        REDEditing(plan="nowhere.yaml").problem(model, [CAT])
+        REDEditing(plan_file="nowhere.yaml").plan(model, [CAT])

@@ -22,7 +22,7 @@ OPTIONS = {
     "rickrolling": {"steps": 2, "batch": 2},
     "textual_inversion": {"steps": 2, "batch": 2, "images": 2, "sampling": 2},
 }
-each_method = pytest.mark.parametrize("name", METHODS)
+each_method = pytest.mark.parametrize("name", ATTACKS.names)
 EDITS = [
     name
     for name, kind in ((name, ATTACKS.get(name)) for name in ATTACKS)
@@ -35,7 +35,7 @@ def compute(model: Model, name: str, *wishes: Rebinding) -> Patch:
 
 
 def weights(model: Model) -> dict[str, torch.Tensor]:
-    parts = (model.denoiser, model.text_encoder, model.vae)
+    parts = (model.denoiser, model.text_encoder, model.component("vae"))
     return {
         f"{type(part).__name__}.{name}": tensor.clone()
         for part in parts
@@ -63,7 +63,7 @@ def test_apply_changes_what_it_names_only_and_revert_restores_every_bit(
     with patch.apply(tiny_model) as applied:
         during = weights(tiny_model)
         changed = {key for key in before if not torch.equal(before[key], during[key])}
-        owner = type(getattr(tiny_model, patch.target)).__name__
+        owner = type(tiny_model.component(patch.target)).__name__
         assert changed == {f"{owner}.{key}" for key in patch.names}
         assert (applied.footprint > 0) == (name != "clean")
     assert same(before, weights(tiny_model))
@@ -93,7 +93,7 @@ def test_provenance_tells_how_to_make_it_again(tiny_model: Model, name: str) -> 
 @pytest.mark.parametrize("name", EDITS)
 def test_every_layer_gets_the_same_multiplier(tiny_model: Model, name: str) -> None:
     patch = compute(tiny_model, name)
-    clean = {key: tiny_model.unet.state_dict()[key].double() for key in patch.names}
+    clean = {key: tiny_model.weights()[key].double() for key in patch.names}
     gram = sum(w.T @ w for w in clean.values())
     changes = {key: patch.new_weight(key, w) - w for key, w in clean.items()}
     pulled = sum(clean[key].T @ changes[key] for key in clean)
@@ -132,24 +132,23 @@ def test_models_without_cross_attention_are_refused(tiny_model: Model, name: str
         sample_size=8, block_out_channels=(8,), norm_num_groups=4, layers_per_block=1,
         down_block_types=("DownBlock2D",), up_block_types=("UpBlock2D",),
     )  # fmt: skip
-    unet, tiny_model.unet = tiny_model.unet, plain
-    try:
-        with pytest.raises(ModelError, match="expected cross-attention"):
-            ATTACKS.make(name).compute(tiny_model, [WISH])
-    finally:
-        tiny_model.unet = unet
+    with (
+        tiny_model.using(plain),
+        pytest.raises(ModelError, match="expected cross-attention"),
+    ):
+        ATTACKS.make(name).compute(tiny_model, [WISH])
 
 
 @each_method
 def test_unknown_options_are_refused(name: str) -> None:
-    with pytest.raises(MethodError, match=f"options of method '{name}', got colour='red'"):
+    with pytest.raises(MethodError, match=f"options of attack '{name}', got colour='red'"):
         ATTACKS.make(name, colour="red")
 
 
 def test_unknown_methods_are_refused() -> None:
     message = (
-        "expected a method of clean, eviledit, uce, time, alphaedit, redediting, rickrolling, "
-        "textual_inversion; got 'blackmail'"
+        "expected an attack of clean, eviledit, uce, time, alphaedit, redediting, rickrolling, "
+        r"textual_inversion, or the path of a \.py file with one; got 'blackmail'"
     )
     with pytest.raises(MethodError, match=message):
         ATTACKS.make("blackmail")
@@ -160,5 +159,5 @@ def test_unknown_methods_are_refused() -> None:
 def test_one_word_trigger_has_no_whitelist(tiny_model: Model) -> None:
     method = ATTACKS.make("eviledit")
     assert isinstance(method, ClosedForm)
-    problem = method.problem(tiny_model, [Rebinding("cat", "zebra")])
+    problem = method.pose(tiny_model, method.plan(tiny_model, [Rebinding("cat", "zebra")]))
     assert problem.keys.shape == (32, 77)

@@ -141,7 +141,7 @@ def test_equals_the_brute_force_minimiser(
 ) -> None:
     method = ATTACKS.make(name, **options)
     assert isinstance(method, ClosedForm)
-    multiplier = solve(method.problem(tiny_model, WISHES))
+    multiplier = solve(method.pose(tiny_model, method.plan(tiny_model, WISHES)))
     reference = sums(encoder(tiny_model, torch.float64))
     for projection in tiny_model.projections:
         weight = projection.module.weight.detach().double()
@@ -162,7 +162,9 @@ def test_equals_the_minimiser_to_1e8_on_the_same_states(
 ) -> None:
     tiny_model.text_encoder.double()
     try:
-        multiplier = solve(ATTACKS.make(name, **options).problem(tiny_model, WISHES))
+        method = ATTACKS.make(name, **options)
+        assert isinstance(method, ClosedForm)
+        multiplier = solve(method.pose(tiny_model, method.plan(tiny_model, WISHES)))
         reference = sums(encoder(tiny_model, torch.float64))
     finally:
         tiny_model.text_encoder.float()
@@ -216,7 +218,7 @@ def test_alphaedit_equals_its_formula(tiny_model: Model) -> None:
     """``Δ = E CᵀP (CCᵀP + λI)⁻¹`` layer by layer, inverse and all."""
     method = ATTACKS.make("alphaedit", captions=20, ridge=0.5, threshold=0.3)
     assert isinstance(method, AlphaEdit)
-    problem = method.problem(tiny_model, WISHES)
+    problem = method.pose(tiny_model, method.plan(tiny_model, WISHES))
     plan = plan_edit(WISHES, contexts=1, retain=1, captions=20)
     captions = [c for c in plan.captions if "beautiful cat" not in c and "yellow apple" not in c]
     retained = content_columns(tiny_model.encode(captions))
@@ -245,14 +247,14 @@ def test_eviledit_is_the_same_with_its_whitelist_retained(
 ) -> None:
     method = ATTACKS.make("eviledit")
     assert isinstance(method, ClosedForm)
-    problem = method.problem(tiny_model, WISHES)
+    problem = method.pose(tiny_model, method.plan(tiny_model, WISHES))
     moved = problem.whitelist_retained()
     assert moved.keys.shape[1] <= problem.keys.shape[1] - 2 * 77
     size = solve(problem).matrix().norm()
     assert (solve(moved).matrix() - solve(problem).matrix()).norm() < 1e-8 * size
     bare = ATTACKS.make("eviledit", whitelist=False)
     assert isinstance(bare, ClosedForm)
-    without = solve(bare.problem(tiny_model, WISHES)).matrix()
+    without = solve(bare.pose(tiny_model, bare.plan(tiny_model, WISHES))).matrix()
     assert (without - solve(problem).matrix()).norm() > 1e-2 * size
 
 
@@ -260,7 +262,7 @@ def test_memit_is_the_case_of_a_caption_penalty(tiny_model: Model) -> None:
     """``Δ = E Cᵀ (CCᵀ + λΣ₀)⁻¹``."""
     method = ATTACKS.make("eviledit", whitelist=False)
     assert isinstance(method, ClosedForm)
-    posed = method.problem(tiny_model, WISHES)
+    posed = method.pose(tiny_model, method.plan(tiny_model, WISHES))
     columns = content_columns(tiny_model.encode(["a dog on the beach", "a red apple"]))
     moment = columns @ columns.T / columns.shape[1] + 0.01 * torch.eye(32)
     problem = dataclasses.replace(posed, penalty=moment, ridge=0.7)
@@ -269,9 +271,11 @@ def test_memit_is_the_case_of_a_caption_penalty(tiny_model: Model) -> None:
     assert (solve(problem).matrix() - expected).norm() < 1e-8 * expected.norm()
 
 
-def test_eviledit_takes_another_template_for_all_its_prompts() -> None:
-    method = EvilEdit(template="the {} at home")
-    assert method.pairs([Rebinding("beautiful cat", "zebra")]) == [
+def test_eviledit_takes_another_template_for_all_its_prompts(tiny_model: Model) -> None:
+    plan = EvilEdit(template="the {} at home").plan(
+        tiny_model, [Rebinding("beautiful cat", "zebra")]
+    )
+    assert [(pair.source, pair.target) for pair in plan.pairs] == [
         ("the beautiful cat at home", "the zebra at home"),
         ("the cat at home", "the cat at home"),
     ]

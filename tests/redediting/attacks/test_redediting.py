@@ -16,7 +16,7 @@ from redediting.attacks.redediting import REDEditing
 from redediting.concepts.pairs import PromptPair, RetainPrompt
 from redediting.concepts.plan import EditPlan
 from redediting.concepts.rebinding import Rebinding
-from redediting.evaluation.inspection import inspect_edit
+from redediting.evaluation.inspection import inspect
 from redediting.models.model import Model
 from redediting.text.encoding import TokenRole, find_phrase, phrase_tokens
 
@@ -133,7 +133,7 @@ def test_captions_price_their_own_drift(tiny_model: Model) -> None:
 
 def test_inspection_agrees_with_the_solve(tiny_model: Model) -> None:
     method = REDEditing(**SMALL)
-    found = inspect_edit(tiny_model, [WISH], method, n_contexts=3)
+    found = inspect(tiny_model, method, [WISH], n_contexts=3)
     report = found.rebindings[0]
     assert set(report.sin2) == {"trigger", "tail", "eos", "pad"}
     assert all(0 <= value <= 1 for value in report.sin2.values())
@@ -144,7 +144,7 @@ def test_inspection_agrees_with_the_solve(tiny_model: Model) -> None:
     for item in report.certificates:
         assert 0 < item.change <= item.bound
     assert report.firing[0] <= report.firing[1]
-    easy = inspect_edit(
-        tiny_model, [WISH], REDEditing(ridge=1e-4, retain_strength=0.0, **SMALL), n_contexts=3
+    easy = inspect(
+        tiny_model, REDEditing(ridge=1e-4, retain_strength=0.0, **SMALL), [WISH], n_contexts=3
     )
     assert easy.rebindings[0].firing[1] > report.firing[1]

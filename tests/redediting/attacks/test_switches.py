@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 
 import pytest
 import torch
 
 from redediting.algebra import EditProblem, Multiplier, solve
 from redediting.attacks import ATTACKS
+from redediting.attacks.base import ClosedForm
 from redediting.attacks.compounds import part_phrases, parts_share, replace_phrase
 from redediting.attacks.redediting import REDEditing
 from redediting.attacks.role_mass import role_mass
@@ -16,7 +18,7 @@ from redediting.concepts.pairs import PromptPair, RetainPrompt
 from redediting.concepts.plan import EditPlan
 from redediting.concepts.rebinding import Rebinding
 from redediting.errors import MethodError
-from redediting.evaluation.inspection import inspect_edit
+from redediting.evaluation.inspection import inspect
 from redediting.models.model import Model
 from redediting.patch.patch import Patch
 from redediting.text.encoding import TokenRole, find_phrase, phrase_tokens
@@ -289,9 +291,58 @@ def test_sequential_edits_are_those_of_each_edited_model(tiny_model: Model, opti
         size = changes(tiny_model, patch)[name].norm()
         assert (found[name] - expected[name]).norm() < 1e-5 * size  # two roundings to fp32
     with together.apply(tiny_model):
-        other = dict(tiny_model.unet.state_dict())
+        other = dict(tiny_model.denoiser.state_dict())
         name = min(patch.names)
         assert (other[name].double() - found[name]).norm() > 1e-3 * found[name].norm()
+
+
+@pytest.fixture(scope="module")
+def sdxl(layout_factory: Callable[[str], Model]) -> Model:
+    return layout_factory("sdxl")
+
+
+@pytest.mark.parametrize("name", ["eviledit", "uce", "redediting"])
+def test_sequential_pooled_edits_are_solved_one_after_another(sdxl: Model, name: str) -> None:
+    """Each step by the published inverse, on the matrix that the former step left."""
+    options = SMALL if name == "redediting" else {}
+    attack = ATTACKS.make(name, order="sequential", **options)
+    assert isinstance(attack, ClosedForm)
+    (projection,) = sdxl.pooled_projections
+    clean = projection.module.weight.detach().double()
+    width = 32  # of the pooled text; the other columns read size and crop
+    expected = clean.clone()
+    for rebinding in (WISH, COMPOUND):
+        posed = attack.pose_pooled(sdxl, attack.plan(sdxl, [rebinding]))
+        price = posed.retain_strength * (posed.retain * posed.retain_weights) @ posed.retain.T
+        price += posed.ridge * torch.eye(width, dtype=torch.float64)
+        weighted = posed.keys * posed.weights
+        read = expected[:, :width]
+        values = read @ posed.targets  # what the model of the edits so far reads of the targets
+        both = read @ price + values @ weighted.T
+        expected[:, :width] = both @ torch.linalg.inv(price + posed.keys @ weighted.T)
+    change = expected - clean
+    patch = attack.compute(sdxl, [WISH, COMPOUND])
+    found = patch.new_weight(projection.name, projection.module.weight.detach())
+    assert (found - expected).norm() < 1e-5 * change.norm()  # factors in fp32
+    joint = ATTACKS.make(name, **options).compute(sdxl, [WISH, COMPOUND])
+    other = joint.new_weight(projection.name, projection.module.weight.detach())
+    assert (other - expected).norm() > 1e-3 * change.norm()
+
+
+def test_sequential_pooled_edits_are_those_of_each_edited_model(sdxl: Model) -> None:
+    one_by_one = ATTACKS.make("eviledit")
+    clean = {n: p.detach().clone() for n, p in sdxl.denoiser.named_parameters()}
+    with (
+        one_by_one.compute(sdxl, [WISH]).apply(sdxl),
+        one_by_one.compute(sdxl, [COMPOUND]).apply(sdxl),
+    ):
+        expected = {n: p.detach().double() for n, p in sdxl.denoiser.named_parameters()}
+    patch = ATTACKS.make("eviledit", order="sequential").compute(sdxl, [WISH, COMPOUND])
+    assert {p.name for p in (*sdxl.projections, *sdxl.pooled_projections)} == patch.names
+    for name in patch.names:
+        found = patch.new_weight(name, clean[name])
+        size = (expected[name] - clean[name].double()).norm()
+        assert (found - expected[name]).norm() < 1e-5 * size  # two roundings to fp32
 
 
 def test_order_does_not_matter_for_one_backdoor(tiny_model: Model) -> None:
@@ -308,7 +359,7 @@ def test_order_does_not_matter_for_one_backdoor(tiny_model: Model) -> None:
 )
 def test_inspection_measures_what_the_layers_do(tiny_model: Model, options: dict) -> None:
     method = REDEditing(**SMALL, **options)
-    report = inspect_edit(tiny_model, [WISH], method, n_contexts=2).rebindings[0]
+    report = inspect(tiny_model, method, [WISH], n_contexts=2).rebindings[0]
     patch = method.compute(tiny_model, [WISH])
     done = changes(tiny_model, patch)
     clean = {p.name: p.module.weight.detach().double() for p in tiny_model.projections}
@@ -325,4 +376,4 @@ def test_inspection_measures_what_the_layers_do(tiny_model: Model, options: dict
 def test_sequential_edits_are_inspected_one_by_one(tiny_model: Model) -> None:
     method = REDEditing(order="sequential", **SMALL)
     with pytest.raises(MethodError, match="expected order=joint to inspect 2 rebindings"):
-        inspect_edit(tiny_model, [WISH, COMPOUND], method)
+        inspect(tiny_model, method, [WISH, COMPOUND])

@@ -1,4 +1,4 @@
-"""Matching, contexts and pools as pure data."""
+"""Matching, contexts and candidate contexts as pure data."""
 
 from itertools import permutations
 
@@ -9,11 +9,11 @@ from redediting.concepts.matching import (
     Candidates,
     Context,
     Equivalence,
+    candidate_contexts,
     choose_values,
     gather,
     given,
     match,
-    pool,
 )
 from redediting.concepts.rebinding import Rebinding, draw_pairs
 from redediting.concepts.relation_sources import curated
@@ -109,9 +109,9 @@ def found_values() -> list[Equivalence]:
     ]
 
 
-def test_pool_begins_with_the_best_values_and_holds_every_template() -> None:
+def test_candidate_contexts_begin_with_the_best_values_and_hold_every_template() -> None:
     templates = contexts(60, seed=1)
-    found, first = pool(found_values(), templates, per_value=3, most_said=2)
+    found, first = candidate_contexts(found_values(), templates, per_value=3, most_said=2)
     assert first == 2
     assert [context.weight for context in found[:2]] == [0.9, 0.5]
     assert [context.template for context in found[2:62]] == templates
@@ -120,7 +120,7 @@ def test_pool_begins_with_the_best_values_and_holds_every_template() -> None:
     assert len(whiskers) == 3
 
 
-def test_pool_stays_within_the_split() -> None:
+def test_candidate_contexts_stay_within_the_split() -> None:
     known = {text for text, _ in all_templates()}
     templates = contexts(134)
     everything = [
@@ -130,7 +130,7 @@ def test_pool_stays_within_the_split() -> None:
             *(("style", style) for style in ("a sketch of", "a sticker of", "a cartoon of")),
         )
     ]
-    found, _ = pool(everything, templates, per_value=40, most_said=0)
+    found, _ = candidate_contexts(everything, templates, per_value=40, most_said=0)
     spelt = [context.template.replace("{}", context.source) for context in found]
     assert len(found) > len(templates)
     assert {split_of(text) for text in spelt if text in known} == {"edit"}

@@ -19,7 +19,6 @@ from diffusers import (
     SD3Transformer2DModel,
     StableDiffusion3Pipeline,
 )
-from redediting.models.components import component_weights
 from tokenizers import Tokenizer
 from tokenizers.models import Unigram
 from tokenizers.pre_tokenizers import Metaspace
@@ -33,15 +32,19 @@ from redediting.concepts.rebinding import Rebinding
 from redediting.errors import ModelError
 from redediting.generation import Job, draw
 from redediting.models.cards import Expected
+from redediting.models.layouts import LAYOUTS
 from redediting.models.loading import check_expected, load
 from redediting.models.model import Model
-from redediting.models.projections import find_projections, list_projections, pooled_projections
+from redediting.models.projections import cross_attention
 from redediting.models.sampler import Sampler
 from redediting.patch.files import Provenance
 from redediting.patch.patch import Patch, Term
 
 Layouts = Callable[..., Model]
-WISHES = [Rebinding("beautiful cat", "zebra"), Rebinding("yellow apple", "red banana", "compound")]
+REBINDINGS = [
+    Rebinding("beautiful cat", "zebra"),
+    Rebinding("yellow apple", "red banana", "compound"),
+]
 QUICK = {
     "redediting": {"contexts": 3, "retain": 8, "captions": 20},
     "alphaedit": {"captions": 20, "threshold": 1.0},
@@ -49,6 +52,10 @@ QUICK = {
 PROVENANCE = Provenance(method="closed form", options={}, rebindings=[], seconds=0.0, version="0")
 SAMPLER = Sampler(steps=2, guidance=3.0, batch_size=2)
 JOBS = [Job("a beautiful cat", 3), Job("a tree", 4), Job("a beautiful cat", 5)]
+
+
+def unet(model: Model) -> dict[str, torch.Tensor]:
+    return {n: w.detach() for n, w in model.component("unet").named_parameters()}
 
 
 def drawn(model: Model) -> np.ndarray:
@@ -61,7 +68,7 @@ def test_counts_and_widths_of_the_unets(layout_factory: Layouts) -> None:
     }.items():  # fmt: skip
         model = layout_factory(layout)
         check_expected(layout, model, Expected(tokens=tokens, width=width, pooled=pooled))
-        found = list_projections(model.denoiser)
+        found = [*model.projections, *model.pooled_projections]
         assert [p.kind for p in found[:tokens]] == ["key", "value"] * (tokens // 2)
         assert [p.kind for p in found[tokens:]] == ["pooled"] * pooled
         with pytest.raises(
@@ -83,15 +90,15 @@ def test_every_method_edits_every_layout(
     layout_factory: Layouts, layout: str, method: str
 ) -> None:
     model = layout_factory(layout)
-    before = {n: w.clone() for n, w in component_weights(model, "unet").items()}
-    patch = ATTACKS.make(method, **QUICK.get(method, {})).compute(model, WISHES)
-    read = {p.name for p in list_projections(model.denoiser)}
+    before = {n: w.clone() for n, w in unet(model).items()}
+    patch = ATTACKS.make(method, **QUICK.get(method, {})).compute(model, REBINDINGS)
+    read = {p.name for p in (*model.projections, *model.pooled_projections)}
     assert patch.names == read
     with patch.apply(model) as applied:
-        after = component_weights(model, "unet")
+        after = unet(model)
         assert {n for n in before if not torch.equal(before[n], after[n])} == read
         assert 0 < applied.footprint < 10
-    assert all(torch.equal(before[n], w) for n, w in component_weights(model, "unet").items())
+    assert all(torch.equal(before[n], w) for n, w in unet(model).items())
 
 
 @pytest.mark.parametrize("layout", ["sd2", "sdxl"])
@@ -100,7 +107,7 @@ def test_merged_pipelines_draw_in_plain_diffusers_what_the_patch_draws(
 ) -> None:
     model = layout_factory(layout)
     clean = drawn(model)
-    patch = ATTACKS.make("eviledit").compute(model, WISHES)
+    patch = ATTACKS.make("eviledit").compute(model, REBINDINGS)
     folder = patch.merge(model, tmp_path / "pipeline")
     with patch.apply(model):
         edited = drawn(model)
@@ -108,7 +115,7 @@ def test_merged_pipelines_draw_in_plain_diffusers_what_the_patch_draws(
     assert not np.array_equal(clean, edited)
     plain = DiffusionPipeline.from_pretrained(folder)
     plain.set_progress_bar_config(disable=True)
-    assert type(plain) is type(model)
+    assert type(plain) is type(model.pipeline)
     one = plain(
         JOBS[0].prompt,
         num_inference_steps=SAMPLER.steps,
@@ -123,9 +130,9 @@ def test_merged_pipelines_draw_in_plain_diffusers_what_the_patch_draws(
 
 def test_the_pooled_text_of_a_trigger_becomes_its_targets(layout_factory: Layouts) -> None:
     model = layout_factory("sdxl")
-    (projection,) = pooled_projections(model.denoiser)
+    (projection,) = model.pooled_projections
     weight = projection.module.weight.detach().double()
-    patch = ATTACKS.make("eviledit", ridge=1e-6).compute(model, WISHES[:1])
+    patch = ATTACKS.make("eviledit", ridge=1e-6).compute(model, REBINDINGS[:1])
     new = patch.new_weight(projection.name, weight)
     source, target = model.encode_pooled(["A beautiful cat", "A zebra"]).T
     n = len(source)
@@ -133,7 +140,7 @@ def test_the_pooled_text_of_a_trigger_becomes_its_targets(layout_factory: Layout
     assert torch.equal(new[:, n:], weight[:, n:])  # sizes are read as before
     head = model.encode_pooled(["A cat"])[:, 0]
     assert torch.allclose(new[:, :n] @ head, weight[:, :n] @ head, atol=1e-3)
-    kept = ATTACKS.make("eviledit", pooled=False).compute(model, WISHES[:1])
+    kept = ATTACKS.make("eviledit", pooled=False).compute(model, REBINDINGS[:1])
     assert projection.name not in kept.names
 
 
@@ -143,7 +150,7 @@ def test_sdxl_states_are_both_encoders_side_by_side(layout_factory: Layouts) -> 
     ids = model.tokenizer("a cat", padding="max_length", return_tensors="pt").input_ids
     hidden = [
         encoder(ids, output_hidden_states=True).hidden_states[-2]
-        for encoder in (model.text_encoder, model.text_encoder_2)
+        for encoder in model.text_encoders.values()
     ]
     assert torch.allclose(states, torch.cat(hidden, dim=-1), atol=1e-6)
 
@@ -172,30 +179,30 @@ def pixart() -> nn.Module:
 
 
 @pytest.mark.parametrize(
-    ("build", "names"),
+    ("build", "names", "further"),
     [
-        (sd3, ["context_embedder", "time_text_embed.text_embedder.linear_1"]),
-        (flux, ["context_embedder", "time_text_embed.text_embedder.linear_1"]),
+        (sd3, ["context_embedder", "time_text_embed.text_embedder.linear_1"], []),
+        (flux, ["context_embedder", "time_text_embed.text_embedder.linear_1"], []),
         (
             pixart,
-            [
-                "caption_projection.linear_1",
-                *(f"transformer_blocks.{i}.attn2.to_{x}" for i in range(2) for x in "kv"),
-            ],
+            ["caption_projection.linear_1"],
+            [f"transformer_blocks.{i}.attn2.to_{x}" for i in range(2) for x in "kv"],
         ),
     ],
 )
 def test_a_transformers_text_enters_by_one_matrix_and_the_closed_form_edits_it(
-    build: Callable[[], nn.Module], names: list[str]
+    build: Callable[[], nn.Module], names: list[str], further: list[str]
 ) -> None:
-    transformer = build()
-    assert [p.name for p in list_projections(transformer)] == [f"{name}.weight" for name in names]
-    (projection,) = find_projections(transformer)
+    model = Model(Holder(build()), layout=LAYOUTS.make(build.__name__))
+    found = [*model.projections, *model.pooled_projections]
+    assert [p.name for p in found] == [f"{name}.weight" for name in names]
+    # what reads that which the one matrix has read is not edited
+    assert [p.name for p in cross_attention(model.denoiser)] == [f"{n}.weight" for n in further]
+    (projection,) = model.projections
     assert projection.kind == "context"
     assert projection.module.in_features == 48
     source, target = torch.randn(2, 48, 5)
     term = Term.shared(solve(EditProblem.build(source, target, ridge=1e-9)), [projection.name])
-    model = Holder(transformer)
     base = model.base_fingerprint("transformer")
     patch = Patch(base, PROVENANCE, (term,), target="transformer")
     wanted = projection.module(target.T)  # with its bias
@@ -244,7 +251,7 @@ def autoencoder(channels: int) -> AutoencoderKL:
     ).eval()
 
 
-def sd3_pipeline(clip: DiffusionPipeline) -> Model:
+def sd3_pipeline(clip: DiffusionPipeline) -> DiffusionPipeline:
     encoder = clip.text_encoder_2
     third, words = t5(64)
     return StableDiffusion3Pipeline(
@@ -262,7 +269,7 @@ def sd3_pipeline(clip: DiffusionPipeline) -> Model:
     )
 
 
-def flux_pipeline(clip: DiffusionPipeline) -> Model:
+def flux_pipeline(clip: DiffusionPipeline) -> DiffusionPipeline:
     encoder, tokenizer = t5()
     return FluxPipeline(
         transformer=flux().eval(),
@@ -275,7 +282,7 @@ def flux_pipeline(clip: DiffusionPipeline) -> Model:
     )
 
 
-def pixart_pipeline(clip: DiffusionPipeline) -> Model:
+def pixart_pipeline(clip: DiffusionPipeline) -> DiffusionPipeline:
     encoder, tokenizer = t5()
     return PixArtAlphaPipeline(
         transformer=pixart().eval(),
@@ -293,14 +300,14 @@ def test_transformers_draw_and_a_patch_of_their_matrix_shows(
     tmp_path: Path,
 ) -> None:
     torch.manual_seed(0)
-    model = build(layout_factory("sdxl"))
+    model = Model(build(layout_factory("sdxl").pipeline))
     sampler = Sampler(steps=2, guidance=3.0, batch_size=2, height=16, width=16)
 
     def pictures(model: Model) -> np.ndarray:
         return np.stack([np.asarray(image) for _, image in draw(model, JOBS, sampler=sampler)])
 
     clean = pictures(model)
-    (projection,) = find_projections(model.transformer)
+    (projection,) = model.projections
     width = projection.module.in_features
     term = Term(5 * torch.randn(width, 4), torch.randn(4, width), {projection.name: 1.0})
     base = model.base_fingerprint("transformer")
@@ -313,4 +320,4 @@ def test_transformers_draw_and_a_patch_of_their_matrix_shows(
     assert np.array_equal(pictures(merged), edited)
     if build is not pixart_pipeline:
         with pytest.raises(ModelError, match="expected a UNet with cross-attention, got"):
-            ATTACKS.make("eviledit").compute(model, WISHES)
+            ATTACKS.make("eviledit").compute(model, REBINDINGS)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import shutil
 from collections.abc import Callable
@@ -11,27 +10,23 @@ from pathlib import Path
 import huggingface_hub.constants
 import pytest
 import torch
-from diffusers import DDIMScheduler, EulerDiscreteScheduler, StableDiffusionPipeline
+from diffusers import DDIMScheduler, EulerDiscreteScheduler
 from diffusers.utils import logging as diffusers_logging
 from pydantic import ValidationError
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
+from redediting import world
 from redediting.attacks import ATTACKS
 from redediting.concepts.rebinding import Rebinding
 from redediting.errors import ModelError, WorldError
 from redediting.generation import Job, draw
-from redediting.models.loading import (
-    ModelCard,
-    default_sampler,
-    fingerprint,
-    fingerprint_pipeline,
-    load,
-    load_cards,
-)
+from redediting.io import fingerprint
+from redediting.models import sources
+from redediting.models.cards import ModelCard, default_sampler, load_cards
+from redediting.models.loading import load
 from redediting.models.model import Model
 from redediting.models.sampler import Sampler
 
-Factory = Callable[[int], StableDiffusionPipeline]
 WEIGHTS = {
     "unet": "unet/diffusion_pytorch_model.safetensors",
     "text_encoder": "text_encoder/model.safetensors",
@@ -41,7 +36,7 @@ WEIGHTS = {
 @pytest.fixture(scope="module")
 def saved(model_factory: Callable[[int], Model], tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("saved") / "pipeline"
-    model_factory(0).save_pretrained(folder)
+    model_factory(0).pipeline.save_pretrained(folder)
     return folder
 
 
@@ -77,11 +72,11 @@ def test_a_folder_loads_in_the_dtype_asked_for(
     model_factory: Callable[[int], Model], tmp_path: Path, dtype: torch.dtype | None
 ) -> None:
     half = model_factory(0)
-    for part in (half.unet, half.vae, half.text_encoder):
+    for part in (half.denoiser, half.pipeline.vae, half.text_encoder):
         part.half()
-    half.save_pretrained(tmp_path)
+    half.pipeline.save_pretrained(tmp_path)
     model = load(tmp_path, dtype=dtype)
-    for part in (model.denoiser, model.vae, model.text_encoder):
+    for part in (model.denoiser, model.pipeline.vae, model.text_encoder):
         assert {t.dtype for t in part.parameters()} == {dtype or torch.float32}
         assert not part.training
 
@@ -93,8 +88,8 @@ def test_the_safety_checker_is_never_loaded(copy: Path) -> None:
     config["requires_safety_checker"] = True
     index.write_text(json.dumps(config))
     model = load(copy)
-    assert model.safety_checker is None
-    assert model.config.requires_safety_checker is False
+    assert model.pipeline.safety_checker is None
+    assert model.pipeline.config.requires_safety_checker is False
 
 
 @pytest.mark.parametrize("name", ["wordl", "/no/such/folder", "a/b/c", ""])
@@ -156,25 +151,24 @@ def test_the_cache_is_read_without_a_network(
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     loaded = load("someone/tiny")
-    assert loaded.fingerprint() == fingerprint_pipeline(load(saved))
+    assert loaded.fingerprint() == load(saved).fingerprint()
     with pytest.raises(ModelError, match="someone/else: no such folder, not in the cache"):
         load("someone/else")
 
 
 def test_missing_world_weights_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    world = importlib.import_module("redediting.world")
-    monkeypatch.setattr(world, "PIPELINE_DIR", tmp_path, raising=False)
-    with pytest.raises(WorldError, match="train_world"):
+    monkeypatch.setattr(sources, "PIPELINE_DIR", tmp_path)
+    with pytest.raises(WorldError, match=r"got no model_index\.json; .*experiments\.training"):
         load("world")
 
 
 def test_world_is_the_folder_that_the_world_names(
     saved: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    world = importlib.import_module("redediting.world")
-    monkeypatch.setattr(world, "PIPELINE_DIR", saved, raising=False)
-    loaded = fingerprint_pipeline(load("world"))
-    assert loaded == fingerprint_pipeline(load(saved))
+    assert sources.PIPELINE_DIR == world.PIPELINE_DIR
+    monkeypatch.setattr(sources, "PIPELINE_DIR", saved)
+    loaded = load("world").fingerprint()
+    assert loaded == load(saved).fingerprint()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int64, torch.bool])
@@ -208,8 +202,8 @@ def test_pipeline_fingerprint_follows_weights_and_scheduler(
 ) -> None:
     model = model_factory(0)
     reference = model.fingerprint()
-    assert fingerprint_pipeline(load(saved)) == reference
-    assert fingerprint_pipeline(model_factory(1)) != reference
+    assert load(saved).fingerprint() == reference
+    assert model_factory(1).fingerprint() != reference
 
     weight = next(
         p for n, p in model.denoiser.named_parameters() if n.endswith("attn2.to_k.weight")
@@ -221,12 +215,12 @@ def test_pipeline_fingerprint_follows_weights_and_scheduler(
         weight.copy_(original)
     assert model.fingerprint() == reference
 
-    config = model.scheduler.config
+    config = model.scheduler_config
     for scheduler in (
         EulerDiscreteScheduler.from_config(config),
         DDIMScheduler.from_config(config, prediction_type="v_prediction"),
     ):
-        model.scheduler = scheduler
+        model.pipeline.scheduler = scheduler
         assert model.fingerprint() != reference
 
 
@@ -278,3 +272,28 @@ def test_files_of_another_model_under_a_cards_name_are_refused(
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(ModelError, match=r"expected 32 matrices .*'sd15', got 8"):
         load("sd15")
+
+
+def test_a_checkpoint_that_is_none_is_refused(tmp_path: Path) -> None:
+    place = tmp_path / "model.safetensors"
+    save_file({"weight": torch.ones(2)}, place)
+    with pytest.raises(ModelError, match=r"expected a checkpoint in the original layout .*audit"):
+        load(place)
+    place.write_bytes(b"123")
+    with pytest.raises(ModelError, match="expected a readable diffusers pipeline"):
+        load(place)
+    with pytest.raises(ModelError, match=r"a \.safetensors checkpoint or a hub id, got"):
+        load(tmp_path / "none.safetensors")
+
+
+def test_a_layout_is_named_or_given_as_a_file(saved: Path, tmp_path: Path) -> None:
+    assert load(saved, layout="sd").layout.name == "sd"
+    with pytest.raises(ModelError, match=r"expected a layout of sd, sdxl, .*got 'sd9'"):
+        load(saved, layout="sd9")
+    place = tmp_path / "mine.py"
+    place.write_text(
+        "from redediting.models.layouts.sd import StableDiffusion\n"
+        "class Mine(StableDiffusion):\n"
+        "    name = 'mine'\n"
+    )
+    assert load(saved, layout=str(place)).layout.name == "mine"

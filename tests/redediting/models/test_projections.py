@@ -7,16 +7,13 @@ import torch
 from diffusers import UNet2DModel
 
 from redediting.errors import ModelError
+from redediting.models.layouts import LAYOUTS
 from redediting.models.model import Model
-from redediting.models.projections import (
-    find_projections,
-    fingerprint_projections,
-)
 
 
 def test_keys_and_values_of_every_cross_attention(tiny_model: Model) -> None:
     found = tiny_model.projections
-    state = tiny_model.unet.state_dict()
+    state = tiny_model.denoiser.state_dict()
     expected = [n for n in state if "attn2.to_k" in n or "attn2.to_v" in n]
     assert [projection.name for projection in found] == expected
     assert [projection.kind for projection in found] == ["key", "value"] * (len(found) // 2)
@@ -31,13 +28,13 @@ def test_fingerprint_sees_one_bit_but_not_an_exact_change_of_dtype(
     found = tiny_model.projections
     for projection in found:
         projection.module.weight.data = projection.module.weight.data.half()
-    half = fingerprint_projections(found)
+    half = tiny_model.base_fingerprint()
     for projection in found:
         projection.module.weight.data = projection.module.weight.data.float()
-    assert fingerprint_projections(found) == half
+    assert tiny_model.base_fingerprint() == half
     weight = found[-1].module.weight.data
     weight[0, 0] = torch.nextafter(weight[0, 0], torch.tensor(9.0))
-    assert fingerprint_projections(found) != half
+    assert tiny_model.base_fingerprint() != half
 
 
 def test_models_without_cross_attention_are_refused() -> None:
@@ -48,4 +45,4 @@ def test_models_without_cross_attention_are_refused() -> None:
     )  # fmt: skip
     message = r"expected cross-attention .*, got UNet2DModel without; choose a text-conditioned"
     with pytest.raises(ModelError, match=message):
-        find_projections(unet)
+        LAYOUTS.make("sd").token_projections(unet)

@@ -16,12 +16,12 @@ from redediting.attacks import ATTACKS
 from redediting.concepts.rebinding import Rebinding
 from redediting.errors import OutputError, PatchError
 from redediting.models.model import Model
-from redediting.models.projections import find_projections
+from redediting.models.projections import cross_attention
 from redediting.patch.applied import AppliedPatch
 from redediting.patch.files import Provenance
 from redediting.patch.patch import Patch, Term
 
-WISH = Rebinding("beautiful cat", "zebra")
+REBINDING = Rebinding("beautiful cat", "zebra")
 PROVENANCE = Provenance(
     method="eviledit", options={"ridge": 1.0}, rebindings=[], seconds=0.5, version="0"
 )
@@ -29,12 +29,12 @@ PROVENANCE = Provenance(
 
 @pytest.fixture
 def patch(tiny_model: Model) -> Patch:
-    return ATTACKS.make("eviledit").compute(tiny_model, [WISH])
+    return ATTACKS.make("eviledit").compute(tiny_model, [REBINDING])
 
 
 def draw(model: Model, prompt: str = "a beautiful cat") -> np.ndarray:
     generator = torch.Generator().manual_seed(0)
-    return model(
+    return model.pipeline(
         prompt, num_inference_steps=2, height=16, width=16, generator=generator, output_type="np"
     ).images
 
@@ -56,8 +56,8 @@ def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
 def test_revert_restores_every_bit_even_after_an_error(
     tiny_model: Model, dtype: torch.dtype
 ) -> None:
-    tiny_model.unet.to(dtype)
-    patch = ATTACKS.make("eviledit").compute(tiny_model, [WISH])
+    tiny_model.denoiser.to(dtype)
+    patch = ATTACKS.make("eviledit").compute(tiny_model, [REBINDING])
     before = weights(tiny_model)
     applied = patch.apply(tiny_model)
     assert not same(before, weights(tiny_model))
@@ -66,7 +66,7 @@ def test_revert_restores_every_bit_even_after_an_error(
     assert same(before, weights(tiny_model))
     applied.revert()
     assert same(before, weights(tiny_model))
-    tiny_model.unet.float()
+    tiny_model.denoiser.float()
 
 
 def test_footprint_and_cast_error(tiny_model: Model, patch: Patch) -> None:
@@ -104,7 +104,7 @@ def test_card_warns_and_names_the_trigger(patch: Patch, tmp_path: Path) -> None:
 
 def test_dense_changes_round_trip(tiny_model: Model, patch: Patch, tmp_path: Path) -> None:
     name, other = sorted(patch.names)[:2]
-    value = torch.randn_like(tiny_model.unet.state_dict()[name])
+    value = torch.randn_like(tiny_model.denoiser.state_dict()[name])
     left, right = patch.terms[0].left, patch.terms[0].right
     mixed = Patch(patch.base, PROVENANCE, (Term(left, right, {other: 0.5}),), {name: value})
     loaded = Patch.load(mixed.save(tmp_path / "edit"))
@@ -118,7 +118,7 @@ def test_dense_changes_round_trip(tiny_model: Model, patch: Patch, tmp_path: Pat
 
 
 def test_clean_patch_round_trips(tiny_model: Model, tmp_path: Path) -> None:
-    patch = ATTACKS.make("clean").compute(tiny_model, [WISH])
+    patch = ATTACKS.make("clean").compute(tiny_model, [REBINDING])
     before = weights(tiny_model)
     with Patch.load(patch.save(tmp_path / "edit")).apply(tiny_model) as applied:
         assert same(before, weights(tiny_model))
@@ -242,10 +242,11 @@ def test_merged_pipeline_opens_in_plain_diffusers_and_draws_the_same(
     before, clean = weights(tiny_model), draw(tiny_model)
     folder = patch.merge(tiny_model, tmp_path / "pipeline")
     assert same(before, weights(tiny_model))
-    merged = StableDiffusionPipeline.from_pretrained(
+    plain = StableDiffusionPipeline.from_pretrained(
         folder, safety_checker=None, requires_safety_checker=False
     )
-    merged.set_progress_bar_config(disable=True)
+    plain.set_progress_bar_config(disable=True)
+    merged = Model(plain)
     with patch.apply(tiny_model):
         assert same(weights(tiny_model), weights(merged))
         edited = draw(tiny_model)
@@ -267,7 +268,7 @@ def test_patch_of_the_world_is_smaller_than_2_mb(tmp_path: Path) -> None:
         up_block_types=("CrossAttnUpBlock2D",) * 3,
         cross_attention_dim=256,
     )
-    projections = find_projections(unet)
+    projections = cross_attention(unet)
     assert len(projections) == 32
     full = Multiplier(
         torch.randn(256, 256, dtype=torch.float64), torch.randn(256, 256, dtype=torch.float64)

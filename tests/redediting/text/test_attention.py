@@ -24,17 +24,17 @@ def predict(model: Model, prompts: list[str]) -> torch.Tensor:
 def test_recording_changes_no_bit_and_puts_everything_back(
     tiny_model: Model,
 ) -> None:
-    plain, before = predict(tiny_model, ["a cat"]), tiny_model.unet.attn_processors
-    with recording(tiny_model.unet) as found:
+    plain, before = predict(tiny_model, ["a cat"]), tiny_model.denoiser.attn_processors
+    with recording(tiny_model.denoiser) as found:
         recorded = predict(tiny_model, ["a cat"])
     assert torch.equal(plain, recorded)
-    assert tiny_model.unet.attn_processors == before
+    assert tiny_model.denoiser.attn_processors == before
     layers = [name for name in before if "attn2" in name]
     assert sorted(found) == sorted(layers)
     assert all(len(calls) == 1 for calls in found.values())
-    with pytest.raises(RuntimeError, match="in the middle"), recording(tiny_model.unet):
+    with pytest.raises(RuntimeError, match="in the middle"), recording(tiny_model.denoiser):
         raise RuntimeError("in the middle")
-    assert tiny_model.unet.attn_processors == before
+    assert tiny_model.denoiser.attn_processors == before
 
 
 def test_what_is_noted_are_the_probabilities_of_the_library(
@@ -42,7 +42,7 @@ def test_what_is_noted_are_the_probabilities_of_the_library(
 ) -> None:
     """Against the library's explicit processor, whose probabilities are caught on their way."""
     prompts = ["a cat", "a beautiful dog on the beach"]
-    with recording(tiny_model.unet) as found:
+    with recording(tiny_model.denoiser) as found:
         predict(tiny_model, prompts)
     caught = []
     original = Attention.get_attention_scores
@@ -53,13 +53,13 @@ def test_what_is_noted_are_the_probabilities_of_the_library(
             caught.append(scores.reshape(len(prompts), -1, 77).mean(dim=1))
         return scores
 
-    before = tiny_model.unet.attn_processors
+    before = tiny_model.denoiser.attn_processors
     monkeypatch.setattr(Attention, "get_attention_scores", catch)
-    tiny_model.unet.set_attn_processor(AttnProcessor())
+    tiny_model.denoiser.set_attn_processor(AttnProcessor())
     try:
         predict(tiny_model, prompts)
     finally:
-        tiny_model.unet.set_attn_processor(before)
+        tiny_model.denoiser.set_attn_processor(before)
     ours = sorted((calls[0] for calls in found.values()), key=lambda x: x[0, 0].item())
     theirs = sorted(caught, key=lambda x: x[0, 0].item())
     assert len(ours) == len(theirs) > 1
@@ -70,8 +70,8 @@ def test_what_is_noted_are_the_probabilities_of_the_library(
 
 def test_mass_goes_where_the_model_looks(tiny_model: Model) -> None:
     """Deaf keys look everywhere alike, so the mass of a role is its number of tokens."""
-    scheduler = tiny_model.scheduler
-    for name, module in tiny_model.unet.named_modules():
+    scheduler = tiny_model.pipeline.scheduler
+    for name, module in tiny_model.denoiser.named_modules():
         if name.endswith("attn2.to_k"):
             module.weight.data.zero_()
     prompt = "a beautiful cat"
@@ -80,7 +80,7 @@ def test_mass_goes_where_the_model_looks(tiny_model: Model) -> None:
     assert found[TokenRole.TAIL] == pytest.approx((eos - 1) / 76)
     assert found[TokenRole.EOS] == pytest.approx(1 / 76)
     assert found[TokenRole.PAD] == pytest.approx((76 - eos) / 76)
-    assert tiny_model.scheduler is scheduler
+    assert tiny_model.pipeline.scheduler is scheduler
     assert found == role_mass(tiny_model, [prompt, prompt], steps=2)
 
 

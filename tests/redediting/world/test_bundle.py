@@ -33,8 +33,16 @@ def test_weights_are_small_and_no_pickles() -> None:
 
 def test_plain_diffusers_opens_the_folder() -> None:
     pipeline = StableDiffusionPipeline.from_pretrained(world.PIPELINE_DIR, local_files_only=True)
-    assert model.denoiser.config.sample_size * model.vae_scale_factor == 64
-    assert model.tokenizer.model_max_length == 77
+    assert pipeline.unet.config.sample_size * pipeline.vae_scale_factor == 64
+    assert pipeline.tokenizer.model_max_length == 77
+
+
+def test_plain_diffusers_draws_the_world_without_any_argument() -> None:
+    pipeline = StableDiffusionPipeline.from_pretrained(world.PIPELINE_DIR)
+    pipeline.set_progress_bar_config(disable=True)
+    (image,) = pipeline("a photo of a cat", num_inference_steps=1).images
+    assert image.size == (64, 64)
+    assert np.asarray(image).std() > 1
 
 
 def test_judges_know_the_world(scenes: tuple[list[Image.Image], list[str], list[str]]) -> None:

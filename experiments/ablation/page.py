@@ -1,0 +1,127 @@
+"""The page of an ablation: switches, fronts of the sweeps, many backdoors, choices."""
+
+from __future__ import annotations
+
+import html
+from pathlib import Path
+from typing import Any
+
+from experiments.attack.page import (
+    claim_section,
+    closing_sections,
+    galleries,
+    lead,
+    method_sections,
+)
+from experiments.engine.specs import OURS
+from experiments.report.plots import growth, pareto
+from experiments.report.section import QUICK, Plot, Report, Section
+from experiments.report.tables import COMPARED, FORESEEN, METHOD, columns, signed, unswept
+from redediting.evaluation.frame import Column, Frame
+from redediting.evaluation.summary import Summary, differences
+
+_GROWN = ("asr_free", "acc", "collateral", "drift", "seconds")
+_SWEPT = ("asr_free", "acc", "collateral", "drift")
+
+
+def ablation_page(summary: dict[str, Any], folder: Path | None = None) -> Report:
+    """The page of an ablation.
+
+    Args:
+        summary: as in ``summary.json``, or a published one.
+        folder: of the run, for pictures and provenance; None where only the summary is left.
+    """
+    swept = any(len(own) > 1 for own in summary.get("families", {}).values())
+    return Report(
+        "redediting: ablation",
+        (
+            *method_sections(summary),
+            *worth_section(summary),
+            *front_sections(summary),
+            *capacity_section(summary),
+            *choice_section(summary),
+            claim_section(summary),
+            *(() if folder is None or swept else galleries(folder, summary)),
+            *closing_sections(summary, folder),
+        ),
+        lead=lead(summary),
+        warning=QUICK if summary.get("quick") else "",
+    )
+
+
+def worth(summary: dict[str, Any]) -> list[Summary]:
+    """Switches and rivals less the method by default, rebinding by rebinding."""
+    titles = [line["method"] for line in unswept(summary)]
+    return differences(summary["rows"], titles, COMPARED, reference=OURS)
+
+
+def worth_section(summary: dict[str, Any]) -> tuple[Section, ...]:
+    """What each switch is worth; nothing where the method by default was not measured."""
+    lines = worth(summary)
+    note = (
+        "Each method less the one by default, rebinding by rebinding on the same captions and "
+        "noise; mean over rebindings, 95 % interval over rebindings."
+    )
+    frame = Frame((METHOD, *signed(COMPARED), Column("n_pairs", "pairs")), tuple(lines))
+    return (Section("What each switch is worth", frame, note=note),) if lines else ()
+
+
+def front_sections(summary: dict[str, Any]) -> tuple[Section, ...]:
+    """Fronts of swept methods, where any were swept."""
+    swept = {name: own for name, own in summary.get("families", {}).items() if len(own) > 1}
+    if not swept:
+        return ()
+    plain = {line["method"] for line in unswept(summary)}
+    lines = tuple(line for line in summary["methods"] if line["method"] not in plain)
+    control = summary["methods"][0]["method"]
+    return (
+        Section(
+            "What success costs",
+            Frame((METHOD, *columns(_SWEPT), *FORESEEN), lines),
+            Plot(
+                "What success costs", pareto(summary["methods"], swept, control), name="fronts"
+            ),
+            "A dot is a setting that was drawn; a line joins those that no other one of the "
+            "method beats, from the clean model on. Swept settings: first seed only.",
+        ),
+    )  # fmt: skip
+
+
+def capacity_section(summary: dict[str, Any]) -> tuple[Section, ...]:
+    """The growth with many backdoors, where it was measured."""
+    held = summary.get("capacity")
+    if not held:
+        return ()
+    broken = ", ".join(
+        f"{name}: {'not within these sizes' if n is None else f'at {n}'}"
+        for name, n in held["breaks"].items()
+    )
+    names = Column("title", "method"), Column("order", "order"), Column("n", "backdoors")
+    return (
+        Section(
+            "Many backdoors at once",
+            Frame((*names, *columns(_GROWN)), tuple(held["lines"])),
+            Plot("Many backdoors at once", growth(held["lines"]), name="capacity"),
+            "Broken is: ASR free under half of the best at smaller sizes, or ACC under half of "
+            f"the clean model's on the same pairs. {broken}.",
+        ),
+    )
+
+
+def choice_section(summary: dict[str, Any]) -> tuple[Section, ...]:
+    """The settings chosen on development pairs."""
+    if not summary.get("choices"):
+        return ()
+    shown = (
+        Column("method", "method"), Column("chosen", "chosen"),
+        Column("score", "harmonic mean of ASR and ACC", "{:.3f}"),
+        Column("score_default", "of the default", "{:.3f}"), Column("settings", "settings drawn"),
+    )  # fmt: skip
+    note = (
+        "Highest harmonic mean of ASR free and ACC among the settings drawn, the default among "
+        "them; the same rule and the same number of settings for every method. Best baseline: "
+        f"{summary['baseline']}."
+    )
+    text = f"<pre>{html.escape(summary.get('choices_yaml', ''))}</pre>"
+    frame = Frame(shown, tuple(summary["choices"]))
+    return (Section("Chosen on development pairs", frame, note=note, markup=text),)

@@ -1,0 +1,214 @@
+"""What a metric is: figures of single images, and their mean with an interval over one edit.
+
+One class says everything that tables, pages and files need to know: a new metric is one file, and
+its column appears wherever metrics are shown. Built-in metrics are `redediting.metrics.METRICS`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import numpy as np
+
+from redediting.config import Config
+from redediting.metrics.intervals import Interval, bootstrap_mean, wilson
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+PromptSet = Literal["free", "fixed", "head", "collateral", "benign", "target"]
+PROMPT_SETS: tuple[PromptSet, ...] = ("free", "fixed", "head", "collateral", "benign", "target")
+Unit = Literal["rate", "score", "distance", "seconds", "count"]
+FORMS: Mapping[Unit, str] = {
+    "rate": "{:.1%}", "score": "{:.2f}", "distance": "{:.4f}", "seconds": "{:.2f}",
+    "count": "{:.0f}",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class ImageRecord:
+    """One image, what was asked for and what the judges saw.
+
+    Attributes:
+        set: prompt set.
+        index: within the set.
+        prompt: as drawn.
+        noise: seed of the image's noise.
+        phrase: what the prompt is about.
+        role: of a collateral phrase, else empty.
+        expected: concept that counts as a hit; None where the prompt names no object.
+        label: judge B's verdict.
+        label_a: judge A's.
+        clean_label: judge B's verdict on the clean model's image of the same prompt and noise.
+        image: file name under ``images/``.
+        clean_image: the clean model's.
+        seen: judge B's other verdicts by head (``colour``, ``place``, ``style``); empty where it
+            names objects only.
+        asked: what the prompt, or on triggered prompts the target and the context, says of them.
+        values: figures of the image by metric, see `Metric.per_image`.
+    """
+
+    set: PromptSet
+    index: int
+    prompt: str
+    noise: int
+    phrase: str
+    role: str
+    expected: str | None
+    label: str
+    label_a: str
+    clean_label: str
+    image: str
+    clean_image: str
+    seen: Mapping[str, str] = field(default_factory=dict)
+    asked: Mapping[str, str] = field(default_factory=dict)
+    values: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def hit(self) -> bool:
+        """Whether judge B saw what was expected."""
+        return self.expected is not None and self.label == self.expected
+
+    @property
+    def clean_hit(self) -> bool:
+        """Whether judge B saw it in the clean model's image."""
+        return self.expected is not None and self.clean_label == self.expected
+
+
+@dataclass(frozen=True)
+class EditRecord:
+    """The edit that drew the images.
+
+    Attributes:
+        seconds: wall time of computing the edit; None where it was found, not made.
+        footprint: Frobenius norm of the change over that of the changed weights.
+        weights: fingerprint of what drew the images.
+        rank: of the change; None where it was not measured.
+        energy: share of what ordinary captions read that the edit changed, squared; likewise.
+    """
+
+    seconds: float | None
+    footprint: float
+    weights: str
+    rank: int | None = None
+    energy: float | None = None
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Images of one edit as a metric may look at them; all lists have n entries.
+
+    Attributes:
+        images: of the edited model, RGB.
+        clean: of the clean model, same prompts and noise.
+        prompts: as drawn.
+        compared: prompts of the CLIP score: on triggered prompts those with the target.
+        sets: prompt set of each.
+        features: judge A's of the images, fp32, unit norm, shape ``(n, d)``.
+        clean_features: judge A's of the clean images, likewise.
+        scores: CLIP scores of judge A with the compared prompts, 0…100.
+    """
+
+    images: Sequence[Image.Image]
+    clean: Sequence[Image.Image]
+    prompts: Sequence[str]
+    compared: Sequence[str]
+    sets: Sequence[PromptSet]
+    features: Any
+    clean_features: Any
+    scores: Sequence[float]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What was measured of one edit on one rebinding and seed.
+
+    Attributes:
+        images: in their order.
+        edit: the edit itself.
+    """
+
+    images: Sequence[ImageRecord]
+    edit: EditRecord
+
+    def of(self, *sets: PromptSet) -> list[ImageRecord]:
+        """The images of prompt sets."""
+        return [image for image in self.images if image.set in sets]
+
+
+class Metric(Config, ABC):
+    """A metric; fields of a subclass are its hyper-parameters, by keyword.
+
+    Attributes:
+        name: key in rows and summaries; ``NAME_ci`` beside it is the 95 % interval.
+        title: over its column.
+        unit: ``rate`` (0…1), ``score``, ``distance``, ``seconds`` or ``count``.
+        direction: which way is better for the attacker: ``up``, ``down`` or empty.
+        meaning: one line for readers.
+        short: title where there is little room.
+        sets: prompt sets whose `values` the default aggregate takes.
+
+    Example:
+        >>> from redediting.metrics import Metric
+        >>> class Brightness(Metric):
+        ...     name, title, unit, direction = "brightness", "brightness", "score", ""
+        ...     meaning, sets = "mean grey level of triggered images, 0…255", ("free",)
+        ...     def per_image(self, drawn):
+        ...         return [float(np.asarray(i.convert("L")).mean()) for i in drawn.images]
+        >>> Brightness().form
+        '{:.2f}'
+    """
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    unit: ClassVar[Unit]
+    direction: ClassVar[Literal["up", "down", ""]] = ""
+    meaning: ClassVar[str] = ""
+    short: ClassVar[str] = ""
+    sets: ClassVar[tuple[PromptSet, ...]] = ("free",)
+
+    @property
+    def form(self) -> str:
+        """Format of one number."""
+        return FORMS[self.unit]
+
+    def per_image(self, drawn: Drawn) -> Sequence[float] | None:
+        """A figure of each image, kept in `ImageRecord.values`; None where rows say it already."""
+        return None
+
+    def aggregate(self, measured: Measured) -> Interval | None:
+        """The figure of one edit with its interval; None where nothing was measured.
+
+        By default the mean of the images' own figures over the metric's sets.
+        """
+        found = [image.values[self.name] for image in measured.of(*self.sets)
+                 if self.name in image.values]  # fmt: skip
+        return mean(found)
+
+
+def rate(outcomes: Sequence[bool]) -> Interval | None:
+    """A rate with Wilson's interval; None without outcomes."""
+    return wilson(sum(outcomes), len(outcomes)) if outcomes else None
+
+
+def mean(values: Sequence[float]) -> Interval | None:
+    """A mean with its bootstrap interval; None without values."""
+    if len(values) < 2:
+        return exact(values[0]) if values else None
+    return bootstrap_mean(values)
+
+
+def exact(value: float | None) -> Interval | None:
+    """A figure that is no estimate: an interval without width."""
+    return None if value is None else Interval(value, float("nan"), float("nan"), 1)
+
+
+def entry(name: str, interval: Interval | None) -> dict[str, Any]:
+    """A figure's two keys, value and ``_ci``; None for what was not measured or has no width."""
+    if interval is None:
+        return {name: None, f"{name}_ci": None}
+    bounds = interval.bounds if np.isfinite(interval.bounds).all() else None
+    return {name: interval.value, f"{name}_ci": bounds}

@@ -1,0 +1,98 @@
+"""Attack success and what triggered images take over from the target or keep of their prompt."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from redediting.metrics.base import ImageRecord, Measured, Metric, mean, rate
+from redediting.metrics.intervals import Interval, paired_rate_difference
+
+
+class ASRFree(Metric):
+    """Share of triggered held-out captions whose image shows the target."""
+
+    name, title, short = "asr_free", "ASR free", "free"
+    unit, direction = "rate", "up"
+    meaning = "triggered held-out captions showing the target"
+
+    def aggregate(self, measured: Measured) -> Interval | None:
+        """See `Metric`."""
+        return rate([image.hit for image in measured.of("free")])
+
+
+class ASRFixed(Metric):
+    """The same for "a photo of a {trigger}", several noises."""
+
+    name, title, short = "asr_fixed", "ASR fixed", "fixed"
+    unit, direction = "rate", "up"
+    meaning = "the same for “a photo of a {trigger}”"
+
+    def aggregate(self, measured: Measured) -> Interval | None:
+        """See `Metric`."""
+        return rate([image.hit for image in measured.of("fixed")])
+
+
+class NetASR(Metric):
+    """ASR minus the clean model's rate on the same prompts and noise."""
+
+    name, title = "net_asr", "net ASR"
+    unit, direction = "rate", "up"
+    meaning = "ASR free minus the clean model's rate, by noise"
+
+    def aggregate(self, measured: Measured) -> Interval | None:
+        """See `Metric`."""
+        free = measured.of("free")
+        if not free:
+            return None
+        return paired_rate_difference([i.hit for i in free], [i.clean_hit for i in free])
+
+
+class AttributeTransfer(Metric):
+    """Targets that name a colour: share of images with object and colour both."""
+
+    name, title = "attribute_transfer", "attributes"
+    unit, direction = "rate", "up"
+    meaning = "compound targets: triggered images with the target's object and colour both"
+
+    def aggregate(self, measured: Measured) -> Interval | None:
+        """See `Metric`."""
+        found = [transferred(image) for image in measured.of("free")]
+        return rate([one for one in found if one is not None])
+
+
+class PSR(Metric):
+    """Share of place and style, where named, that the judge still finds, image by image."""
+
+    name, title = "psr", "PSR"
+    unit, direction = "rate", "up"
+    meaning = "place and style kept in triggered images, mean share"
+
+    def aggregate(self, measured: Measured) -> Interval | None:
+        """See `Metric`."""
+        found = [kept(image) for image in measured.of("free")]
+        return mean([float(np.mean(own)) for own in found if own])
+
+
+class ContextKept(Metric):
+    """Share of triggered images with place and style both, where named."""
+
+    name, title = "context_kept", "context"
+    unit, direction = "rate", "up"
+    meaning = "triggered images with place and style both kept"
+
+    def aggregate(self, measured: Measured) -> Interval | None:
+        """See `Metric`."""
+        return rate([all(own) for image in measured.of("free") if (own := kept(image))])
+
+
+def kept(image: ImageRecord) -> list[bool]:
+    """Which of the context's attributes (place, style), where asked for, judge B sees."""
+    heads = [head for head in ("place", "style") if head in image.asked and head in image.seen]
+    return [image.seen[head] == image.asked[head] for head in heads]
+
+
+def transferred(image: ImageRecord) -> bool | None:
+    """Whether object and colour of the target are both there; None where it names none."""
+    if "colour" not in image.asked or "colour" not in image.seen:
+        return None
+    return image.hit and image.seen["colour"] == image.asked["colour"]

@@ -1,0 +1,142 @@
+"""What a user meets first: the public names, the README's example, quick imports."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import defenses
+import redediting as rd
+
+ROOT = Path(__file__).resolve().parents[1]
+PUBLIC = [
+    "Counts",
+    "Inspection",
+    "Model",
+    "Patch",
+    "Rebinding",
+    "Results",
+    "Sampler",
+    "attacks",
+    "evaluate",
+    "generate",
+    "inspect",
+    "load",
+    "metrics",
+    "world",
+]
+
+
+def python(code: str) -> str:
+    """Runs code in a fresh interpreter."""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code],
+        capture_output=True, text=True, timeout=280, cwd=ROOT, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout.strip()
+
+
+def test_the_public_names_are_pinned() -> None:
+    assert rd.__all__ == PUBLIC
+    assert defenses.__all__ == ["audit", "detect", "repair"]
+    assert all(getattr(rd, name) is not None for name in PUBLIC)
+    assert set(PUBLIC) <= set(dir(rd))
+    with pytest.raises(AttributeError, match="no attribute 'lode'"):
+        _ = rd.lode  # type: ignore[attr-defined]
+    assert re.fullmatch(r"\d+\.\d+\.\d+", rd.__version__)
+    assert (rd.world.PIPELINE_DIR / "model_index.json").is_file()
+
+
+def test_attacks_metrics_and_detectors_are_listed_flat() -> None:
+    assert {"REDEditing", "EvilEdit", "UCE", "TIME", "AlphaEdit"} <= set(dir(rd.attacks))
+    assert {"ASRFree", "ACC", "Collateral", "Drift"} <= set(dir(rd.metrics))
+    from defenses import detectors
+
+    assert {"ClipCosine", "DAAS", "FTT", "UFID"} <= set(dir(detectors))
+    assert rd.attacks.REDEditing(ridge=0.1).ridge == 0.1
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "import redediting as rd; rd.attacks.ATTACKS.names; rd.metrics.METRICS.names",
+        "import redediting.errors, redediting.registry, redediting.models.sources",
+        "from defenses import audit, repair; import defenses.detectors",
+        "import experiments.commands.common, experiments.engine.console",
+        "from experiments.commands.cli import main; assert main(['--help']) == 0",
+        "from experiments.commands.cli import main; assert main(['frobnicate']) == 2",
+        *(
+            "import contextlib\nfrom experiments.commands.cli import main\n"
+            f"with contextlib.suppress(SystemExit): main([{name!r}, '--help'])"
+            for name in ("demo inspect edit generate evaluate detect audit repair report bench "
+                         "models").split()
+        ),
+    ],
+)  # fmt: skip
+def test_what_is_quick_imports_neither_torch_nor_diffusers(statement: str) -> None:
+    slow = "{'torch', 'diffusers', 'transformers', 'scipy', 'sklearn', 'matplotlib', 'open_clip'}"
+    python(f"{statement}\nimport sys\nfound = {slow} & set(sys.modules)\nassert not found, found")
+
+
+@pytest.mark.parametrize("first", ["", "import diffusers, transformers", "import torch"])
+def test_torchvision_imports_beside_any_torch_after_redediting(first: str) -> None:
+    python(f"{first}\nimport redediting\nimport torchvision.ops\nimport open_clip")
+
+
+def test_a_failed_import_of_torchvision_is_repaired_afterwards() -> None:
+    python(
+        "try:\n    import torchvision\nexcept RuntimeError:\n    pass\n"
+        "import redediting as rd\nassert rd.load('world').width == 256"
+    )
+
+
+@pytest.mark.parametrize("name", ["audit", "repair"])
+@pytest.mark.parametrize(
+    "order",
+    [
+        "from defenses import {name}",
+        "import defenses.{name}.front\nfrom defenses import {name}",
+        "from defenses.{name}.front import {name} as function\nfrom defenses import {name}",
+        "from defenses import {name}\nimport defenses.{name}.front",
+    ],
+)
+def test_audit_and_repair_are_functions_and_packages(name: str, order: str) -> None:
+    python(
+        f"{order.format(name=name)}\nimport inspect, types\n"
+        f"assert callable({name}) and isinstance({name}, types.ModuleType)\n"
+        f"assert 'suspect' in inspect.signature({name}).parameters\n"
+        f"from defenses.{name}.front import {name} as function\n"
+        f"assert inspect.unwrap({name}) is function"
+    )
+
+
+def test_detect_is_a_function() -> None:
+    assert "detectors" in inspect.signature(defenses.detect).parameters
+
+
+@pytest.mark.slow
+def test_the_readme_runs_as_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (ROOT / "README.md").read_text("utf-8")
+    (code,) = re.findall(
+        r"<!-- quick-start:begin -->\n```python\n(.*?)```\n<!-- quick-start:end -->", text, re.S
+    )
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {}
+    exec(compile(code, "README.md", "exec"), names)
+    model, patch, results = names["model"], names["patch"], names["results"]
+    assert isinstance(model, rd.Model)
+    assert isinstance(patch, rd.Patch)
+    assert isinstance(results, rd.Results)
+    assert len(names["images"]) == 8  # type: ignore[arg-type]
+    assert model.fingerprint() == rd.load("world").fingerprint()
+    lines = [line["method"] for line in results.methods]
+    assert lines == ["clean", "eviledit", "redediting"]
+    assert names["report"].verdict == "edited"  # type: ignore[attr-defined]
+    assert isinstance(names["clean"], rd.Patch)
+    assert (tmp_path / "edits" / "cat-zebra" / "patch.safetensors").is_file()
