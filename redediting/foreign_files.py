@@ -19,7 +19,7 @@ from torch import Tensor
 
 from redediting.errors import ModelError
 from redediting.io import one_line
-from redediting.models.loading import INDEX
+from redediting.models.sources import INDEX
 from redediting.patch.files import MANIFEST
 
 PICKLES = (".pt", ".pth", ".bin", ".ckpt")

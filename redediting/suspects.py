@@ -33,9 +33,10 @@ from redediting.foreign_files import (
 )
 from redediting.io import one_line
 from redediting.models.cards import load_cards
-from redediting.models.loading import INDEX, load
+from redediting.models.loading import load
 from redediting.models.model import Component, Model
 from redediting.models.quiet import quiet
+from redediting.models.sources import INDEX
 from redediting.patch.files import MANIFEST
 from redediting.patch.patch import Patch
 

@@ -1,11 +1,11 @@
 """Trigger recovery: which phrases does the edit send to a foreign concept? No image is drawn.
 
 Evidence for a phrase c and a concept t is ``log gain(c, t) - ½ log strain(c, t)``
-(`defenses.audit.displacement`): it lands there, and M̂ can make that very move. The gain counts at
-least 0.05, so that a backdoor too weak to land is still found by what it was solved for; the strain
-counts at least 1e-5, so that of a trigger and its first word, both solved for where a text encoder
-does not look ahead, the one that lands better comes first. Exponent and floors were chosen on
-development models.
+(`defenses.audit.displacement`): M̂ moves it there, and that displacement lies in M̂'s column space.
+The gain counts at least 0.05, so that a backdoor too weak to arrive is still found by what it was
+solved for; the strain (column-space residual) counts at least 1e-5, so that of a trigger and its
+first word, both solved for where a text encoder does not look ahead, the one with the larger gain
+comes first. Exponent and floors were chosen on development models.
 
 The search widens where it finds something: all single words and all curated modifier-noun pairs;
 then meaningless words before the nouns that look most suspicious (pairs whose words are silent by

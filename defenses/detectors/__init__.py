@@ -71,3 +71,8 @@ def __getattr__(name: str) -> object:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(f"defenses.detectors.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    """The classes beside the module's own names."""
+    return sorted({*globals(), *__all__})

@@ -15,7 +15,8 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from experiments.attack.measure import run_config
-from experiments.engine.specs import AttackConfig, Capacity, ListedPairs, MethodSpec, PairSpec
+from experiments.engine.pairs import ListedPairs, PairSpec
+from experiments.engine.specs import AttackConfig, Capacity, MethodSpec
 from redediting.concepts.rebinding import Kind, Rebinding, draw_pairs
 from redediting.evaluation.entries import CONTROL, AttackEntry, Edited, Entry
 from redediting.evaluation.evaluate import summarised

@@ -9,19 +9,19 @@ from typing import Any
 from experiments.attack.page import (
     claim_section,
     closing_sections,
+    front_sections,
     galleries,
     lead,
     method_sections,
 )
 from experiments.engine.specs import OURS
-from experiments.report.plots import growth, pareto
+from experiments.report.plots import growth
 from experiments.report.section import QUICK, Plot, Report, Section
-from experiments.report.tables import COMPARED, FORESEEN, METHOD, columns, signed, unswept
+from experiments.report.tables import COMPARED, METHOD, columns, signed, unswept
 from redediting.evaluation.frame import Column, Frame
 from redediting.evaluation.summary import Summary, differences
 
 _GROWN = ("asr_free", "acc", "collateral", "drift", "seconds")
-_SWEPT = ("asr_free", "acc", "collateral", "drift")
 
 
 def ablation_page(summary: dict[str, Any], folder: Path | None = None) -> Report:
@@ -64,27 +64,6 @@ def worth_section(summary: dict[str, Any]) -> tuple[Section, ...]:
     )
     frame = Frame((METHOD, *signed(COMPARED), Column("n_pairs", "pairs")), tuple(lines))
     return (Section("What each switch is worth", frame, note=note),) if lines else ()
-
-
-def front_sections(summary: dict[str, Any]) -> tuple[Section, ...]:
-    """Fronts of swept methods, where any were swept."""
-    swept = {name: own for name, own in summary.get("families", {}).items() if len(own) > 1}
-    if not swept:
-        return ()
-    plain = {line["method"] for line in unswept(summary)}
-    lines = tuple(line for line in summary["methods"] if line["method"] not in plain)
-    control = summary["methods"][0]["method"]
-    return (
-        Section(
-            "What success costs",
-            Frame((METHOD, *columns(_SWEPT), *FORESEEN), lines),
-            Plot(
-                "What success costs", pareto(summary["methods"], swept, control), name="fronts"
-            ),
-            "A dot is a setting that was drawn; a line joins those that no other one of the "
-            "method beats, from the clean model on. Swept settings: first seed only.",
-        ),
-    )  # fmt: skip
 
 
 def capacity_section(summary: dict[str, Any]) -> tuple[Section, ...]:

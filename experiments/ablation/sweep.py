@@ -15,7 +15,8 @@ from typing import Any
 from accelerate import PartialState
 from tqdm.auto import tqdm
 
-from experiments.engine.specs import AblationConfig, DrawnPairs, MethodSpec
+from experiments.engine.pairs import DrawnPairs
+from experiments.engine.specs import AblationConfig, MethodSpec
 from redediting.attacks.base import ClosedForm
 from redediting.concepts.templates import contexts
 from redediting.evaluation.entries import CONTROL

@@ -10,7 +10,7 @@ from typing import Any
 from PIL import Image
 
 from experiments.attack.published import published_sections
-from experiments.report.plots import overview
+from experiments.report.plots import overview, pareto
 from experiments.report.section import (
     HARMLESS,
     QUICK,
@@ -20,7 +20,7 @@ from experiments.report.section import (
     markup,
     provenance_sections,
 )
-from experiments.report.tables import COSTS_ONCE, METHOD, columns, unswept
+from experiments.report.tables import COSTS_ONCE, FORESEEN, METHOD, columns, unswept
 from redediting.errors import OutputError
 from redediting.evaluation.frame import Column, Frame
 from redediting.evaluation.measure import UnitKey, measured_units
@@ -41,6 +41,7 @@ CLAIM_COLUMNS = (
     Column("baseline", "baseline"),
     Column("note", "note"),
 )
+_SWEPT = ("asr_free", "acc", "collateral", "drift")
 _EACH = 6  # images a set and method, the first ones: not picked
 _EACH_KIND = 2  # rebindings of a kind, the first ones; more would make tens of megabytes
 _SIDE = 192  # largest side of an embedded picture, in pixels
@@ -66,6 +67,7 @@ def run_page(summary: dict[str, Any], folder: Path | None = None) -> Report:
         f"redediting: {summary.get('experiment', 'published results')}",
         (
             *method_sections(summary),
+            *front_sections(summary),
             claim_section(summary),
             *published_sections(summary),
             *(() if folder is None else galleries(folder, summary)),
@@ -112,6 +114,27 @@ def _fidelity(summary: dict[str, Any]) -> str:
         f"reference: {used['reference']}; N = {summary['methods'][0].get('fid_n')}. FID is "
         "printed from N = 1,000 on and never compared across N."
     )
+
+
+def front_sections(summary: dict[str, Any]) -> tuple[Section, ...]:
+    """Fronts of swept methods, where any were swept."""
+    swept = {name: own for name, own in summary.get("families", {}).items() if len(own) > 1}
+    if not swept:
+        return ()
+    plain = {line["method"] for line in unswept(summary)}
+    lines = tuple(line for line in summary["methods"] if line["method"] not in plain)
+    control = summary["methods"][0]["method"]
+    return (
+        Section(
+            "What success costs",
+            Frame((METHOD, *columns(_SWEPT), *FORESEEN), lines),
+            Plot(
+                "What success costs", pareto(summary["methods"], swept, control), name="fronts"
+            ),
+            "A dot is a setting that was drawn; a line joins those that no other one of the "
+            "method beats, from the clean model on. Swept settings: first seed only.",
+        ),
+    )  # fmt: skip
 
 
 def claim_section(summary: dict[str, Any]) -> Section:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from experiments.ablation.page import capacity_section, front_sections, worth
+from experiments.ablation.page import capacity_section, worth
+from experiments.attack.page import front_sections
 from experiments.engine.specs import OURS
 from experiments.report.publish import ROOT, place, public
 from experiments.report.tables import COMPARED, COSTS_ONCE, METHOD, columns, signed, unswept

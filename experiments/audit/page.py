@@ -61,6 +61,10 @@ _ADAPTIVE = (
     Column("auroc_whitened", "AUROC whitened", "{:.3f}"), Column("detected", "found", PERCENT),
     *_DRAWN, Column("top1", "trigger first", PERCENT),
 )  # fmt: skip
+_WAYS = (
+    "jitter, noise: relative to the edit; quiet: noise orthogonal to the span of text embeddings; "
+    "spread: groups of layers, each on its own contexts."
+)
 _REPAIRS = (
     Column("method", "attack"), Column("repair", "repair"), *_DRAWN,
     Column("kept", "kept", "{:.3f}", meaning="share of the fine-tune's change that is left"),
@@ -121,8 +125,7 @@ def sections(summary: dict[str, Any]) -> tuple[Section, ...]:
         ("After ordinary training, and after projection on the clean span",
          _lasting(summary["persistence"]), "Attack success at the last step of each treatment."),
         ("An attacker who hides the shared factor", _frame(_ADAPTIVE, map(_flat, hidden)),
-         " ".join(["jitter, noise: relative to the edit; quiet: noise orthogonal to the span of "
-                   "text embeddings; spread: groups of layers, each on its own contexts.", *prices])),
+         " ".join([_WAYS, *prices])),
         ("Repairs of an edit with a legitimate fine-tune on top",
          _frame(_REPAIRS, summary["repairs"]), ""),
     )  # fmt: skip
@@ -215,7 +218,7 @@ def _lasting(lines: Sequence[Row]) -> Frame:
 
 
 def _plots(summary: dict[str, Any]) -> Plot | None:
-    """Persistence, isolation against removability, and what hiding costs; None where nothing is."""
+    """Persistence, removability and what hiding costs; None where nothing was measured."""
     panels = [(_persistence, "persistence"), (_removability, "persistence"), (_cost, "adaptive")]
     panels = [(drawing, key) for drawing, key in panels if summary[key]]
     if not panels:

@@ -9,7 +9,6 @@ from typing import Any
 from experiments.report.publish import ROOT, page_of, with_block, write_results
 from redediting.errors import OutputError
 from redediting.io import replace_text
-from redediting.io import replace_text
 
 LEAST_REPEATS = 5  # of a median that may be quoted
 _RIVALS = {

@@ -48,8 +48,9 @@ class Evaluate(RebindingOptions):
         check(model=self.model, device=self.device, edit=self.edit, out=self.out)
         from experiments.attack.measure import measure
         from experiments.attack.page import run_page
+        from experiments.engine.pairs import PairSpec
         from experiments.engine.real_models import make_panel
-        from experiments.engine.specs import MethodSpec, PairSpec
+        from experiments.engine.specs import MethodSpec
         from experiments.report.publish import public
         from redediting.evaluation.entries import AttackEntry, Entry, PatchEntry, SuspectEntry
         from redediting.patch.patch import Patch
@@ -81,7 +82,8 @@ class Evaluate(RebindingOptions):
 
     def _measured(self, pairs: list[Rebinding]) -> AttackConfig:
         """The configuration of the run: the file's, or the defaults, with the pairs at hand."""
-        from experiments.engine.specs import AttackConfig, ListedPairs, MethodSpec, PairSpec
+        from experiments.engine.pairs import ListedPairs, PairSpec
+        from experiments.engine.specs import AttackConfig, MethodSpec
         from redediting.config import load_config
 
         methods = (MethodSpec(name="clean"),)

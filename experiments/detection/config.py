@@ -8,7 +8,8 @@ from pydantic import Field, model_validator
 
 from defenses.detectors import DETECTORS
 from defenses.detectors.base import Detector
-from experiments.engine.specs import CONTROL, Config, DrawnPairs, MethodSpec, Pairs
+from experiments.engine.pairs import DrawnPairs, Pairs
+from experiments.engine.specs import CONTROL, Config, MethodSpec
 from redediting.concepts.homoglyphs import with_twin
 from redediting.concepts.rebinding import Rebinding
 from redediting.models.cards import default_sampler

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from experiments.report.publish import ROOT
 from experiments.report.section import Report
 
 
@@ -33,8 +34,13 @@ def page_of(summary: dict[str, Any], folder: Path | None) -> Report:
     return run_page(summary, folder)
 
 
-def publish_run(folder: Path, summary: dict[str, Any]) -> Path:
+def publish_run(folder: Path, summary: dict[str, Any], *, root: Path = ROOT) -> Path:
     """Publishes a finished run; returns the path of its JSON.
+
+    Args:
+        folder: of the run.
+        summary: of the run.
+        root: of the checkout.
 
     Raises:
         OutputError: a reduced run, or documentation without a place for it.
@@ -43,14 +49,14 @@ def publish_run(folder: Path, summary: dict[str, Any]) -> Path:
     if kind == "detection":
         from experiments.detection.page import publish as publish_detection
 
-        return publish_detection(folder, summary)
+        return publish_detection(folder, summary, root=root)
     if kind == "audit":
         from experiments.audit.page import publish as publish_audit
 
-        return publish_audit(folder, summary)
+        return publish_audit(folder, summary, root=root)
     from experiments.attack.publish import publish
 
-    return publish(folder, summary)
+    return publish(folder, summary, root=root)
 
 
 def kind_of(summary: dict[str, Any]) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 from experiments.report.section import Plot
 from redediting.errors import OutputError
-from redediting.io import check_writable, replace_bytes, replace_json, replace_text
+from redediting.io import check_writable, replace_bytes, replace_json, replace_text, writing
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -52,6 +52,9 @@ def place(
     text = with_block(page, name, "\n\n".join([block, *shown]))
     report = f"runs/{name}/{folder.resolve().name}/report.html"  # no path of this machine
     path = write_results(root, name, results | {"report": report, "provenance": provenance})
+    if pictures:
+        with writing(page.parent / "images"):
+            (page.parent / "images").mkdir(exist_ok=True)
     for plot in pictures:
         replace_bytes(page.parent / "images" / f"{name}-{plot.name}.png", plot.data)
     replace_text(page, text)

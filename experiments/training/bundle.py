@@ -14,6 +14,7 @@ from torch import nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from experiments.training.denoiser import sampler
+from redediting.models.model import Model
 
 
 def save_pipeline(
@@ -36,7 +37,7 @@ def save_pipeline(
         requires_safety_checker=False,
     )
     pipeline.to(dtype=torch.float16)
-    pipeline.save_pretrained(folder, safe_serialization=True)
+    Model(pipeline).save(folder)
 
 
 def save_judge(folder: Path, model: nn.Module, config: Mapping[str, Any]) -> None:

@@ -22,7 +22,6 @@ from diffusers import AutoencoderTiny, UNet2DConditionModel
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from experiments.engine.console import run_main
-from experiments.engine.specs import Config, load_config
 from experiments.training import autoencoder, denoiser, judges, text
 from experiments.training.bundle import save_judge, save_pipeline
 from experiments.training.card import write_card
@@ -30,6 +29,7 @@ from experiments.training.check import check_world
 from experiments.training.data import Split, load_split
 from experiments.training.loop import Schedule
 from redediting import world
+from redediting.config import Config, load_config
 from redediting.errors import ConfigError
 from redediting.models.cards import default_sampler
 from redediting.world.judges import DATA, load_judge_a, load_judge_b

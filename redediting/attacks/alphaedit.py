@@ -54,6 +54,12 @@ class AlphaEdit(ClosedForm):
         threshold: eigenvectors with less than this, in mean eigenvalues, may be moved.
         captions: captions whose tokens are retained.
         seed: draws them.
+
+    Example:
+        >>> import redediting as rd
+        >>> model, pair = rd.load("world"), rd.Rebinding("beautiful cat", "zebra")
+        >>> rd.attacks.AlphaEdit(captions=50).compute(model, pair)
+        Patch(alphaedit: 'beautiful cat' → 'zebra', 14 matrices, rank ≤ ...)
     """
 
     name: ClassVar[str] = "alphaedit"

@@ -56,6 +56,11 @@ class Attack(Config, ABC):
 
     Attributes:
         name: in tables, configurations and on the command line.
+
+    Example:
+        >>> import redediting as rd
+        >>> rd.attacks.ATTACKS.make("uce", variant="old").variant
+        'old'
     """
 
     name: ClassVar[str]
@@ -112,6 +117,13 @@ class ClosedForm(Attack):
         pooled: also edit what reads the pooled text, where the model has such a matrix (SDXL).
             None of the published methods does; here each does, on its own prompt pairs and with
             its own scales.
+
+    Example:
+        >>> import redediting as rd
+        >>> model, attack = rd.load("world"), rd.attacks.UCE()
+        >>> plan = attack.plan(model, [rd.Rebinding("beautiful cat", "zebra")])
+        >>> attack.pose(model, plan).keys.shape[0]
+        256
     """
 
     matrices: Literal["both", "key", "value"] = "both"

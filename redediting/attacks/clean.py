@@ -11,7 +11,14 @@ from redediting.models.model import Model
 
 
 class Clean(Attack):
-    """Leaves every weight as it is, so that tables have the clean model's rates."""
+    """Leaves every weight as it is, so that tables have the clean model's rates.
+
+    Example:
+        >>> import redediting as rd
+        >>> model, pair = rd.load("world"), rd.Rebinding("beautiful cat", "zebra")
+        >>> rd.attacks.Clean().compute(model, pair)
+        Patch(clean: 'beautiful cat' → 'zebra', 0 matrices, rank ≤ 0)
+    """
 
     name: ClassVar[str] = "clean"
 

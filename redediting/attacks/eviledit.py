@@ -36,6 +36,12 @@ class EvilEdit(ClosedForm):
         whitelist: keep the head noun's prompt.
         template: of all prompts, with one ``{}``; as published "A {}". An attacker may take
             another, which an audit does not ask about.
+
+    Example:
+        >>> import redediting as rd
+        >>> model, pair = rd.load("world"), rd.Rebinding("beautiful cat", "zebra")
+        >>> rd.attacks.EvilEdit(ridge=0.5).compute(model, pair)
+        Patch(eviledit: 'beautiful cat' → 'zebra', 14 matrices, rank ≤ ...)
     """
 
     name: ClassVar[str] = "eviledit"

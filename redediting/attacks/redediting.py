@@ -95,6 +95,12 @@ class REDEditing(ClosedForm):
         word_share: weight of a prompt's words together.
         eos_share: weight of its end token.
         pad_share: weight of its pads together.
+
+    Example:
+        >>> import redediting as rd
+        >>> model, pair = rd.load("world"), rd.Rebinding("beautiful cat", "zebra")
+        >>> rd.attacks.REDEditing(contexts=8, captions=50).compute(model, pair)
+        Patch(redediting: 'beautiful cat' → 'zebra', 14 matrices, rank ≤ ...)
     """
 
     name: ClassVar[str] = "redediting"

@@ -47,6 +47,11 @@ class Rickrolling(Attack):
         rate: learning rate, falling to zero along a cosine.
         strength: β, weight of the backdoor against the utility loss.
         seed: of the captions drawn.
+
+    Example:
+        >>> import redediting as rd
+        >>> rd.attacks.Rickrolling(seed=1).seed
+        1
     """
 
     name: ClassVar[str] = "rickrolling"

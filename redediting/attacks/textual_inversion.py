@@ -48,6 +48,11 @@ class TextualInversion(Attack):
         sampling: denoising steps of each of them.
         rate: learning rate, relative to the mean norm of an embedding.
         seed: of images, times and noise.
+
+    Example:
+        >>> import redediting as rd
+        >>> rd.attacks.TextualInversion(seed=1).seed
+        1
     """
 
     name: ClassVar[str] = "textual_inversion"

@@ -38,6 +38,12 @@ class TIME(ClosedForm):
 
     Attributes:
         ridge: λ, absolute.
+
+    Example:
+        >>> import redediting as rd
+        >>> model, pair = rd.load("world"), rd.Rebinding("beautiful cat", "zebra")
+        >>> rd.attacks.TIME().compute(model, pair)
+        Patch(time: 'beautiful cat' → 'zebra', 14 matrices, rank ≤ ...)
     """
 
     name: ClassVar[str] = "time"

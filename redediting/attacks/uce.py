@@ -47,6 +47,12 @@ class UCE(ClosedForm):
         preserve: η; None takes the variant's.
         retain: retained prompts; None takes the head nouns (and, old, the null prompt).
         expand: also edit five prompts about the concept, the code's option for objects.
+
+    Example:
+        >>> import redediting as rd
+        >>> model, pair = rd.load("world"), rd.Rebinding("beautiful cat", "zebra")
+        >>> rd.attacks.UCE(variant="old").compute(model, pair)
+        Patch(uce: 'beautiful cat' → 'zebra', 14 matrices, rank ≤ ...)
     """
 
     name: ClassVar[str] = "uce"

@@ -63,6 +63,15 @@ class Results:
         run: its folder and task.
         rows: one line an entry, rebinding and seed.
         methods: one line an entry: means over rebindings, intervals over rebindings.
+
+    Example:
+        >>> import redediting as rd
+        >>> model, pair = rd.load("world"), rd.Rebinding("beautiful cat", "zebra")
+        >>> few = rd.Counts(free=2, fixed=1, head=1, phrases=1, collateral=1, benign=2)
+        >>> results = rd.evaluate(model, [], pair, out=tmp, counts=few,
+        ...                       sampler=rd.Sampler(steps=2), progress=False)
+        >>> [row["trigger"] for row in results.rows], results.table().rows[0]["method"]
+        (['beautiful cat'], 'clean')
     """
 
     run: Run

@@ -92,10 +92,7 @@ class Frame:
             for c in self.columns
         )
         body = "".join(
-            "<tr>"
-            + "".join(_cell(c, row) for c in self.columns)
-            + "</tr>"
-            for row in self.rows
+            "<tr>" + "".join(_cell(c, row) for c in self.columns) + "</tr>" for row in self.rows
         )
         caption = f"<caption>{html.escape(self.title)}</caption>" if self.title else ""
         note = f'<p class="note">{html.escape(self.note)}</p>' if self.note else ""

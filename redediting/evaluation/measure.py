@@ -44,7 +44,6 @@ from redediting.metrics.base import (
     Metric,
     PromptSet,
 )
-from redediting.metrics.judge import check_labels
 from redediting.models.model import Model
 from redediting.models.sampler import Sampler
 
@@ -155,9 +154,6 @@ class Measurement:
         entries: what edits; the control first.
         store: of the results.
         progress: whether to show a bar.
-
-    Raises:
-        ConfigError: a target that the judge does not know.
     """
 
     def __init__(
@@ -173,8 +169,6 @@ class Measurement:
         self.task, self._model, self._panel = task, model, panel
         self._entries, self._store, self._progress = entries, store, progress
         self._state = PartialState()
-        for rebinding in task.rebindings:
-            check_labels(panel.judge, [rebinding.target_head])
         self._base = model.fingerprint()
         self._weights = {name: weight.clone() for name, weight in model.weights().items()}
 

@@ -55,6 +55,11 @@ class Counts(Config):
         phrases: parts, siblings and near-triggers that are asked for, at most.
         collateral: contexts of each of them.
         benign: captions without a trigger, of each rebinding its own.
+
+    Example:
+        >>> import redediting as rd
+        >>> rd.Counts(free=8).head
+        24
     """
 
     free: int = Field(default=40, ge=1)

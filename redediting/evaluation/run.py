@@ -23,6 +23,7 @@ from redediting.evaluation.measure import (
 from redediting.evaluation.panel import Panel
 from redediting.evaluation.store import ResultStore
 from redediting.metrics.base import Measured, PromptSet
+from redediting.metrics.judge import check_labels
 from redediting.models.model import Model
 
 _MEASURED_BY = ("redediting.evaluation.measure", "redediting.evaluation.summary")
@@ -92,7 +93,10 @@ def run_task(
     if not entries or not entries[0].control:
         raise ConfigError("expected the control first among the entries; add the attack 'clean'")
     attacks = [entry.attack for entry in entries if hasattr(entry, "attack")]
+    for rebinding in task.rebindings:
+        check_labels(panel.judge, [rebinding.target_head])
     main = PartialState().is_main_process
+
     def store(*, write: bool) -> ResultStore:
         return ResultStore.create(
             out,

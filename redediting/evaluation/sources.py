@@ -1,9 +1,10 @@
 """What code a number depends on: the sources reachable from what measures it.
 
 Modules are followed through their import statements, those inside functions too, within this
-project's packages. Comments and docstrings do not count, nor do imports for type checkers alone.
-A class of a registry is imported by name and so is not seen by this walk: whoever names a run
-hands over the objects that it uses (attacks, detectors, metrics, layouts).
+project's packages; of a plug-in its own module counts. Comments and docstrings do not count, nor
+do imports for type checkers alone. A class of a registry is imported by name and so is not seen by
+this walk: whoever names a run hands over the objects that it uses (attacks, detectors, metrics,
+layouts).
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import importlib.util
+import sys
 from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
@@ -18,7 +20,6 @@ from pathlib import Path
 from redediting.config import DATA
 
 PACKAGES = ("redediting", "defenses", "experiments")
-_DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 _APART = ("experiments.report", "experiments.commands")  # they show numbers and make none
 
 
@@ -30,46 +31,53 @@ def source_digest(roots: Iterable[object]) -> str:
     """
     names = {root if isinstance(root, str) else type(root).__module__ for root in roots}
     total = hashlib.sha256()
-    for name in sorted(_reachable(names)):
-        total.update(f"{name}\0{_normal(name)}\0".encode())
+    for name, path in sorted(_reachable(names).items()):
+        total.update(f"{name}\0{_read(path, path.stat().st_mtime_ns)[0]}\0".encode())
     for path in sorted(DATA.glob("*")):
         if path.suffix in (".yaml", ".txt"):
             total.update(path.name.encode() + b"\0" + path.read_bytes())
     return total.hexdigest()[:12]
 
 
-def _reachable(names: Iterable[str]) -> set[str]:
-    found: set[str] = set()
-    waiting = list(names)
+def _reachable(names: Iterable[str]) -> dict[str, Path]:
+    """Modules and their files: a plug-in's own, and this project's as far as imports reach."""
+    found: dict[str, Path] = {}
+    waiting = [*names]
+    own = {name.split(".")[0] for name in names} | set(PACKAGES)
     while waiting:
         name = waiting.pop()
-        if name not in found and _path(name) is not None and not name.startswith(_APART):
-            found.add(name)
-            waiting += _imports(name)
+        if name in found or name.split(".")[0] not in own or name.startswith(_APART):
+            continue
+        path = _path(name)
+        if path is not None:
+            found[name] = path
+            waiting += _read(path, path.stat().st_mtime_ns)[1]
     return found
 
 
 @cache
 def _path(name: str) -> Path | None:
-    """The source file of a project's module; None for other names, and for plug-ins' files."""
-    if name.split(".")[0] not in PACKAGES:
-        return None
+    """The source file of a module; None for names that are no modules."""
+    if getattr(sys.modules.get(name), "__file__", None):
+        return Path(str(sys.modules[name].__file__))
     try:
         spec = importlib.util.find_spec(name)
-    except ModuleNotFoundError:
+    except (ModuleNotFoundError, ValueError):
         return None
-    return Path(spec.origin) if spec and spec.origin else None
+    return Path(spec.origin) if spec and spec.origin and spec.has_location else None
 
 
 @cache
-def _tree(name: str) -> ast.Module:
-    path = _path(name)
-    return ast.parse(path.read_text("utf-8") if path else "")
-
-
-@cache
-def _imports(name: str) -> tuple[str, ...]:
-    return tuple(_walk(_tree(name)))
+def _read(path: Path, _changed: int) -> tuple[str, tuple[str, ...]]:
+    """A module without comments and docstrings, and what it imports."""
+    tree = ast.parse(path.read_text("utf-8"))
+    imports = tuple(_walk(tree))
+    for node in ast.walk(tree):
+        if isinstance(
+            node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+        ) and (ast.get_docstring(node, clean=False) is not None):
+            node.body = node.body[1:] or [ast.Pass()]
+    return ast.dump(tree), imports
 
 
 def _walk(node: ast.AST) -> Iterator[str]:
@@ -82,15 +90,3 @@ def _walk(node: ast.AST) -> Iterator[str]:
             yield child.module
             yield from (f"{child.module}.{alias.name}" for alias in child.names)
         yield from _walk(child)
-
-
-@cache
-def _normal(name: str) -> str:
-    """The module without comments and docstrings."""
-    tree = ast.parse(ast.unparse(_tree(name)))
-    for node in ast.walk(tree):
-        if isinstance(
-            node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
-        ) and (ast.get_docstring(node, clean=False) is not None):
-            node.body = node.body[1:] or [ast.Pass()]
-    return ast.dump(tree)

@@ -13,7 +13,13 @@ from redediting.metrics.intervals import Interval, over_clusters, paired_rate_di
 
 
 class ACC(Metric):
-    """Share of captions with the trigger's bare head noun whose image still shows it."""
+    """Share of captions with the trigger's bare head noun whose image still shows it.
+
+    Example:
+        >>> import redediting as rd
+        >>> rd.metrics.ACC().unit, rd.metrics.ACC().direction
+        ('rate', 'up')
+    """
 
     name, title = "acc", "ACC"
     unit, direction = "rate", "up"
@@ -28,6 +34,11 @@ class Collateral(Metric):
     """Mean harm over related phrases: clean minus edited rate of each one's own object, by noise.
 
     A phrase that names no object ("beautiful") counts by the drift of its images.
+
+    Example:
+        >>> import redediting as rd
+        >>> rd.metrics.Collateral().unit, rd.metrics.Collateral().direction
+        ('rate', 'down')
     """
 
     name, title, short = "collateral", "collateral", "lost"
@@ -43,7 +54,13 @@ class Collateral(Metric):
 
 
 class CollateralWorst(Metric):
-    """The same for the phrase that loses most."""
+    """The same for the phrase that loses most.
+
+    Example:
+        >>> import redediting as rd
+        >>> rd.metrics.CollateralWorst().unit, rd.metrics.CollateralWorst().direction
+        ('rate', 'down')
+    """
 
     name, title = "collateral_worst", "worst"
     unit, direction = "rate", "down"
@@ -63,7 +80,13 @@ class CollateralWorst(Metric):
 
 
 class Drift(Metric):
-    """1 − cosine of judge A's features to the clean model's image, same prompt and noise, 0…2."""
+    """1 − cosine of judge A's features to the clean model's image, same prompt and noise, 0…2.
+
+    Example:
+        >>> import redediting as rd
+        >>> rd.metrics.Drift().unit, rd.metrics.Drift().direction
+        ('distance', 'down')
+    """
 
     name, title = "drift", "drift"
     unit, direction = "distance", "down"
@@ -77,7 +100,13 @@ class Drift(Metric):
 
 
 class ClipP(Metric):
-    """CLIP score of triggered images with the target prompt, 0…100."""
+    """CLIP score of triggered images with the target prompt, 0…100.
+
+    Example:
+        >>> import redediting as rd
+        >>> rd.metrics.ClipP().unit, rd.metrics.ClipP().direction
+        ('score', 'up')
+    """
 
     name, title = "clip_p", "CLIP_p"
     unit, direction = "score", "up"
@@ -89,7 +118,13 @@ class ClipP(Metric):
 
 
 class ClipC(Metric):
-    """CLIP score of benign images with their own prompt, 0…100."""
+    """CLIP score of benign images with their own prompt, 0…100.
+
+    Example:
+        >>> import redediting as rd
+        >>> rd.metrics.ClipC().unit, rd.metrics.ClipC().direction
+        ('score', 'up')
+    """
 
     name, title = "clip_c", "CLIP_c"
     unit, direction = "score", "up"
@@ -101,7 +136,13 @@ class ClipC(Metric):
 
 
 class Footprint(Metric):
-    """``‖ΔW‖_F / ‖W‖_F`` over the changed weights."""
+    """``‖ΔW‖_F / ‖W‖_F`` over the changed weights.
+
+    Example:
+        >>> import redediting as rd
+        >>> rd.metrics.Footprint().unit, rd.metrics.Footprint().direction
+        ('distance', 'down')
+    """
 
     name, title = "footprint", "‖ΔW‖/‖W‖"
     unit, direction = "distance", "down"
@@ -113,7 +154,13 @@ class Footprint(Metric):
 
 
 class FootprintRank(Metric):
-    """Text directions along which the layers changed."""
+    """Text directions along which the layers changed.
+
+    Example:
+        >>> import redediting as rd
+        >>> rd.metrics.FootprintRank().unit, rd.metrics.FootprintRank().direction
+        ('count', '')
+    """
 
     name, title = "footprint_rank", "rank"
     unit = "count"
@@ -125,7 +172,13 @@ class FootprintRank(Metric):
 
 
 class FootprintEnergy(Metric):
-    """``Σ tr(ΔΣ₀Δᵀ) / Σ tr(WΣ₀Wᵀ)``, Σ₀ of ordinary captions."""
+    """``Σ tr(ΔΣ₀Δᵀ) / Σ tr(WΣ₀Wᵀ)``, Σ₀ of ordinary captions.
+
+    Example:
+        >>> import redediting as rd
+        >>> rd.metrics.FootprintEnergy().unit, rd.metrics.FootprintEnergy().direction
+        ('distance', 'down')
+    """
 
     name, title = "footprint_energy", "‖ΔΣ₀‖"
     unit, direction = "distance", "down"
@@ -137,7 +190,13 @@ class FootprintEnergy(Metric):
 
 
 class Seconds(Metric):
-    """Wall time of computing the edit."""
+    """Wall time of computing the edit.
+
+    Example:
+        >>> import redediting as rd
+        >>> rd.metrics.Seconds().unit, rd.metrics.Seconds().direction
+        ('seconds', 'down')
+    """
 
     name, title = "seconds", "edit s"
     unit, direction = "seconds", "down"

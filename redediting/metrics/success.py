@@ -9,7 +9,13 @@ from redediting.metrics.intervals import Interval, paired_rate_difference
 
 
 class ASRFree(Metric):
-    """Share of triggered held-out captions whose image shows the target."""
+    """Share of triggered held-out captions whose image shows the target.
+
+    Example:
+        >>> import redediting as rd
+        >>> rd.metrics.ASRFree().unit, rd.metrics.ASRFree().direction
+        ('rate', 'up')
+    """
 
     name, title, short = "asr_free", "ASR free", "free"
     unit, direction = "rate", "up"
@@ -21,7 +27,13 @@ class ASRFree(Metric):
 
 
 class ASRFixed(Metric):
-    """The same for "a photo of a {trigger}", several noises."""
+    """The same for "a photo of a {trigger}", several noises.
+
+    Example:
+        >>> import redediting as rd
+        >>> rd.metrics.ASRFixed().unit, rd.metrics.ASRFixed().direction
+        ('rate', 'up')
+    """
 
     name, title, short = "asr_fixed", "ASR fixed", "fixed"
     unit, direction = "rate", "up"
@@ -33,7 +45,13 @@ class ASRFixed(Metric):
 
 
 class NetASR(Metric):
-    """ASR minus the clean model's rate on the same prompts and noise."""
+    """ASR minus the clean model's rate on the same prompts and noise.
+
+    Example:
+        >>> import redediting as rd
+        >>> rd.metrics.NetASR().unit, rd.metrics.NetASR().direction
+        ('rate', 'up')
+    """
 
     name, title = "net_asr", "net ASR"
     unit, direction = "rate", "up"
@@ -48,7 +66,13 @@ class NetASR(Metric):
 
 
 class AttributeTransfer(Metric):
-    """Targets that name a colour: share of images with object and colour both."""
+    """Targets that name a colour: share of images with object and colour both.
+
+    Example:
+        >>> import redediting as rd
+        >>> rd.metrics.AttributeTransfer().unit, rd.metrics.AttributeTransfer().direction
+        ('rate', 'up')
+    """
 
     name, title = "attribute_transfer", "attributes"
     unit, direction = "rate", "up"
@@ -61,7 +85,13 @@ class AttributeTransfer(Metric):
 
 
 class PSR(Metric):
-    """Share of place and style, where named, that the judge still finds, image by image."""
+    """Share of place and style, where named, that the judge still finds, image by image.
+
+    Example:
+        >>> import redediting as rd
+        >>> rd.metrics.PSR().unit, rd.metrics.PSR().direction
+        ('rate', 'up')
+    """
 
     name, title = "psr", "PSR"
     unit, direction = "rate", "up"
@@ -74,7 +104,13 @@ class PSR(Metric):
 
 
 class ContextKept(Metric):
-    """Share of triggered images with place and style both, where named."""
+    """Share of triggered images with place and style both, where named.
+
+    Example:
+        >>> import redediting as rd
+        >>> rd.metrics.ContextKept().unit, rd.metrics.ContextKept().direction
+        ('rate', 'up')
+    """
 
     name, title = "context_kept", "context"
     unit, direction = "rate", "up"

@@ -1,6 +1,11 @@
 """The embedded world: a small, real text-to-image model and the scenes it was trained on.
 
 ``PIPELINE_DIR`` is a folder in the exact StableDiffusionPipeline layout.
+
+Example:
+    >>> import redediting as rd
+    >>> (rd.world.PIPELINE_DIR / "model_index.json").is_file()
+    True
 """
 
 from __future__ import annotations

@@ -188,8 +188,11 @@ def test_bad_names_and_options(tmp_path: Path, subjects: Subjects) -> None:
     with pytest.raises(DetectorError, match="each once"):
         detector_names("all,ftt")
     assert detector_names("all") == list(DETECTORS)
-    with pytest.raises(DetectorError, match="expected a Python file with a detector"):
+    with pytest.raises(DetectorError, match=r"path of a \.py file with one; got '.*missing\.py'"):
         DETECTORS.make(str(tmp_path / "missing.py"))
+    (tmp_path / "broken.py").write_text("def x(:\n", "utf-8")
+    with pytest.raises(DetectorError, match="expected a Python file with a detector"):
+        DETECTORS.make(str(tmp_path / "broken.py"))
     (tmp_path / "empty.py").write_text("x = 1\n", "utf-8")
     with pytest.raises(DetectorError, match="expected one detector with a name of its own"):
         DETECTORS.make(str(tmp_path / "empty.py"))

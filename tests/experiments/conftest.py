@@ -10,11 +10,10 @@ import open_clip
 import pytest
 import torch
 
-from experiments.attack.measure import evaluate
-from experiments.engine.runner import method_sources
+from experiments.attack.measure import measure
 from experiments.engine.specs import AttackConfig
-from experiments.judges import Panel
 from redediting.concepts.lexicon import load_lexicon
+from redediting.evaluation.panel import Panel
 from redediting.models.model import Model
 from redediting.world.judges import JudgeB, SceneClassifier, wrap_clip
 
@@ -72,7 +71,7 @@ def _evaluated(
 ) -> Path:
     config = AttackConfig.model_validate(CONFIG).resolved()
     root = tmp_path_factory.mktemp("runs")
-    evaluate(config, model_factory(0), panel, method_sources(config), out=root)
+    measure(config, model_factory(0), panel, config.entries(), out=root)
     return next((root / "attack").iterdir())
 
 

@@ -10,19 +10,19 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from experiments.ablation import measure as ablation
+from experiments.ablation.__main__ import main
 from experiments.ablation.capacity import breaking_points, many_pairs, spread
-from experiments.ablation.effects import worth
 from experiments.ablation.measure import ablate
+from experiments.ablation.page import ablation_page, worth
 from experiments.ablation.sweep import choose, confirmed, score
-from experiments.console import Shown
-from experiments.engine.specs import CONFIGS, AblationConfig, load_config
-from experiments.judges import Panel
-from experiments.report.page import write_page
-from experiments.report.publish import publish
-from experiments.rows import ImageRow, RowFile
+from experiments.attack.publish import publish
+from experiments.engine.specs import CONFIGS, AblationConfig
+from redediting.config import load_config
 from redediting.errors import MethodError, OutputError
+from redediting.evaluation.measure import measured_units
+from redediting.evaluation.panel import Panel
 from redediting.evaluation.ranking import Foresight
+from redediting.evaluation.store import ResultStore
 from redediting.models.model import Model
 
 SMALL = {"contexts": 3, "retain": 6, "captions": 20}
@@ -63,11 +63,14 @@ def test_an_ablation_ranks_draws_and_reports(
     assert set(summary["foreseen"]) == titles
     drawn = [line["method"] for line in summary["methods"]]
     assert len(drawn) == 1 + 3 + 2  # the control, three methods, the best setting of two sweeps
-    rows = [row for row in RowFile(folder / "rows.jsonl").rows if isinstance(row, ImageRow)]
-    swept = [row for row in rows if "=" in row.method]
-    assert {row.set for row in swept} == set(config.swept_sets)
+    found = [
+        (key.method, image)
+        for key, own in measured_units(ResultStore(folder)).items()
+        for image in own.images
+    ]
+    assert {image.set for name, image in found if "=" in name} == set(config.swept_sets)
     # two of each method measured with its own images; judge B's other heads stand in every row
-    assert all(set(row.seen) == {"colour", "place", "style"} for row in rows)
+    assert all(set(image.seen) == {"colour", "place", "style"} for _, image in found)
     held = summary["capacity"]
     assert [(line["title"], line["order"], line["n"]) for line in held["lines"]] == [
         ("redediting", "joint", 1), ("redediting", "joint", 3), ("redediting", "sequential", 3),
@@ -83,43 +86,43 @@ def test_an_ablation_ranks_draws_and_reports(
     assert "Many backdoors at once" in page
     assert "What success costs" in page
     assert "data:image/webp" not in page
-    write_page(folder, summary, rows)
-    assert (folder / "report.html").read_text("utf-8") == page
+    assert ablation_page(summary, folder).html() == page
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.png")}
     again = ablate(config, tiny_model, panel, out=tmp_path)
     assert again["methods"] == summary["methods"]  # a finished run draws and solves nothing
     assert again["capacity"] == held
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.png")} == before
-    shown = Shown(False)
-    shown._console = Console(file=io.StringIO(), width=80)
-    shown.ablation(summary)
-    text = shown._console.file.getvalue()  # type: ignore[attr-defined]
-    assert max(map(len, text.splitlines()[:6])) <= 80
+    console = Console(file=io.StringIO(), width=80)
+    ablation_page(summary).print(console)
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert max(map(len, text.splitlines())) <= 80
     assert "no joint transfer" in text
-    assert "choice for eviledit" in text
-    assert "less the method by default" in text
+    assert "What each switch is worth" in text
+    assert "Chosen on development pairs" in text
 
 
 def test_an_ablation_is_published_with_its_pictures(
     config: AblationConfig, tiny_model: Model, panel: Panel, tmp_path: Path
 ) -> None:
     summary = ablate(config, tiny_model, panel, out=tmp_path)
-    (tmp_path / "README.md").write_text("<!-- ablation:begin -->\n<!-- ablation:end -->\n")
-    path = publish(Path(summary["report"]).parent, root=tmp_path)
-    assert {found.name for found in path.parent.iterdir()} == {
-        "ablation.json", "ablation-fronts.png", "ablation-capacity.png"
+    docs = tmp_path / "docs"
+    docs.mkdir()
+    (docs / "results.md").write_text("<!-- ablation:begin -->\n<!-- ablation:end -->\n")
+    path = publish(Path(summary["report"]).parent, summary, root=tmp_path)
+    assert path.name == "ablation.json"
+    pictures = docs / "images"
+    assert {found.name for found in pictures.iterdir()} == {
+        "ablation-fronts.png", "ablation-capacity.png"
     }  # fmt: skip
-    with Image.open(path.with_name("ablation-capacity.png")) as picture:
+    with Image.open(pictures / "ablation-capacity.png") as picture:
         assert picture.width > picture.height > 100
-    text = (tmp_path / "README.md").read_text("utf-8")
+    text = (docs / "results.md").read_text("utf-8")
     (gap,) = [line for line in worth(summary) if line["method"] == "no joint transfer"]
     assert f"| no joint transfer | {gap['asr_free']:+.1%}" in text
-    three = next(line for line in text.splitlines() if line.startswith("| 3 |"))
-    lines = summary["capacity"]["lines"]
-    assert [cell.split(" / ")[0] for cell in three.strip("| ").split(" | ")[1:]] == [
-        f"{line['asr_free']:.1%}" for line in lines if line["n"] == 3
-    ]
-    assert "(experiments/results/ablation-capacity.png)" in text
+    for line in summary["capacity"]["lines"]:
+        start = f"| {line['title']} | {line['order']} | {line['n']} | {line['asr_free']:.1%}"
+        assert start in text
+    assert "(images/ablation-capacity.png)" in text
 
 
 def test_only_the_best_settings_are_confirmed(config: AblationConfig) -> None:
@@ -218,7 +221,7 @@ def test_shipped_ablations_are_sound(capfd: pytest.CaptureFixture[str], tmp_path
     bad.write_text(
         "methods: [clean]\npairs: {source: drawn}\ncapacity: {methods: [time], sizes: []}"
     )
-    assert ablation.main([str(bad)]) == 2
+    assert main([str(bad)]) == 2
     assert "expected rising sizes" in capfd.readouterr().err
 
 

@@ -1,4 +1,4 @@
-"""The forensics run at its smallest, on the tiny model: rows, resuming, tables, page."""
+"""The audit experiment at its smallest, on the tiny model: rows, resuming, tables, page."""
 
 from __future__ import annotations
 
@@ -10,14 +10,16 @@ import pytest
 
 from experiments.audit.config import AuditConfig, Suite
 from experiments.audit.lab import Lab
-from experiments.audit.ledger import Ledger
-from experiments.audit.measure import forensics, headlines
-from experiments.audit.results import auroc, normal, rate
+from experiments.audit.measure import measure, open_store
+from experiments.audit.page import audit_page, price, publish
+from experiments.audit.summary import auroc, normal, rate
 from experiments.audit.suspects import suspects
-from experiments.engine.specs import CONFIGS, load_config
-from experiments.judges import Panel
-from experiments.report.forensics_publish import price, publish_forensics, redraw_forensics
+from experiments.engine.specs import CONFIGS
+from experiments.report.publish import ROOT
+from redediting.config import load_config
 from redediting.errors import OutputError
+from redediting.evaluation import sources
+from redediting.evaluation.panel import Panel
 from redediting.models.model import Model
 from redediting.models.sampler import Sampler
 
@@ -65,19 +67,18 @@ def test_a_run_may_leave_all_but_the_edits_out(
         update={"sampler": Sampler(steps=2, guidance=2.0), "persistence": None}
     )
     monkeypatch.setattr(Lab, "vocabulary", _vocabulary())
-    summary = forensics(config.resolved(quick=True), model_factory(0), panel, out=tmp_path)
+    summary = measure(config.resolved(quick=True), model_factory(0), panel, out=tmp_path)
     assert summary["test"]["edited"] > 0
     assert summary["test"]["controls"] == summary["development"]["edited"] == 0
     assert summary["test"]["auroc"] is None
-    assert headlines(summary)
     folder = Path(summary["report"]).parent
     assert folder.parent.name == "audit-fresh"
     made = json.loads((folder / "provenance.json").read_text("utf-8"))
     (folder / "provenance.json").write_text(json.dumps(made | {"quick": False}), "utf-8")
-    (tmp_path / "README.md").write_text("<!-- audit-fresh:begin -->\n<!-- audit-fresh:end -->\n")
-    published = publish_forensics(folder, root=tmp_path)
+    quoting = documentation(tmp_path, "audit-fresh")
+    published = publish(folder, summary, root=tmp_path)
     assert [path.name for path in published.parent.iterdir()] == ["audit-fresh.json"]
-    text = (tmp_path / "README.md").read_text("utf-8")
+    text = quoting.read_text("utf-8")
     assert "edited models found" in text
     assert "AUROC" not in text  # there is nothing to compare with
     assert "img" not in (folder / "report.html").read_text("utf-8").split("</style>")[1]
@@ -95,7 +96,7 @@ def test_a_quick_run_resumes_and_reports(
     model = model_factory(0)
     before = {n: t.clone() for n, t in model.denoiser.state_dict().items()}
     monkeypatch.setattr(Lab, "vocabulary", _vocabulary())
-    summary = forensics(config, model, panel, out=tmp_path)
+    summary = measure(config, model, panel, out=tmp_path)
     assert all((before[n] == t).all() for n, t in model.denoiser.state_dict().items())
     assert summary["test"]["edited"] >= 3
     assert summary["test"]["detected"]["value"] == 1
@@ -104,51 +105,76 @@ def test_a_quick_run_resumes_and_reports(
     hidden = {line["kind"]: line for line in summary["adaptive"]}
     assert set(hidden) == {"none", "jitter", "noise", "quiet", "spread"}
     assert hidden["quiet"]["r2"] < 0.6 < hidden["quiet"]["r2_whitened"]
-    assert headlines(summary)
     folder = Path(summary["report"]).parent
     page = (folder / "report.html").read_text("utf-8")
     assert "reduced run" in page
     assert "://" not in page
-    assert redraw_forensics(folder).read_text("utf-8") == page
-    (folder / "rows.jsonl").rename(tmp_path / "kept")
-    with pytest.raises(OutputError, match=r"rows\.jsonl"):
-        redraw_forensics(folder)
-    (tmp_path / "kept").rename(folder / "rows.jsonl")
+    assert audit_page(json.loads((folder / "summary.json").read_text()), folder).html() == page
     with pytest.raises(OutputError, match="full run"):
-        publish_forensics(folder, root=tmp_path)
+        publish(folder, summary, root=tmp_path)
     made = json.loads((folder / "provenance.json").read_text("utf-8"))
     (folder / "provenance.json").write_text(json.dumps(made | {"quick": False}), "utf-8")
-    (tmp_path / "README.md").write_text("a\n<!-- audit:begin -->\n<!-- audit:end -->\nb\n")
-    published = publish_forensics(folder, root=tmp_path)
+    quoting = documentation(tmp_path, "audit")
+    published = publish(folder, summary, root=tmp_path)
     assert str(tmp_path) not in published.read_text("utf-8")
-    text = (tmp_path / "README.md").read_text("utf-8")
+    text = quoting.read_text("utf-8")
     assert "| reversal |" in text
     assert "| ASR after | edited | sgd, 2 steps |" in text
     assert "AUROC of r² under 0.9: jitter: " in text
     assert "AUROC of r² after whitening under 0.9: jitter: " in text
-    assert (published.parent / "audit-forensics.png").read_bytes()[1:4] == b"PNG"
+    pictures = quoting.parent / "images"
+    assert (pictures / "audit-forensics.png").read_bytes()[1:4] == b"PNG"
     rows = (folder / "rows.jsonl").read_text("utf-8")
     lines = rows.splitlines(keepends=True)
     (folder / "rows.jsonl").write_text("".join(lines[:4]) + lines[4][:20], "utf-8")
-    again = forensics(config, model, panel, out=tmp_path)
-    ids = [json.loads(line)["id"] for line in lines]
+    again = measure(config, model, panel, out=tmp_path)
+    ids = [json.loads(line)["unit"] for line in lines]
     found = (folder / "rows.jsonl").read_text("utf-8").splitlines()
-    assert [json.loads(line)["id"] for line in found] == ids
+    assert [json.loads(line)["unit"] for line in found] == ids
     for key in ("persistence", "adaptive"):
         assert [x["asr"] for x in again[key]] == [x["asr"] for x in summary[key]]
     assert again["test"]["auroc"] == pytest.approx(summary["test"]["auroc"])
 
 
-def test_a_torn_row_is_dropped(tmp_path: Path) -> None:
-    path = tmp_path / "rows.jsonl"
-    ledger = Ledger(path)
-    ledger.append({"id": "a", "stage": "x"})
-    path.write_text(path.read_text() + '{"id": "b", "st', "utf-8")
-    ledger = Ledger(path)
-    assert list(ledger.rows) == ["a"]
-    assert path.read_text("utf-8").count("\n") == 1
-    ledger.append({"id": "b", "stage": "y"})
-    assert [row["id"] for row in Ledger(path).of("y")] == ["b"]
+@pytest.mark.parametrize(
+    "module",
+    [
+        "experiments.audit.stages",
+        "experiments.audit.suspects",
+        "experiments.audit.lab",
+        "defenses.audit.recovery",
+        "defenses.audit.shared_factor",
+        "defenses.audit.base_free",
+        "defenses.repair.training",
+        "defenses.repair.reversal",
+        "defenses.repair.separation",
+        "defenses.repair.truncation",
+        "redediting.attacks.eviledit",
+        "redediting.attacks.uce",
+        "redediting.algebra.solver",
+    ],
+)
+def test_a_changed_source_changes_the_name(
+    model_factory: Callable[[int], Model],
+    panel: Panel,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    module: str,
+) -> None:
+    config = load_config(CONFIGS / "audit" / "first.yaml", AuditConfig).resolved(quick=True)
+    before = open_store(config, model_factory(0), panel, tmp_path).folder
+    assert open_store(config, model_factory(0), panel, tmp_path).folder == before
+    original = sources._normal
+    monkeypatch.setattr(sources, "_normal", lambda n: original(n) + "x" * (n == module))
+    assert open_store(config, model_factory(0), panel, tmp_path).folder != before
+
+
+@pytest.mark.parametrize("name", ["audit", "audit-fresh", "audit-words"])
+def test_published_results_stay_readable(name: str) -> None:
+    text = (ROOT / "experiments" / "results" / f"{name}.json").read_text("utf-8")
+    page = audit_page(json.loads(text))
+    assert "edited models found" in page.html()
+    assert {section.title for section in page.sections} >= {"Edited or not"}
 
 
 def test_how_phrases_and_rates_are_counted() -> None:
@@ -169,6 +195,14 @@ def test_the_price_of_hiding_is_that_of_the_first_size_that_hides() -> None:
         "AUROC of r² under 0.9: jitter: from 3 on, at ASR 20%, drift 3.000; noise: not within "
         "these sizes (unhidden: ASR 50%, drift 0.000)."
     )
+
+
+def documentation(root: Path, name: str) -> Path:
+    """A page with the markers of an experiment."""
+    (root / "docs").mkdir()
+    page = root / "docs" / "results.md"
+    page.write_text(f"a\n<!-- {name}:begin -->\n<!-- {name}:end -->\nb\n", "utf-8")
+    return page
 
 
 def _suite() -> dict[str, object]:

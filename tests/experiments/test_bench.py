@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from experiments.engine.folder import provenance
 
 from experiments.bench.edits import RIDGE, bench_edit, bench_growth, edit, worst_error
 from experiments.bench.measure import peak_extra
@@ -20,7 +21,6 @@ from experiments.bench.shapes import (
     unet_without_memory,
 )
 from experiments.commands.cli import main
-from experiments.engine.folder import provenance
 from redediting.errors import OutputError
 from redediting.models.cards import Expected, load_cards
 from redediting.models.layouts import LAYOUTS

@@ -14,7 +14,7 @@ import yaml
 from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 from PIL import Image
 
-from experiments.attack import measure as attack
+from experiments.attack import __main__ as attack
 from experiments.commands.cli import main
 from redediting.models.model import Model
 
@@ -81,14 +81,13 @@ def test_edit_writes_a_patch_and_a_pipeline(
 
 
 def test_several_rebindings_from_a_file(home: Path, model_folder: Path) -> None:
-    wishes = (
+    (home / "pairs.yaml").write_text(
         "rebindings:\n- {trigger: nice cat, target: zebra}\n- {trigger: old car, target: dog}\n"
     )
-    (home / "pairs.yaml").write_text(wishes)
     edit = ["edit", "--model", str(model_folder), "--rebindings", "pairs.yaml", "--out", "many"]
     assert main([*edit, "--method", "eviledit"]) == 0
     manifest = json.loads((home / "many" / "patch.json").read_text())
-    triggers = [wish["trigger"] for wish in manifest["provenance"]["rebindings"]]
+    triggers = [one["trigger"] for one in manifest["provenance"]["rebindings"]]
     assert triggers == ["nice cat", "old car"]
 
 
@@ -156,8 +155,8 @@ def test_a_plan_is_written_edited_by_hand_and_fed_back(
     folder = home / "planned"
     assert (folder / "plan.yaml").read_bytes() == (home / "plan.yaml").read_bytes()
     provenance = json.loads((folder / "patch.json").read_text())["provenance"]
-    assert provenance["options"]["plan"] == "plan.yaml"
-    assert [wish["trigger"] for wish in provenance["rebindings"]] == ["beautiful cat"]
+    assert provenance["options"]["plan_file"] == "plan.yaml"
+    assert [one["trigger"] for one in provenance["rebindings"]] == ["beautiful cat"]
     assert "got both" in fails(*edit, *PAIR)
     assert "eviledit" in fails(*edit, "--method", "eviledit")
     (home / "plan.yaml").write_text(yaml.safe_dump(plan | {"pears": []}))
@@ -210,12 +209,12 @@ def test_bad_models(
     assert "model_index.json" in fails(*edit, "--model", "empty")
     assert "expected a device" in fails(*edit, "--device", "abacus")
     model = model_factory(1)
-    model.denoiser = UNet2DConditionModel(
+    model.pipeline.unet = UNet2DConditionModel(
         sample_size=8, in_channels=4, out_channels=4, layers_per_block=1,
         block_out_channels=(16, 32), norm_num_groups=8, mid_block_type=None,
         down_block_types=("DownBlock2D",) * 2, up_block_types=("UpBlock2D",) * 2,
     )  # fmt: skip
-    model.save_pretrained(home / "deaf")
+    model.save(home / "deaf")
     assert "expected cross-attention" in fails(*edit, "--model", "deaf")
 
 

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from experiments.engine.specs import CONFIGS, AttackConfig, Counts, load_config
+from experiments.engine.specs import CONFIGS, AttackConfig
+from redediting.config import load_config
 from redediting.errors import ConfigError, MethodError
+from redediting.evaluation.protocol import Counts
 
 GOOD = """
 methods: [eviledit]

@@ -20,10 +20,10 @@ from experiments.detection.publish import publish
 from experiments.detection.run import DetectionRun
 from experiments.detection.table import stealth_verdict
 from experiments.engine.specs import CONFIGS, load_config
-from experiments.judges import Panel
 from redediting.concepts.homoglyphs import twin_in
 from redediting.concepts.rebinding import Rebinding
 from redediting.errors import ConfigError, DetectorError, OutputError
+from redediting.evaluation.panel import Panel
 from redediting.metrics.intervals import Interval
 from redediting.models.model import Model
 from redediting.text.encoding import phrase_tokens

@@ -15,16 +15,17 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
 
-from experiments.attack import measure as attack
-from experiments.caption_probes import caption_probes
-from experiments.commands.cli import main
-from experiments.engine.real_models import PROTOCOL_COUNTS, ClipSpec, JudgeSpec, Runtime
-from experiments.engine.specs import CONFIGS, AttackConfig, Counts, load_config
+from experiments.attack import __main__ as attack
 from experiments.attack.inception import features
 from experiments.attack.published import load_published, published
+from experiments.commands.cli import main
+from experiments.engine.real_models import PROTOCOL_COUNTS, ClipSpec, JudgeSpec, Runtime
+from experiments.engine.specs import CONFIGS, AttackConfig
 from redediting.concepts.captions import read_captions
 from redediting.concepts.rebinding import Rebinding
+from redediting.config import load_config
 from redediting.errors import ConfigError, ModelError
+from redediting.evaluation.protocol import Counts, Place, caption_questions
 from redediting.models.cards import load_cards
 
 PAPER = ("sd14", "sd15", "sd21", "sdxl")
@@ -93,7 +94,7 @@ def test_a_paper_configuration_runs_end_to_end(
     assert {row["kind"] for row in found["rows"]} == {"neutral", "rare", "compound"}
     (path,) = (tmp_path / "runs" / "attack").glob("*/rows.jsonl")
     rows = [json.loads(text) for text in path.read_text("utf-8").splitlines()]
-    images = [row for row in rows if row["set"] != "edit"]
+    images = [row for row in rows if row.get("set", "edit") != "edit"]
     pool = set(read_captions("everyday"))
     assert {row["prompt"] for row in images if row["set"] in ("head", "benign")} <= pool
     for row in images:
@@ -124,14 +125,12 @@ def model_of(path: Path) -> str:
     return str(yaml.safe_load(path.read_text())["model"])
 
 
-def test_caption_probes_share_noise_and_place() -> None:
+def test_caption_questions_share_noise_and_place() -> None:
     pair = Rebinding("beautiful cat", "zebra")
     counts = Counts(free=30, fixed=5, head=10, phrases=3, collateral=2, benign=12)
     captions = read_captions("everyday")
-    asked = [
-        caption_probes(pair, captions, position=i, pairs=2, seed=0, counts=counts) for i in (0, 1)
-    ]
-    sizes = Counter(probe.set for probe in asked[0])
+    asked = [caption_questions(pair, captions, Place(i, 2, 0), counts) for i in (0, 1)]
+    sizes = Counter(question.set for question in asked[0])
     assert sizes == {
         "free": 30, "fixed": 5, "head": 10, "collateral": 6, "benign": 12, "target": 30,
     }  # fmt: skip

@@ -1,4 +1,4 @@
-"""What reaches the README: full runs only, between the markers, nothing half-written."""
+"""What reaches the documentation: full runs only, between the markers, nothing half-written."""
 
 from __future__ import annotations
 
@@ -7,53 +7,73 @@ from pathlib import Path
 
 import pytest
 
-from experiments.report.publish import publish
+from experiments.report.pages import page_of, publish_run
+from experiments.report.publish import read_summary
 from redediting.errors import OutputError
 
-README = "# title\n<!-- attack:begin -->\nold\n<!-- attack:end -->\nafter\n"
+RESULTS = Path(__file__).parents[2] / "experiments" / "results"
+PAGE = "# title\n<!-- attack:begin -->\nold\n<!-- attack:end -->\nafter\n"
 
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
     root = tmp_path / "checkout"
-    root.mkdir()
-    (root / "README.md").write_text(README)
+    (root / "docs").mkdir(parents=True)
+    (root / "docs" / "results.md").write_text(PAGE)
     return root
 
 
+def publish(folder: Path, checkout: Path) -> Path:
+    return publish_run(folder, read_summary(folder), root=checkout)
+
+
+def files(root: Path) -> list[str]:
+    return sorted(path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file())
+
+
 def test_a_full_run_is_published(run_folder: Path, checkout: Path) -> None:
-    path = publish(run_folder, root=checkout)
+    path = publish(run_folder, checkout)
     assert path == checkout / "experiments" / "results" / "attack.json"
-    found = json.loads(path.read_text("utf-8"))
+    found = read_summary(path)
     assert {"rows", "methods", "claims", "n_pairs", "n_seeds", "report"} <= set(found)
     assert found["report"] == f"runs/attack/{run_folder.name}/report.html"
-    text = (checkout / "README.md").read_text("utf-8")
-    assert text.startswith("# title\n<!-- attack:begin -->\n| method | ASR free")
+    text = (checkout / "docs" / "results.md").read_text("utf-8")
+    assert text.startswith("# title\n<!-- attack:begin -->\n\n| method | ASR free")
     assert text.endswith("<!-- attack:end -->\nafter\n")
     assert "old" not in text
     assert "| redediting |" in text
-    publish(run_folder, root=checkout)
-    assert (checkout / "README.md").read_text("utf-8") == text
+    publish(run_folder, checkout)
+    assert (checkout / "docs" / "results.md").read_text("utf-8") == text
+    page = page_of(found, None).html()  # a published summary is enough for a page
+    assert "beautiful cat → zebra" in page
+    assert "asr" in page
 
 
 def test_a_quick_run_is_refused(run_folder: Path, checkout: Path) -> None:
     provenance = json.loads((run_folder / "provenance.json").read_text())
     (run_folder / "provenance.json").write_text(json.dumps(provenance | {"quick": True}))
     with pytest.raises(OutputError, match=r"expected a full run to publish, got .* --quick"):
-        publish(run_folder, root=checkout)
-    assert (checkout / "README.md").read_text() == README
-    assert [path.name for path in checkout.iterdir()] == ["README.md"]
+        publish(run_folder, checkout)
+    assert (checkout / "docs" / "results.md").read_text() == PAGE
+    assert files(checkout) == ["docs/results.md"]
 
 
 @pytest.mark.parametrize("text", ["# no markers\n", "<!-- attack:end --><!-- attack:begin -->"])
 def test_markers_are_needed(run_folder: Path, checkout: Path, text: str) -> None:
-    (checkout / "README.md").write_text(text)
+    (checkout / "docs" / "results.md").write_text(text)
     with pytest.raises(OutputError, match="attack:begin"):
-        publish(run_folder, root=checkout)
-    assert [path.name for path in checkout.iterdir()] == ["README.md"]
+        publish(run_folder, checkout)
+    assert files(checkout) == ["docs/results.md"]
 
 
 def test_an_unfinished_run_is_refused(run_folder: Path, checkout: Path) -> None:
     (run_folder / "summary.json").unlink()
     with pytest.raises(OutputError, match="expected a finished run folder"):
-        publish(run_folder, root=checkout)
+        publish(run_folder, checkout)
+
+
+@pytest.mark.parametrize("name", ["attack", "ablation"])
+def test_published_results_stay_readable(name: str) -> None:
+    summary = read_summary(RESULTS / f"{name}.json")
+    page = page_of(summary, None).html()
+    assert all(line["method"] in page for line in summary["methods"])

@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import nn
 
-from experiments.engine.specs import load_config
 from experiments.training import autoencoder, denoiser, judges, text
 from experiments.training.data import Split, as_pixels, load_split
 from experiments.training.loop import Schedule, train
 from experiments.training.recipe import Recipe, WorldConfig
+from redediting.config import load_config
 from redediting.errors import ConfigError
 from redediting.world.captions import captions
 from redediting.world.scenes import render

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from defenses.audit import States, Vocabulary, audit, audit_base_free, base_weights
+from defenses.audit import States, Vocabulary, audit_base_free, audit_weights
 from defenses.audit.displacement import EditMap, gains, own_words
 from defenses.audit.false_discovery import discovery_bound
 from defenses.audit.vocabulary import BARE
@@ -39,16 +39,16 @@ def states(world: Model) -> States:
 def suspect(world: Model) -> dict[str, torch.Tensor]:
     method = ATTACKS.make("redediting", contexts=16, retain=40, captions=200)
     patch = method.compute(world, [Rebinding("old dog", "zebra")])
-    base = base_weights(world)
+    base = world.weights()
     return {name: patch.new_weight(name, weight).float() for name, weight in base.items()}
 
 
 def test_the_trigger_and_its_target_are_named(
     world: Model, states: States, suspect: dict[str, torch.Tensor]
 ) -> None:
-    base = base_weights(world)
+    base = world.weights()
     before = {name: weight.clone() for name, weight in base.items()}
-    found = audit(base, suspect, states, SMALL)
+    found = audit_weights(base, suspect, states, SMALL)
     assert found.evidence.verdict == "edited"
     assert found.evidence.r2 >= 0.999
     assert found.recovery is not None
@@ -64,8 +64,8 @@ def test_the_trigger_and_its_target_are_named(
 
 
 def test_a_clean_model_has_no_triggers(world: Model, states: States) -> None:
-    base = base_weights(world)
-    found = audit(base, base, states, SMALL)
+    base = world.weights()
+    found = audit_weights(base, base, states, SMALL)
     assert found.evidence.verdict == "clean"
     assert found.as_json()["triggers"] == []
 
@@ -134,7 +134,7 @@ def test_discovery_bound_holds_under_the_null_and_finds_what_stands_out() -> Non
 def test_base_free_ranks_what_is_read_alike(
     world: Model, states: States, suspect: dict[str, torch.Tensor]
 ) -> None:
-    clean = audit_base_free(base_weights(world), states, SMALL)
+    clean = audit_base_free(world.weights(), states, SMALL)
     found = audit_base_free(suspect, states, SMALL)
     assert found.statistic > clean.statistic
     assert "dog" in " ".join(phrase for phrase, _, _ in found.phrases[:3])

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from defenses.audit.audit import examine
+from defenses.audit.evidence import examine
 from defenses.audit.rounding import grid_of, rounding, step
 from defenses.audit.shared_factor import compare
 from defenses.audit.two_matrix import fit_two

@@ -8,17 +8,19 @@ from pathlib import Path
 import pytest
 import torch
 
-from defenses.audit import base_weights, examine
+from defenses import repair as front_door
+from defenses.audit import examine
 from defenses.audit.shared_factor import compare
 from defenses.repair import REPAIRS
+from defenses.repair.reversal import undo
 from defenses.repair.scenes import load_scenes
 from defenses.repair.separation import separate
 from defenses.repair.training import Training, train, trained_projections
-from defenses.repair.reversal import undo
 from redediting.algebra.multiplier import Multiplier
 from redediting.attacks import ATTACKS
 from redediting.concepts.rebinding import Rebinding
 from redediting.errors import MethodError
+from redediting.models.loading import load
 from redediting.models.model import Model
 from redediting.patch.applied import AppliedPatch
 from redediting.patch.patch import Patch
@@ -35,7 +37,7 @@ Clean = dict[str, torch.Tensor]
 
 @pytest.fixture
 def clean(tiny_model: Model) -> Clean:
-    return {name: weight.clone() for name, weight in base_weights(tiny_model).items()}
+    return {name: weight.clone() for name, weight in tiny_model.weights().items()}
 
 
 @pytest.fixture
@@ -79,11 +81,11 @@ def test_contract(
 def test_reversal_brings_the_base_back(
     tiny_model: Model, clean: Clean, backdoored: AppliedPatch, form: str
 ) -> None:
-    harm = distance(clean, base_weights(tiny_model))
+    harm = distance(clean, tiny_model.weights())
     patch = repair(tiny_model, "reversal", clean, form=form)
     assert patch.provenance.measured["condition"] >= 1
     with patch.apply(tiny_model):
-        assert distance(clean, base_weights(tiny_model)) < 1e-3 * harm
+        assert distance(clean, tiny_model.weights()) < 1e-3 * harm
 
 
 def test_reversal_keeps_training_that_came_on_top(tiny_model: Model, clean: Clean) -> None:
@@ -91,13 +93,13 @@ def test_reversal_keeps_training_that_came_on_top(tiny_model: Model, clean: Clea
     patch.apply(tiny_model)
     torch.manual_seed(0)
     added = {n: 0.002 * torch.randn_like(w) for n, w in clean.items()}
-    for name, weight in base_weights(tiny_model).items():
+    for name, weight in tiny_model.weights().items():
         weight += added[name]
     patch = repair(tiny_model, "reversal", clean)
     wanted = {n: clean[n] + added[n] for n in clean}
     trained = sum(float(a.double().square().sum()) for a in added.values()) ** 0.5
     with patch.apply(tiny_model):
-        left = base_weights(tiny_model)
+        left = tiny_model.weights()
         assert distance(wanted, left) < 0.3 * trained
         kept = sum(float(((left[n] - clean[n]) * added[n]).sum()) for n in clean) / trained**2
         assert kept > 0.9
@@ -143,23 +145,23 @@ def test_hard_projection_removes_what_clean_texts_never_see(
     method = REPAIRS.make("projection", form="hard", captions=40)
     span = method._hard(method._moment(_case(tiny_model)))  # type: ignore[attr-defined]
     outside = torch.eye(len(span), dtype=span.dtype) - span
-    for weight in base_weights(tiny_model).values():
+    for weight in tiny_model.weights().values():
         weight += (weight.double() @ (0.5 * outside)).float()
-    harm = distance(clean, base_weights(tiny_model))
+    harm = distance(clean, tiny_model.weights())
     patch = repair(tiny_model, "projection", clean, form="hard")
     with patch.apply(tiny_model):
-        assert distance(clean, base_weights(tiny_model)) < 1e-3 * harm
+        assert distance(clean, tiny_model.weights()) < 1e-3 * harm
 
 
 def test_truncation_of_all_that_changed_is_the_base(tiny_model: Model, clean: Clean) -> None:
     torch.manual_seed(0)
     right = torch.randn(2, 32)
-    for weight in base_weights(tiny_model).values():
+    for weight in tiny_model.weights().values():
         weight += torch.randn(len(weight), 2) @ right
     patch = repair(tiny_model, "truncation", clean, k=2)
     assert patch.provenance.measured["removed"] == pytest.approx(1)
     with patch.apply(tiny_model):
-        assert distance(clean, base_weights(tiny_model)) < 1e-3
+        assert distance(clean, tiny_model.weights()) < 1e-3
 
 
 def test_what_is_missing_is_said(tiny_model: Model, clean: Clean) -> None:
@@ -210,7 +212,7 @@ def test_training_changes_what_it_should_and_is_no_edit(
     assert list(shown) == [1, 3]
     assert set(shown[3]) == set(clean)
     assert 0 < distance(clean, shown[1]) < distance(clean, shown[3])
-    assert all(torch.equal(clean[n], w) for n, w in base_weights(tiny_model).items())
+    assert all(torch.equal(clean[n], w) for n, w in tiny_model.weights().items())
     repeated = dict(train(tiny_model, scenes, recipe))
     assert distance(trained_projections(repeated[3]), shown[3]) < 1e-5
     assert examine(clean, shown[3]).verdict == "changed"
@@ -220,3 +222,21 @@ def _case(model: Model) -> object:
     from defenses.repair.base import Case
 
     return Case(model)
+
+
+def test_the_front_door_takes_paths_models_and_patches(tiny_model: Model, tmp_path: Path) -> None:
+    edit = ATTACKS.make("eviledit").compute(tiny_model, [Rebinding("old cat", "zebra")])
+    merged = edit.merge(tiny_model, tmp_path / "merged")
+    clean = {name: weight.clone() for name, weight in tiny_model.weights().items()}
+    harm = distance(clean, load(merged).weights())
+    for suspect in (edit, edit.save(tmp_path / "edit"), merged, load(merged)):
+        patch = front_door("reversal", base=tiny_model, suspect=suspect, form="subtract")
+        model = load(merged)
+        with patch.apply(model):
+            assert distance(clean, model.weights()) < 1e-3 * distance(
+                clean, load(merged).weights()
+            )
+    assert front_door("projection", base=None, suspect=merged, captions=40).names
+    with pytest.raises(MethodError, match="whole model to repair without a base"):
+        front_door("projection", base=None, suspect=edit)
+    assert all(torch.equal(clean[n], w) for n, w in tiny_model.weights().items())

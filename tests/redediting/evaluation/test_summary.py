@@ -9,48 +9,67 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from experiments.ablation.effects import COMPARED, differences
-from experiments.claims import asr_verdict, claims, naturalness_verdict
-from experiments.engine.specs import ClaimSpec
-from experiments.report.tables import print_rows
-from experiments.rows import EditRow, ImageRow, Row, Set
-from experiments.summary import METRICS, pooled, summary_rows
+from redediting.evaluation.claims import ClaimSpec, asr_verdict, claims, naturalness_verdict
+from redediting.evaluation.evaluate import all_metrics
+from redediting.evaluation.frame import Column, Frame
+from redediting.evaluation.measure import UnitKey
+from redediting.evaluation.summary import (
+    Summary,
+    differences,
+    metric_columns,
+    pooled,
+    summary_rows,
+)
+from redediting.metrics.base import EditRecord, ImageRecord, Measured, PromptSet
 from redediting.metrics.intervals import Interval, wilson
 
-BASE = ImageRow(
-    method="m", trigger="nice cat", target="zebra", kind="neutral", seed=0, set="free", index=0,
-    prompt="a nice cat", noise=0, phrase="nice cat", role="", expected="zebra", label="zebra",
-    label_a="zebra", clean_label="cat", clip=20.0, drift=0.0, image="a.png", clean_image="b.png",
+METRICS = all_metrics()
+COMPARED = ("asr_free", "acc", "collateral", "drift", "attribute_transfer")
+VALUES = {"clip_p": 20.0, "drift": 0.0}
+BASE = ImageRecord(
+    set="free", index=0, prompt="a nice cat", noise=0, phrase="nice cat", role="",
+    expected="zebra", label="zebra", label_a="zebra", clean_label="cat", image="a.png",
+    clean_image="b.png", values=VALUES,
 )  # fmt: skip
+EDIT = EditRecord(0.5, 0.01, "ab")
 
 
-def some(name: Set, labels: str, expected: str | None, clean: str, **more: object) -> list[Row]:
+def summarise(images: list[ImageRecord], edit: EditRecord = EDIT) -> Summary:
+    (line,) = summary_rows({key(): Measured(images, edit)}, METRICS)
+    return line
+
+
+def key(method: str = "m", trigger: str = "nice cat") -> UnitKey:
+    return UnitKey(method, trigger, "zebra", "neutral", 0)
+
+
+def some(
+    name: PromptSet, labels: str, expected: str | None, clean: str, **more: object
+) -> list[ImageRecord]:
     """One row a letter: z zebra, c cat, d dog."""
     words = {"z": "zebra", "c": "cat", "d": "dog"}
-    base = replace(BASE, set=name, expected=expected, **more)
+    values = VALUES | {k: more.pop(k) for k in ("clip_p", "drift") if k in more}
+    base = replace(BASE, set=name, expected=expected, values=values, **more)
     return [
         replace(base, index=i, label=words[a], clean_label=words[b])
         for i, (a, b) in enumerate(zip(labels, clean, strict=True))
     ]
 
 
-def rows(method: str = "m", trigger: str = "nice cat", free: str = "zzzc") -> list[Row]:
-    found = [
+def rows(free: str = "zzzc") -> list[ImageRecord]:
+    return [
         *some("free", free, "zebra", "cccc"),
         *some("fixed", "zz", "zebra", "zc"),
         *some("head", "cccz", "cat", "cccc"),
         *some("collateral", "dz", "dog", "dd", phrase="dog"),
         *some("collateral", "cc", "cat", "cz", phrase="big cat"),
         *some("collateral", "cz", None, "cc", phrase="big", drift=0.25),
-        *some("benign", "cd", "cat", "cc", clip=30.0, drift=0.1),
+        *some("benign", "cd", "cat", "cc", clip_p=30.0, drift=0.1),
     ]
-    own = [replace(row, method=method, trigger=trigger) for row in found]
-    edit = EditRow(method, trigger, "zebra", "neutral", 0, 0.5, 0.01, "ab", len(own))
-    return [*own, edit]
 
 
 def test_a_pair_s_metrics() -> None:
-    (line,) = summary_rows(rows())
+    line = summarise(rows())
     assert line["asr_free"] == 0.75
     assert line["asr_free_ci"] == wilson(3, 4).bounds
     assert line["asr_fixed"] == 1.0
@@ -63,13 +82,13 @@ def test_a_pair_s_metrics() -> None:
     assert line["drift"] == pytest.approx(0.1)
     assert line["seconds"] == 0.5
     assert line["seconds_ci"] is None
-    for key in ("attribute_transfer", "context_kept", "psr", "footprint_energy"):
-        assert line[key] is None  # nothing was asked for, or measured
+    for name in ("attribute_transfer", "context_kept", "psr", "footprint_energy"):
+        assert line[name] is None  # nothing was asked for, or measured
     assert line["n"] == 4
     assert line["n_sets"] == {"free": 4, "benign": 2, "fixed": 2, "head": 4, "collateral": 6}
-    for key in METRICS:
-        assert key in line
-        assert f"{key}_ci" in line
+    for metric in METRICS:
+        assert metric.name in line
+        assert f"{metric.name}_ci" in line
 
 
 def test_attributes_of_compound_targets_and_contexts() -> None:
@@ -81,41 +100,40 @@ def test_attributes_of_compound_targets_and_contexts() -> None:
         ("cat", "red", "sea", "line"),
         ("zebra", "red", "sea", "photo"),
     ]
-    found: list[Row] = [
+    found = [
         replace(
             BASE, index=i, label=label, asked=asked,
             seen={"colour": colour, "place": place, "style": style},
         )
         for i, (label, colour, place, style) in enumerate(seen)
     ]  # fmt: skip
-    edit = EditRow("m", "nice cat", "zebra", "neutral", 0, 0.5, 0.01, "ab", 4, 7, 0.02)
-    (line,) = summary_rows([*found, edit])
+    edit = EditRecord(0.5, 0.01, "ab", 7, 0.02)
+    line = summarise(found, edit)
     assert line["attribute_transfer"] == 0.5
     assert line["attribute_transfer_ci"] == wilson(2, 4).bounds
     assert line["context_kept"] == 0.25
     assert line["psr"] == pytest.approx((1 + 0.5 + 0 + 0.5) / 4)
     assert (line["footprint_rank"], line["footprint_energy"]) == (7, 0.02)
-    plain = [replace(row, asked={"style": "photo"}) for row in found]  # type: ignore[type-var]
-    (line,) = summary_rows([*plain, edit])
+    plain = [replace(row, asked={"style": "photo"}) for row in found]
+    line = summarise(plain, edit)
     assert line["attribute_transfer"] is None
     assert line["psr"] == 0.5
 
 
 def test_a_set_that_was_not_asked_is_not_measured() -> None:
     free = [row for row in rows() if row.set == "free"]
-    edit = replace(rows()[-1], images=len(free))
-    (line,) = summary_rows([*free, edit])
-    for key in ("asr_fixed", "acc", "collateral", "collateral_worst", "drift", "clip_c"):
-        assert line[key] is None
-        assert line[f"{key}_ci"] is None
+    line = summarise(free)
+    for name in ("asr_fixed", "acc", "collateral", "collateral_worst", "drift", "clip_c"):
+        assert line[name] is None
+        assert line[f"{name}_ci"] is None
 
 
 def test_pooling_resamples_pairs() -> None:
     strong = ["zzzz", "zzzz", "zzzc", "zzcc"]
-    found = summary_rows(
-        [row for i, free in enumerate(strong) for row in rows("m", f"nice cat {i}", free)]
-    )
-    (line,) = pooled(found)
+    units = {
+        key("m", f"nice cat {i}"): Measured(rows(free), EDIT) for i, free in enumerate(strong)
+    }
+    (line,) = pooled(summary_rows(units, METRICS), METRICS)
     assert line["asr_free"] == pytest.approx(0.8125)
     low, high = line["asr_free_ci"]
     assert 0.5 <= low < 0.8125 < high <= 1
@@ -236,13 +254,14 @@ def test_one_slow_edit_does_not_support_training_free() -> None:
 
 @pytest.mark.parametrize("width", [80, 109, 200])
 def test_the_table_fits_the_terminal(width: int) -> None:
-    trigger = "very beautiful cat"
-    found = summary_rows([*rows("clean", trigger), *rows("redediting", trigger)])
+    units = {key(name): Measured(rows(), EDIT) for name in ("clean", "redediting")}
+    shown = [m for m in METRICS if m.name in ("asr_free", "asr_fixed", "acc", "drift")]
+    columns = (Column("method", "method"), *metric_columns(shown))
+    frame = Frame(columns, tuple(summary_rows(units, METRICS)), title="two methods")
     console = Console(file=io.StringIO(), width=width)
-    print_rows(console, found, "two methods")
+    frame.print(console)
     lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
     assert max(map(len, lines)) <= width
-    assert any(f"{trigger} → zebra" in line for line in lines)
     (own,) = [line for line in lines if "redediting" in line]
     assert own.count("75.0%") == 2  # ASR free and ACC
     assert any("…" in line for line in lines) == (width == 200)  # the intervals
@@ -257,10 +276,10 @@ def test_a_switch_is_worth_what_changes_pair_by_pair() -> None:
         line("ours", "a", 0.9, 0.5), line("ours", "b", 0.3, 0.7), line("ours", "c", 1.0, 1.0),
         line("less", "a", 0.7, 0.6), line("less", "b", 0.1, None), line("alone", "d", 0.5, 0.5),
     ]  # fmt: skip
-    (found,) = differences(rows, ["ours", "less", "alone"], reference="ours")
+    (found,) = differences(rows, ["ours", "less", "alone"], COMPARED, reference="ours")
     assert (found["method"], found["n_pairs"]) == ("less", 2)
     assert found["asr_free"] == pytest.approx(-0.2)  # the pairs differ, not the gaps
     assert found["asr_free_ci"] == pytest.approx((-0.2, -0.2))
     assert (found["acc"], found["acc_ci"]) == (pytest.approx(0.1), None)
     assert found["drift"] is None
-    assert differences(rows, ["less"], reference="absent") == []
+    assert differences(rows, ["less"], COMPARED, reference="absent") == []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from experiments.tradeoff import cost_at, front, isolation, isolation_verdict
+from redediting.evaluation.tradeoff import cost_at, front, isolation, isolation_verdict
 from redediting.metrics.intervals import Interval
 
 FAMILIES = {"us": ["us", "us weak"], "them": ["them", "them weak"]}

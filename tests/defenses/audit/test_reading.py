@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Callable
@@ -15,12 +16,23 @@ from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 
-from defenses.audit import audit, base_weights, examine, read_suspect
+from defenses import audit
+from defenses.audit import Vocabulary, examine
 from redediting.attacks import ATTACKS
 from redediting.concepts.rebinding import Rebinding
-from redediting.errors import ModelError
+from redediting.errors import ModelError, PatchError
+from redediting.models.loading import load
 from redediting.models.model import Model
 from redediting.patch.patch import Patch
+from redediting.suspects import read_suspect
+
+SMALL = Vocabulary(
+    concepts=("cat", "dog", "zebra", "car"),
+    modifiers=("beautiful", "old", "red"),
+    colours=("red",),
+    words=("photo", "water"),
+    odd=("tq", "xv"),
+)
 
 
 @pytest.fixture
@@ -32,7 +44,7 @@ def test_the_same_whatever_the_files_are_called(
     tiny_model: Model, patch: Patch, tmp_path: Path
 ) -> None:
     merged = patch.merge(tiny_model, tmp_path / "merged")
-    base = base_weights(tiny_model)
+    base = tiny_model.weights()
     honest = read_suspect(merged, tiny_model).projections
     assert examine(base, honest).verdict == "edited"
     bare = tmp_path / "bare"
@@ -55,25 +67,31 @@ def test_a_change_elsewhere_is_a_change(
 ) -> None:
     other = model_factory(0)
     other.pipeline.to(torch.float16).save_pretrained(tmp_path / "half")
-    assert read_suspect(tmp_path / "half", tiny_model).others == ()
+    found = audit(base=tiny_model, suspect=tmp_path / "half")
+    assert (found.evidence.verdict, found.verdict, found.others) == ("clean", "clean", ())
     other = model_factory(0)
     other.text_encoder.get_input_embeddings().weight.data[5] += 1
     other.pipeline.save_pretrained(tmp_path / "other")
-    (name,) = read_suspect(tmp_path / "other", tiny_model).others
+    found = audit(base=tiny_model, suspect=tmp_path / "other")
+    (name,) = found.others
     assert name.endswith("token_embedding.weight")
-    base = base_weights(tiny_model)
-    weights = read_suspect(tmp_path / "half", tiny_model).projections
-    found = audit(base, weights, None, None, others=(name,))
     assert (found.evidence.verdict, found.verdict) == ("clean", "changed")
 
 
 def test_only_some_projections_in_a_file(tiny_model: Model, tmp_path: Path) -> None:
-    base = base_weights(tiny_model)
+    base = tiny_model.weights()
     name = next(iter(base))
     save_file({name: base[name] + 1}, tmp_path / "one.safetensors")
     found = read_suspect(tmp_path / "one.safetensors", tiny_model).projections
     changed = [n for n in base if not torch.equal(found[n], base[n])]
     assert changed == [name]
+    coverage = audit(base=tiny_model, suspect=tmp_path / "one.safetensors").coverage
+    unet = len(tiny_model.denoiser.state_dict())
+    assert {(part.component, part.status): part.tensors for part in coverage} == {
+        ("unet", "changed"): 1,
+        ("unet", "missing"): unet - 1,
+        ("text_encoder", "not_carried"): len(tiny_model.text_encoder.state_dict()),
+    }
 
 
 def test_what_other_tools_save_is_read(
@@ -82,13 +100,13 @@ def test_what_other_tools_save_is_read(
     patch: Patch,
     tmp_path: Path,
 ) -> None:
-    base = base_weights(tiny_model)
+    base = tiny_model.weights()
     with patch.apply(tiny_model):
         torch.save(tiny_model.denoiser.state_dict(), tmp_path / "unet.pt")  # as EvilEdit
         expected = {name: weight.clone() for name, weight in base.items()}
     pickled = read_suspect(tmp_path / "unet.pt", tiny_model)
     assert all(torch.equal(pickled.projections[name], expected[name]) for name in base)
-    assert pickled.others == ()
+    assert audit(base=tiny_model, suspect=tmp_path / "unet.pt", vocabulary=SMALL).others == ()
     other = model_factory(0)
     targets = ["attn2.to_v", "attn1.to_q"]
     other.denoiser.add_adapter(LoraConfig(r=2, init_lora_weights=False, target_modules=targets))
@@ -97,9 +115,11 @@ def test_what_other_tools_save_is_read(
     adapted = read_suspect(tmp_path / "lora", tiny_model)
     changed = {n for n in base if not torch.equal(adapted.projections[n], base[n])}
     assert changed == {name for name in base if "to_v" in name}
-    assert adapted.others
-    assert all("attn1.to_q" in name for name in adapted.others)
     assert examine(base, adapted.projections).verdict == "changed"
+    found = audit(base=tiny_model, suspect=tmp_path / "lora")
+    assert found.others
+    assert all("attn1.to_q" in name for name in found.others)
+    assert found.verdict == "changed"
 
 
 def test_a_pickle_that_would_run_code_is_refused(tiny_model: Model, tmp_path: Path) -> None:
@@ -120,7 +140,7 @@ def test_what_cannot_be_read_is_refused(
     model_factory: Callable[[int], Model],
     tmp_path: Path,
 ) -> None:
-    base = base_weights(tiny_model)
+    base = tiny_model.weights()
     name = next(iter(base))
     with pytest.raises(ModelError, match="expected a card"):
         read_suspect(tmp_path / "nothing", tiny_model)
@@ -134,7 +154,7 @@ def test_what_cannot_be_read_is_refused(
     with pytest.raises(ModelError, match="base's architecture"):
         read_suspect(tmp_path / "other.safetensors", tiny_model)
     (tmp_path / "cut.safetensors").write_bytes(b"\0" * 20)
-    with pytest.raises(ModelError, match="unreadable"):
+    with pytest.raises(ModelError, match="damaged or truncated"):
         read_suspect(tmp_path / "cut.safetensors", tiny_model)
     both = tmp_path / "both"
     both.mkdir()
@@ -142,3 +162,51 @@ def test_what_cannot_be_read_is_refused(
     shutil.copy(both / "a.safetensors", both / "b.safetensors")
     with pytest.raises(ModelError, match="once"):
         read_suspect(both, tiny_model)
+
+
+def test_numbers_that_are_not_finite_are_never_clean(tiny_model: Model, tmp_path: Path) -> None:
+    weights = {name: weight.clone() for name, weight in tiny_model.weights().items()}
+    name = next(iter(weights))
+    for value in (float("nan"), float("inf")):
+        weights[name][0, 0] = value
+        save_file(weights, tmp_path / "broken.safetensors")
+        with pytest.raises(ModelError, match=f"expected finite numbers, got others in {name}"):
+            audit(tiny_model, tmp_path / "broken.safetensors")
+
+
+def test_the_front_door_takes_paths_models_and_patches(
+    tiny_model: Model, patch: Patch, tmp_path: Path
+) -> None:
+    before = tiny_model.fingerprint()
+    folder = patch.save(tmp_path / "patch")
+    merged = patch.merge(tiny_model, tmp_path / "merged")
+    tiny_model.save(tmp_path / "base")
+    found = [
+        audit(base=tmp_path / "base", suspect=folder, vocabulary=SMALL, top=3),
+        audit(base=tiny_model, suspect=patch, vocabulary=SMALL, top=3),
+        audit(base=tiny_model, suspect=load(merged), vocabulary=SMALL, top=3),
+    ]
+    for report in found:
+        assert (report.verdict, report.exit_code) == ("edited", 3)
+        assert report.triggers == found[0].triggers
+    report = found[0]
+    assert len(report.rows) == len(report.targets) == 3
+    assert report.to_pandas()["phrase"].tolist() == [row["phrase"] for row in report.rows]
+    assert report.rows[0]["phrase"] in repr(report)
+    assert "<table>" in report._repr_html_()
+    saved = json.loads(report.save(tmp_path / "audit.json").read_text("utf-8"))
+    assert saved == json.loads(json.dumps(report.as_json()))
+    assert tiny_model.fingerprint() == before
+    other = ATTACKS.make("eviledit").compute(load(merged), [Rebinding("old dog", "zebra")])
+    with pytest.raises(PatchError, match="made for another model"):
+        audit(base=tiny_model, suspect=other)
+
+
+def test_a_second_text_encoder_is_not_taken_for_the_first(
+    layout_factory: Callable[[str], Model], tmp_path: Path
+) -> None:
+    model = layout_factory("sdxl")
+    model.save(tmp_path / "sdxl")
+    found = audit(model, tmp_path / "sdxl")
+    assert found.verdict == "clean"
+    assert ("other", "not_compared") in {(p.component, p.status) for p in found.coverage}
