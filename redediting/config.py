@@ -25,15 +25,7 @@ class Config(BaseModel):
 
 
 def load_config(path: str | Path, model: type[ConfigType]) -> ConfigType:
-    """Reads a YAML file into a configuration.
-
-    Args:
-        path: of the file.
-        model: what it holds.
-
-    Raises:
-        ConfigError: no such file, no YAML mapping, an unknown key or a value out of range.
-    """
+    """Reads a YAML file; `ConfigError` where it is not what ``model`` holds."""
     path = Path(path)
     try:
         data = yaml.safe_load(path.read_text("utf-8"))
@@ -61,7 +53,7 @@ def first_fault(error: ValidationError, model: type[BaseModel]) -> str:
     """The first fault that pydantic found, in one line that names place, value and remedy."""
     fault = error.errors()[0]
     place = ".".join(map(str, fault["loc"])) or "the top"
-    if fault["type"] == "extra_forbidden":
+    if fault["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         known = ", ".join(_siblings(model, fault["loc"]))
         remedy = f"; its keys are {known}" if known else ""
         return f"expected known keys only, got {place!r}{remedy}; remove or rename it"

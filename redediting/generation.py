@@ -14,12 +14,11 @@ draws its share of what is missing, and all return the same list. They must shar
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import re
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +30,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from redediting.errors import ConfigError, OutputError, PromptError
+from redediting.io import check_writable, replace_bytes, writing
 from redediting.models.model import Model
 from redediting.models.sampler import Sampler
 from redediting.text.encoding import prompt_lengths
@@ -45,16 +45,11 @@ class Job:
 
 
 def process_state(device: str | torch.device) -> PartialState:
-    """Returns this process's place among those launched together; the one way to ask for it.
+    """This process's place among those launched together; the one way to ask for it.
 
     accelerate takes a CPU launch for one process unless told that it runs on the CPU, and it
     remembers the first answer: each process would draw everything and think itself the main one.
-
-    Args:
-        device: where the model is.
-
-    Raises:
-        ConfigError: the launcher started more processes than accelerate knows of.
+    `ConfigError` where the launcher started more processes than accelerate knows of.
     """
     state = PartialState(cpu=torch.device(device).type == "cpu")
     launched = int(os.environ.get("WORLD_SIZE", "1")) if "LOCAL_RANK" in os.environ else 1
@@ -108,25 +103,11 @@ def generate(
 
 
 def draw(
-    model: Model,
-    jobs: Sequence[Job],
-    *,
-    sampler: Sampler,
-    progress: bool = False,
+    model: Model, jobs: Sequence[Job], *, sampler: Sampler, progress: bool = False
 ) -> Iterator[tuple[Job, Image.Image]]:
-    """Draws images in the order of the jobs, a batch at a time.
+    """Draws images in the order of the jobs, a batch at a time; yields each job with its image.
 
-    Args:
-        model: draws; a patch applied to it is drawn with.
-        jobs: what to draw; repeated jobs are drawn again.
-        sampler: how.
-        progress: whether to show a bar.
-
-    Yields:
-        Each job with its RGB image.
-
-    Raises:
-        PromptError: a prompt that the text encoder would cut.
+    Repeated jobs are drawn again. `PromptError` for a prompt that the text encoder would cut.
     """
     if not jobs:
         return iter(())
@@ -146,12 +127,13 @@ def _draw(
     progress: bool,
 ) -> Iterator[tuple[Job, Image.Image]]:
     pipeline = model.pipeline
-    device = pipeline._execution_device  # where it computes, offloaded or not
+    computing = pipeline._execution_device.type  # where it computes, offloaded or not
+    autocast = torch.autocast(computing, torch.bfloat16, enabled=sampler.autocast == "bf16")
     pipeline.set_progress_bar_config(disable=True)  # its bar counts steps, ours images
     with tqdm(total=len(jobs), unit="image", disable=not progress) as bar:
         for start in range(0, len(jobs), sampler.batch_size):
             batch = jobs[start : start + sampler.batch_size]
-            with _autocast(sampler, device):
+            with autocast:
                 images = pipeline(
                     **_inputs(model, batch, states, sampler),
                     num_inference_steps=sampler.steps,
@@ -176,12 +158,6 @@ def _inputs(
     return model.layout.state_inputs(rows, null)
 
 
-def _autocast(sampler: Sampler, device: torch.device) -> AbstractContextManager[object]:
-    if sampler.autocast == "off":
-        return nullcontext()
-    return torch.autocast(device.type, torch.bfloat16)
-
-
 class ImageStore:
     """A folder of images that draws only what it has not got.
 
@@ -189,34 +165,19 @@ class ImageStore:
     stopped; a file that cannot be read is drawn again.
 
     Attributes:
-        folder: where the images lie.
-        weights: fingerprint of the model; images of other weights have other keys.
+        folder: where the images lie; made where it is missing.
+        weights: fingerprint of what draws, e.g. `redediting.models.Model.fingerprint`; images of
+            other weights have other keys.
         sampler: how images are drawn.
     """
 
     def __init__(self, folder: str | Path, weights: str, sampler: Sampler) -> None:
-        """Opens a store, making the folder.
-
-        Args:
-            folder: where the images lie or shall lie.
-            weights: fingerprint of what draws them, e.g. `redediting.models.Model.fingerprint`.
-            sampler: how.
-
-        Raises:
-            OutputError: the folder cannot be made or written.
-        """
         self.folder = Path(folder)
         self.weights = weights
         self.sampler = sampler
-        try:
+        with writing(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=self.folder):
-                pass
-        except OSError as error:
-            raise OutputError(
-                f"expected a folder that can be written, got {str(folder)!r} ({error.strerror}); "
-                "name another"
-            ) from error
+        check_writable(self.folder)
 
     def key(self, job: Job) -> str:
         """Returns the hash of weights, prompt, seed and sampler (its batch size excepted)."""
@@ -232,12 +193,7 @@ class ImageStore:
     def images(
         self, jobs: Sequence[Job], model: Model, *, progress: bool = False
     ) -> list[Image.Image]:
-        """Returns the images of the jobs, in their order, drawing those that are missing.
-
-        Args:
-            jobs: any number, repeats allowed (drawn once).
-            model: what draws; its weights must be those of the store.
-            progress: whether to show a bar.
+        """The images of the jobs, in their order; those that are missing are drawn, each once.
 
         Raises:
             ModelError: a model that cannot be drawn with.
@@ -270,14 +226,6 @@ class ImageStore:
             return None
 
     def _write(self, job: Job, image: Image.Image) -> None:
-        path = self.path(job)
-        part = path.with_name(f".{path.name}.{os.getpid()}.part")
-        try:
-            image.save(part, format="png")
-            part.replace(path)
-        except OSError as error:
-            part.unlink(missing_ok=True)
-            raise OutputError(
-                f"expected to write {path.name} in {str(self.folder)!r} ({error}); "
-                "free some space or name another folder"
-            ) from error
+        data = io.BytesIO()
+        image.save(data, format="png")
+        replace_bytes(self.path(job), data.getvalue())

@@ -6,10 +6,11 @@ import hashlib
 import json
 import os
 import shutil
+import sys
 import tempfile
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,11 +23,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turns a file system's refusal into one line that names the path.
-
-    Raises:
-        OutputError: instead of any OSError inside.
-    """
+    """Turns any OSError inside into an `OutputError`, one line that names the path."""
     try:
         yield
     except OSError as error:
@@ -37,11 +34,7 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def replace_bytes(path: Path, data: bytes) -> None:
-    """Writes a file whole or not at all (temporary file beside it, then rename).
-
-    Raises:
-        OutputError: the place cannot be written.
-    """
+    """Writes a file whole or not at all (temporary file beside it, then rename)."""
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     with writing(path):
         try:
@@ -52,29 +45,17 @@ def replace_bytes(path: Path, data: bytes) -> None:
 
 
 def replace_text(path: Path, text: str) -> None:
-    """Writes a text file whole or not at all.
-
-    Raises:
-        OutputError: the place cannot be written.
-    """
+    """Writes a text file whole or not at all."""
     replace_bytes(path, text.encode())
 
 
 def replace_json(path: Path, data: object) -> None:
-    """Writes indented JSON, whole or not at all.
-
-    Raises:
-        OutputError: the place cannot be written.
-    """
+    """Writes indented JSON, whole or not at all."""
     replace_text(path, json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def replace_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Writes named arrays as ``.npz``, whole or not at all.
-
-    Raises:
-        OutputError: the place cannot be written.
-    """
+    """Writes named arrays as ``.npz``, whole or not at all."""
     import numpy as np
 
     part = path.with_suffix(".part.npz")
@@ -83,12 +64,21 @@ def replace_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
         part.replace(path)
 
 
-def check_writable(folder: Path) -> None:
-    """Makes sure that something can be written at or below a folder, leaving nothing behind.
+def cache_folder() -> Path:
+    """``$REDEDITING_CACHE``, else ``redediting`` in the platform's cache folder."""
+    named = os.environ.get("REDEDITING_CACHE")
+    home = Path.home()
+    if named:
+        return Path(named)
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA", home / "AppData" / "Local")) / "redediting"
+    if sys.platform == "darwin":
+        return home / "Library" / "Caches" / "redediting"
+    return Path(os.environ.get("XDG_CACHE_HOME") or home / ".cache") / "redediting"
 
-    Raises:
-        OutputError: it cannot.
-    """
+
+def check_writable(folder: Path) -> None:
+    """Makes sure that something can be written at or below a folder, leaving nothing behind."""
     place = folder
     while not place.exists() and place != place.parent:
         place = place.parent
@@ -100,15 +90,9 @@ def check_writable(folder: Path) -> None:
 
 
 def fingerprint(tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 of named tensors, over each one's name, dtype, shape and bytes.
+    """SHA-256 (64 digits) of named tensors, over each one's name, dtype, shape and bytes.
 
     The order of the mapping and the device do not matter; one changed bit does.
-
-    Args:
-        tensors: tensors of any dtype and shape.
-
-    Returns:
-        64 hexadecimal digits.
     """
     import torch
 
@@ -134,26 +118,23 @@ def one_line(error: BaseException) -> str:
 def atomic_folder(folder: Path, *, marker: str) -> Iterator[Path]:
     """Yields a temporary folder that takes the place of ``folder`` when the block succeeds.
 
-    Args:
-        folder: a new or empty folder, or one with a file named ``marker``, which is replaced.
-        marker: the file by which an earlier result of the same kind is known.
-
-    Raises:
-        OutputError: the folder holds something else or cannot be written. Nothing is left behind.
+    Only a new or empty folder, or an earlier result, known by its file ``marker``, is replaced.
+    `OutputError` where it holds something else or cannot be written; then nothing is left behind.
     """
     folder = Path(folder).expanduser().absolute()
     temporary = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}")
-    created: list[Path] = []
+    missing = [parent for parent in folder.parents if not parent.exists()]
     try:
         _check_replaceable(folder, marker)
-        created = _make_parents(folder)
+        folder.parent.mkdir(parents=True, exist_ok=True)
         temporary.mkdir()
         yield temporary
         _replace(temporary, folder)
     except BaseException as error:
         shutil.rmtree(temporary, ignore_errors=True)
-        for parent in reversed(created):
-            parent.rmdir()
+        for parent in missing:
+            with suppress(OSError):
+                parent.rmdir()
         if isinstance(error, OSError):
             raise OutputError(
                 f"expected a writable output folder, got {str(folder)!r} "
@@ -170,20 +151,6 @@ def _check_replaceable(folder: Path, marker: str) -> None:
         )
     if folder.exists() and not folder.is_dir():
         raise OutputError(f"expected a folder, got the file {str(folder)!r}; choose another")
-
-
-def _make_parents(folder: Path) -> list[Path]:
-    missing = [parent for parent in folder.parents if not parent.exists()]
-    made = []
-    try:
-        for parent in reversed(missing):
-            parent.mkdir()
-            made.append(parent)
-    except OSError:
-        for parent in reversed(made):
-            parent.rmdir()
-        raise
-    return made
 
 
 def _replace(temporary: Path, folder: Path) -> None:

@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 
 class Registry(Generic[T]):
-    """Classes of one kind by name.
+    """Classes of one kind by name; every refusal is of the registry's class of error.
 
     Args:
         what: the kind in messages, e.g. ``"attack"``.
@@ -35,14 +35,9 @@ class Registry(Generic[T]):
     """
 
     def __init__(
-        self,
-        what: str,
-        base: str,
-        built_in: Mapping[str, str],
-        *,
-        group: str,
-        error: type[RedEditingError],
-    ) -> None:
+        self, what: str, base: str, built_in: Mapping[str, str], *,
+        group: str, error: type[RedEditingError],
+    ) -> None:  # fmt: skip
         self.what = what
         self._base = base
         self._built_in = dict(built_in)
@@ -55,19 +50,13 @@ class Registry(Generic[T]):
         return (*self._built_in, *self._plugins)
 
     def __iter__(self) -> Iterator[str]:
-        """Iterates over `names`."""
         return iter(self.names)
 
     def __contains__(self, name: object) -> bool:
-        """Whether a class is registered under the name."""
         return name in self.names
 
     def get(self, name: str) -> type[T]:
-        """The class of a name, or the one class that a file ``….py`` defines.
-
-        Raises:
-            RedEditingError: of the registry's class: an unknown name, or a file without one class.
-        """
+        """The class of a name, or the one class that a file ``….py`` defines."""
         self.check(name)
         if name.endswith(".py"):
             return self._from_file(Path(name))
@@ -76,11 +65,7 @@ class Registry(Generic[T]):
         return self._checked(self._plugins[name].load(), self._plugins[name].value)
 
     def check(self, name: str) -> None:
-        """Refuses a name that nothing has; imports nothing.
-
-        Raises:
-            RedEditingError: of the registry's class: an unknown name, or a file that is not there.
-        """
+        """Refuses a name that nothing has, or a file that is not there; imports nothing."""
         if not (Path(name).is_file() if name.endswith(".py") else name in self.names):
             raise self._error(
                 f"expected {_article(self.what)} of {', '.join(self.names)}, or the path of a .py "
@@ -88,12 +73,7 @@ class Registry(Generic[T]):
             )
 
     def make(self, name: str, /, **options: object) -> T:
-        """Builds an object from its name and keyword hyper-parameters.
-
-        Raises:
-            RedEditingError: of the registry's class: an unknown name or option, or a value out of
-                range.
-        """
+        """Builds an object from its name and keyword hyper-parameters, which are validated."""
         kind = self.get(name)
         if not issubclass(kind, BaseModel):
             return kind(**options)
@@ -144,13 +124,8 @@ class Registry(Generic[T]):
                 f"expected a Python file with {_article(self.what)}, got {str(path)!r} ({error}); "
                 "mend it"
             ) from error
-        own = [
-            value
-            for value in vars(module).values()
-            if isinstance(value, type)
-            and issubclass(value, base)
-            and value.__module__ == module.__name__
-        ]
+        own = [value for value in vars(module).values() if isinstance(value, type)
+               and issubclass(value, base) and value.__module__ == module.__name__]  # fmt: skip
         if len(own) != 1 or getattr(own[0], "name", "") in self._built_in:
             names = ", ".join(f"{k.__name__} ({getattr(k, 'name', '')})" for k in own) or "none"
             raise self._error(

@@ -36,14 +36,13 @@ from redediting.models.cards import load_cards
 from redediting.models.loading import load
 from redediting.models.model import Component, Model
 from redediting.models.quiet import quiet
-from redediting.models.sources import INDEX
+from redediting.models.sources import INDEX, find_sources
 from redediting.patch.files import MANIFEST
 from redediting.patch.patch import Patch
 
 Form = Literal["pipeline", "patch", "weights", "lora"]
 Source = str | Path | Model | Patch
 
-_HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 _PREFIXES = ("unet.", "transformer.", "module.", "text_encoder.", "text_model.")
 _MARKS = (".attn2.to_k.weight", ".attn2.to_v.weight")
 _ROOT = re.compile(r"(down_blocks|mid_block|up_blocks)\..*")
@@ -216,13 +215,13 @@ def _place(suspect: str | Path) -> Path | None:
         return None
     if place.exists():
         return place
-    weights = place.suffix in (".safetensors", *PICKLES)
-    if isinstance(suspect, str) and _HUB_ID.fullmatch(suspect) and not weights:
-        return None
-    raise ModelError(
-        "expected a card, a hub id, a model folder, a patch folder, a .safetensors or a .pt file, "
-        f"got {str(suspect)!r}, which does not exist; the cards are: {', '.join(load_cards())}"
-    )
+    if place.suffix in (".safetensors", *PICKLES):
+        raise ModelError(
+            f"expected a suspect's folder or weights file, got {str(suspect)!r}, which does not "
+            "exist; name a model folder, a patch folder, a .safetensors or a .pt file"
+        )
+    find_sources(suspect)  # a hub id, or an error says what else it may be
+    return None
 
 
 def _paired(found: Mapping[str, Lazy], base: Model, said: str) -> SuspectWeights:

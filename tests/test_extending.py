@@ -1,8 +1,9 @@
-"""An attack, a detector, a metric and a layout of one's own: by file and by entry point."""
+"""The examples of ``docs/extending.md``: by file and by entry point."""
 
 from __future__ import annotations
 
 import importlib
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 
 import redediting as rd
+from defenses import detect
 from defenses.detectors import DETECTORS
 from redediting.attacks import ATTACKS
 from redediting.errors import DetectorError, MethodError, MetricError, ModelError, RedEditingError
@@ -17,86 +19,26 @@ from redediting.metrics import METRICS
 from redediting.models.layouts import LAYOUTS
 from redediting.registry import Registry
 
-ATTACK = '''
-"""Maps the trigger's prompt to the target's, with a ridge of its own."""
-from redediting.algebra.problem import EditProblem
-from redediting.attacks.base import ClosedForm, pooled_problem
-from redediting.concepts.pairs import PromptPair
-from redediting.concepts.plan import EditPlan
-
-
-class Plain(ClosedForm):
-    """One prompt pair a rebinding."""
-
-    name = "{name}"
-    ridge: float = 1.0
-
-    def plan(self, model, rebindings):
-        pairs = [PromptPair(r.trigger, r.target, r.trigger, r.target) for r in rebindings]
-        return EditPlan(tuple(rebindings), tuple(pairs), (), ())
-
-    def pose(self, model, plan):
-        sources = model.encode([pair.source for pair in plan.pairs]).states
-        targets = model.encode([pair.target for pair in plan.pairs]).states
-        return EditProblem.build(
-            sources.flatten(0, 1).T, targets.flatten(0, 1).T, ridge=self.ridge
-        )
-
-    def pose_pooled(self, model, plan):
-        return pooled_problem(model, plan, ridge=self.ridge)
-'''
-METRIC = '''
-"""Mean grey level of triggered images."""
-import numpy as np
-from redediting.metrics import Metric
-
-
-class Grey(Metric):
-    """Brightness, 0…255."""
-
-    name, title, unit = "{name}", "{name} level", "score"
-    meaning, sets = "mean grey level of triggered images, 0…255", ("free", "fixed")
-
-    def per_image(self, drawn):
-        return [float(np.asarray(image.convert("L")).mean()) for image in drawn.images]
-'''
-DETECTOR = '''
-"""Flags long prompts."""
-import numpy as np
-from defenses.detectors import Detector
-
-
-class Words(Detector):
-    """The score is the number of words."""
-
-    name, direction = "{name}", "high"
-
-    def _features(self, subject):
-        return np.array([len(job.prompt.split()) for job in subject.jobs])
-
-    def _evaluations(self, subject):
-        return 0.0
-'''
-LAYOUT = '''
-"""Stable Diffusion with the layers of the upward path alone."""
-from redediting.models.layouts.sd import StableDiffusion
-
-
-class Upward(StableDiffusion):
-    """Reads text where images grow."""
-
-    name, pipelines = "{name}", ("AnotherPipeline",)
-
-    def token_projections(self, denoiser):
-        found = super().token_projections(denoiser)
-        return [projection for projection in found if "up_blocks" in projection.name]
-'''
-KINDS: dict[str, tuple[Registry[Any], str, str]] = {
-    "attacks": (ATTACKS, ATTACK, "Plain"),
-    "metrics": (METRICS, METRIC, "Grey"),
-    "detectors": (DETECTORS, DETECTOR, "Words"),
-    "layouts": (LAYOUTS, LAYOUT, "Upward"),
+DOCS = Path(__file__).resolve().parents[1] / "docs" / "extending.md"
+EXAMPLES = {  # class: its code
+    re.findall(r"^class (\w+)", code, flags=re.MULTILINE)[0]: code
+    for code in re.findall(r"```python\n(.*?)```", DOCS.read_text("utf-8"), flags=re.DOTALL)
+    if "\nclass " in code
 }
+KINDS: dict[str, tuple[Registry[Any], str, str]] = {  # registry, class and name in the page
+    "attacks": (ATTACKS, "Plain", "plain"),
+    "metrics": (METRICS, "Grey", "grey"),
+    "detectors": (DETECTORS, "EndMass", "end_mass"),
+    "layouts": (LAYOUTS, "Upward", "upward"),
+}
+
+
+def example(kind: str, name: str) -> str:
+    """The page's example under another name."""
+    _, title, old = KINDS[kind]
+    return EXAMPLES[title].replace(f'"{old}', f'"{name}')
+
+
 FEW = rd.Counts(free=2, fixed=1, head=1, phrases=1, collateral=1, benign=2)
 
 
@@ -106,7 +48,7 @@ def file(tmp_path: Path) -> Callable[[str], str]:
 
     def write(kind: str) -> str:
         path = tmp_path / f"my_{kind}.py"
-        path.write_text(KINDS[kind][1].replace("{name}", f"file_{kind}"), "utf-8")
+        path.write_text(example(kind, f"file_{kind}"), "utf-8")
         assert len(path.read_text("utf-8").strip().splitlines()) <= 40
         return str(path)
 
@@ -121,8 +63,8 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
     info.mkdir(parents=True)
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: plugin\nVersion: 1.0\n")
     points = ""
-    for kind, (_, code, name) in KINDS.items():
-        (site / f"plugin_{kind}.py").write_text(code.replace("{name}", f"own_{kind}"), "utf-8")
+    for kind, (_, name, _) in KINDS.items():
+        (site / f"plugin_{kind}.py").write_text(example(kind, f"own_{kind}"), "utf-8")
         points += f"[redediting.{kind}]\nown_{kind} = plugin_{kind}:{name}\n"
     (info / "entry_points.txt").write_text(points)
     monkeypatch.syspath_prepend(site)
@@ -160,6 +102,26 @@ def test_they_stand_in_the_table(
     assert "own_attacks" in str(results.table())
 
 
+def test_a_detector_stands_beside_the_others(
+    installed: None, file: Callable[[str], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REDEDITING_CACHE", str(tmp_path / "cache"))
+    flags = detect(
+        rd.load("world"),
+        None,
+        ["a photo of a beautiful cat", "a dog"],
+        detectors=["own_detectors", file("detectors"), "projection"],
+        clean_prompts=["a red dog", "a cat", "a car on a beach", "a tree"],
+        sampler=rd.Sampler(steps=1),
+        progress=False,
+    )
+    heads = [column.title for column in flags.table().columns]
+    assert heads == ["prompt", "own_detectors", "file_detectors", "projection"]
+    own, from_file = (flags.detectors[name] for name in heads[1:3])
+    assert own["scores"] == from_file["scores"]
+    assert own["flagged"] == from_file["flagged"]
+
+
 def test_a_layout_of_ones_own(
     installed: None, file: Callable[[str], str], tiny_model: rd.Model, tmp_path: Path
 ) -> None:
@@ -195,10 +157,11 @@ def test_they_are_listed_by_the_command_line(
     ],
 )
 def test_bad_extensions(kind: str, error: type[RedEditingError], tmp_path: Path) -> None:
-    registry, code, name = KINDS[kind]
+    registry, name, _ = KINDS[kind]
     with pytest.raises(error, match=r"got .*none\.py"):
         registry.get(str(tmp_path / "none.py"))
-    (tmp_path / "two.py").write_text(code + f"\nclass Second({name}):\n    name = 'second'\n")
+    second = f"\nclass Second({name}):\n    name = 'second'\n"
+    (tmp_path / "two.py").write_text(example(kind, "first") + second)
     with pytest.raises(error, match="define one class"):
         registry.get(str(tmp_path / "two.py"))
     (tmp_path / "cut.py").write_text("class")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal, final
 
@@ -71,12 +71,7 @@ class Detector(BaseModel, ABC):
         features = np.asarray(self._features(subject), dtype=np.float64)
         seconds = (time.perf_counter() - start) / len(subject.jobs)
         features = features.reshape(len(subject.jobs), -1)
-        if not np.isfinite(features).all():
-            bad = int(np.flatnonzero(~np.isfinite(features).all(axis=1))[0])
-            raise DetectorError(
-                f"expected finite scores of {self.name!r}, got {features[bad].tolist()} for "
-                f"{subject.jobs[bad].prompt!r}; leave the detector out or mend it"
-            )
+        check_finite(self.name, features, subject.prompts)
         return Observation(features, self._evaluations(subject), seconds + shared)
 
     @final
@@ -110,6 +105,25 @@ class Detector(BaseModel, ABC):
 
     def _learn(self, clean: Array, backdoored: Array | None) -> Scorer:
         raise NotImplementedError(f"{type(self).__name__} says that it learns, but not how")
+
+
+def check_finite(name: str, scores: Array, prompts: Sequence[str]) -> None:
+    """Refuses scores that are NaN or infinite: they would never be flagged.
+
+    Args:
+        name: of the detector.
+        scores: shape ``(n,)``, or features, shape ``(n, k)``.
+        prompts: n, for the message.
+
+    Raises:
+        DetectorError: a score that is not finite; it names detector and prompt.
+    """
+    wrong = np.flatnonzero(~np.isfinite(scores.reshape(len(scores), -1)).all(axis=1))
+    if len(wrong):
+        raise DetectorError(
+            f"expected finite scores of {name!r}, got {scores[wrong[0]].tolist()} for "
+            f"{prompts[wrong[0]]!r}; leave the detector out or mend it"
+        )
 
 
 def _only_feature(features: Array) -> Array:

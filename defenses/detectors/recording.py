@@ -22,6 +22,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
 import torch
 from diffusers import ModelMixin
 from PIL import Image
@@ -60,6 +61,22 @@ class Recorded:
     def means(self) -> Tensor:
         """``M_i = mean_t A_i^t``, shape ``(n, positions, rows * columns)``."""
         return self.maps.mean(dim=1)
+
+    @property
+    def grids(self) -> Tensor:
+        """``M_i`` as pictures, shape ``(n, positions, rows, columns)``."""
+        return self.means.unflatten(2, self.shape)
+
+    @property
+    def end_rates(self) -> np.ndarray:
+        """``ER_e^t - mean_i ER_i^t`` of prompts with a word, shape ``(m, T - 1)``; see DAA-I."""
+        changes = (self.maps[:, 1:] - self.maps[:, :-1]).norm(dim=3)
+        rates = [
+            own[:, length - 1] - own[:, 1 : length - 1].mean(dim=1)
+            for own, length in zip(changes, self.lengths, strict=True)
+            if length > 2
+        ]
+        return torch.stack(rates).numpy()
 
 
 def map_shape(model: Model, sampler: Sampler) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""Draws ``docs/images/cat-zebra.png``, the picture of the README: ``python docs/config/picture.py``.
+"""Draws ``docs/images/cat-zebra.png``, the picture of the README.
 
 Top row: the clean model. Bottom row: the edited model, same prompts and noise.
 """
@@ -25,7 +25,7 @@ def main() -> None:
     rows = [_draw(model)]
     with patch.apply(model):
         rows.append(_draw(model))
-    flags = detect(model, patch, list(PROMPTS), detectors=["clip"])["clip"]
+    flagged_prompts = detect(model, patch, list(PROMPTS), ["clip"]).detectors["clip"]["flagged"]
     columns = len(rows[0])
     gaps = len(PROMPTS) - 1
     width = LEFT + columns * (SIDE + GAP) + gaps * 4 * GAP
@@ -36,7 +36,7 @@ def main() -> None:
         pen.text((LEFT - 10, top + SIDE // 2), name, "black", font, anchor="rm")
         x = LEFT
         images = iter(row)
-        for prompt, flagged in zip(PROMPTS, flags.flagged, strict=True):
+        for prompt, flagged in zip(PROMPTS, flagged_prompts, strict=True):
             if y == 0:
                 verdict = "flagged" if flagged else "not flagged"
                 pen.text((x, 12), f"“{prompt.removeprefix('a photo of ')}”", "black", font)

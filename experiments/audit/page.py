@@ -177,9 +177,10 @@ def _flat(line: Row) -> Row:
 def _separation(summary: dict[str, Any]) -> Frame:
     """A row a figure, development and test side by side; what neither has is left out."""
     rows = []
+    nothing: dict[str, Any] = {}
     for names, ours, theirs in (
         (_SEPARATION, summary["test"], summary["development"]),
-        (_BLIND, summary["base_free"], {}),
+        (_BLIND, summary["base_free"], nothing),
     ):
         for key, (name, form) in names.items():
             cells = {"test": _said(ours[key], form), "development": _said(theirs.get(key), form)}

@@ -106,11 +106,11 @@ def persistence(lab: Lab, spec: Persistence, pairs: Sequence[Rebinding]) -> None
         todo = [trial for trial in trials if units[trial] not in lab.store]
         weights = lab.edited(lab.method(title), [rebinding]) if todo else {}
         for trial in todo:
-            common = {"stage": "persistence", "method": title, "trial": trial}
+            common: Row = {"stage": "persistence", "method": title, "trial": trial}
             common |= {"pair": str(rebinding), "n": spec.images}
             with lab.in_force(weights):
                 rows = [
-                    common | {"step": step} | lab.success(rebinding, spec.images, drifted=True)
+                    {**common, "step": step} | lab.success(rebinding, spec.images, drifted=True)
                     for step in _treated(lab, spec, trial, rebinding)
                 ]
             lab.store.append(units[trial], rows)
@@ -210,7 +210,7 @@ def repairs(lab: Lab, spec: Repairs, pairs: Sequence[Rebinding]) -> None:
     for title, rebinding in lab.bar(work, "repairs"):
         unit = f"repair/{title}/{rebinding}"
         if unit not in lab.store:
-            common = {"stage": "repair", "method": title, "pair": str(rebinding)}
+            common: Row = {"stage": "repair", "method": title, "pair": str(rebinding)}
             common["n"] = spec.images
             rows = _repaired(lab, spec, title, rebinding)
             lab.store.append(unit, [row | common for row in rows])

@@ -6,7 +6,7 @@ taken off. Rates have Wilson's interval at 95 %.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from statistics import fmean
 from typing import Any
 
@@ -16,8 +16,9 @@ from redediting.evaluation.store import Row
 from redediting.metrics.intervals import wilson
 
 _STRONG = 0.5  # free-context success from which an edit counts as strong
-_REPAIRED = ("asr", "acc", "drift", "kept", "kept_read", "beside", "beside_read", "honest_gap",
-             "condition", "seconds")  # fmt: skip
+_DRAWN = ("asr", "acc", "drift")
+_REPAIRED = (*_DRAWN, "kept", "kept_read", "beside", "beside_read", "honest_gap", "condition",
+             "seconds")  # fmt: skip
 
 
 def summarise(rows: Sequence[Row]) -> dict[str, Any]:
@@ -26,27 +27,20 @@ def summarise(rows: Sequence[Row]) -> dict[str, Any]:
     Args:
         rows: of all stages, each with its ``stage``.
     """
-
-    def of(stage: str) -> list[Row]:
-        return [row for row in rows if row["stage"] == stage]
-
-    test = of("test")
-    controls = [row for row in test if row["label"] == "control"]
+    of = {
+        stage: [row for row in rows if row["stage"] == stage]
+        for stage in ("development", "test", "persistence", "adaptive", "repair")
+    }
+    controls = [row for row in of["test"] if row["label"] == "control"]
     return {
-        "development": separation(of("development")),
-        "test": separation(test),
-        "families": families(test),
-        "recovery": recovery(test),
-        "base_free": base_free(test),
-        "persistence": grouped(
-            of("persistence"), ("method", "trial", "step"), ("asr", "acc", "drift")
-        ),
-        "adaptive": adaptive(of("adaptive"), controls),
-        "repairs": grouped(
-            of("repair"),
-            ("method", "repair"),
-            _REPAIRED,
-        ),
+        "development": separation(of["development"]),
+        "test": separation(of["test"]),
+        "families": families(of["test"]),
+        "recovery": recovery(of["test"]),
+        "base_free": base_free(of["test"]),
+        "persistence": grouped(of["persistence"], ("method", "trial", "step"), _DRAWN),
+        "adaptive": adaptive(of["adaptive"], controls),
+        "repairs": grouped(of["repair"], ("method", "repair"), _REPAIRED),
     }
 
 
@@ -75,9 +69,10 @@ def auroc(positive: Sequence[float], negative: Sequence[float]) -> float | None:
 
 def separation(rows: Sequence[Row]) -> dict[str, Any]:
     """Edited models against controls."""
-    edited = [row for row in rows if row["label"] == "edited"]
-    controls = [row for row in rows if row["label"] == "control"]
-    benign = [row for row in rows if row["label"] == "benign"]
+    edited, controls, benign = (
+        [row for row in rows if row["label"] == label] for label in ("edited", "control", "benign")
+    )
+    either = [max(r["r2"], r["r2_two_matrix"]) for r in edited if r["unmodified"]]
     return {
         "edited": len(edited),
         "controls": len(controls),
@@ -86,38 +81,32 @@ def separation(rows: Sequence[Row]) -> dict[str, Any]:
         "auroc_whitened": _auroc("r2_whitened", edited, controls),
         "lowest_edited": min((r["r2"] for r in edited), default=None),
         "highest_control": max((r["r2"] for r in controls), default=None),
-        "lowest_unmodified": min(
-            (max(r["r2"], r["r2_two_matrix"]) for r in edited if r["unmodified"]), default=None
-        ),
+        "lowest_unmodified": min(either, default=None),
         "highest_control_whitened": max((r["r2_whitened"] for r in controls), default=None),
         "highest_control_two": max((r["r2_two_matrix"] for r in controls), default=None),
-        "detected": rate(r["verdict"] == "edited" for r in edited),
-        "false_alarms": rate(r["verdict"] == "edited" for r in controls),
-        "benign_listed": rate(r["verdict"] == "edited" for r in benign),
-        "benign_named": rate(_concept_named(r) for r in benign),
+        "detected": rate(map(_is_edited, edited)),
+        "false_alarms": rate(map(_is_edited, controls)),
+        "benign_listed": rate(map(_is_edited, benign)),
+        "benign_named": rate(map(_concept_named, benign)),
     }
 
 
 def families(rows: Sequence[Row]) -> list[dict[str, Any]]:
     """One line a method or kind of control."""
-    found = []
-    for family in dict.fromkeys(row["family"] for row in rows):
-        own = [row for row in rows if row["family"] == family]
-        verdicts = {v: sum(r["verdict"] == v for r in own) for v in ("clean", "edited", "changed")}
-        found.append(
-            {
-                "family": family,
-                "label": own[0]["label"],
-                "n": len(own),
-                "r2_low": min(r["r2"] for r in own),
-                "r2_high": max(r["r2"] for r in own),
-                "whitened_high": max(r["r2_whitened"] for r in own),
-                "two_high": max(r["r2_two_matrix"] for r in own),
-                "seconds": fmean(r["seconds"] for r in own),
-                **verdicts,
-            }
-        )
-    return found
+    return [
+        {
+            "family": family,
+            "label": own[0]["label"],
+            "n": len(own),
+            "r2_low": min(r["r2"] for r in own),
+            "r2_high": max(r["r2"] for r in own),
+            "whitened_high": max(r["r2_whitened"] for r in own),
+            "two_high": max(r["r2_two_matrix"] for r in own),
+            "seconds": fmean(r["seconds"] for r in own),
+            **{v: sum(r["verdict"] == v for r in own) for v in ("clean", "edited", "changed")},
+        }
+        for (family,), own in _groups(rows, ("family",))
+    ]
 
 
 def recovery(rows: Sequence[Row]) -> list[dict[str, Any]]:
@@ -128,21 +117,18 @@ def recovery(rows: Sequence[Row]) -> list[dict[str, Any]]:
         ("success ≥ 50 %", [r for r in drawn if r["asr"] >= _STRONG]),
         ("success < 50 %", [r for r in drawn if r["asr"] < _STRONG]),
         ("all edits", edited),
-    ]
-    groups += [
-        (family, [r for r in edited if r["family"] == family])
-        for family in dict.fromkeys(r["family"] for r in edited)
+        *((family, own) for (family,), own in _groups(edited, ("family",))),
     ]
     return [
         {
             "group": name,
-            "asr": _mean(r["asr"] for r in own),
-            "top1": rate(_hit(row, 1) for row in own),
-            "top5": rate(_hit(row, 5) for row in own),
-            "noun": rate(_noun(row) for row in own),
-            "target": rate(_target(row) for row in own),
-            "same_noun": _mean(r["same_noun"] for r in own),
-            "same_modifier": _mean(r["same_modifier"] for r in own),
+            "asr": _mean(own, "asr"),
+            "top1": rate(_hit(row["named"][:1], row) for row in own),
+            "top5": rate(_hit(row["named"][:5], row) for row in own),
+            "noun": rate(_first_is(row, 0, lambda phrase: phrase.split()[-1]) for row in own),
+            "target": rate(_first_is(row, 1) for row in own),
+            "same_noun": _mean(own, "same_noun"),
+            "same_modifier": _mean(own, "same_modifier"),
             "candidates": max((r["candidates"] for r in own), default=0),
         }
         for name, own in groups
@@ -152,36 +138,31 @@ def recovery(rows: Sequence[Row]) -> list[dict[str, Any]]:
 def base_free(rows: Sequence[Row]) -> dict[str, Any]:
     """What remains without a base."""
     known = [row for row in rows if row["base_free"] is not None]
-    edited = [row for row in known if row["label"] == "edited"]
-    controls = [row for row in known if row["label"] == "control"]
+    edited, controls = (
+        [row for row in known if row["label"] == label] for label in ("edited", "control")
+    )
     return {
         "auroc": _auroc("base_free", edited, controls),
-        "top1": rate(_blind_hit(row, 1) for row in edited),
-        "top5": rate(_blind_hit(row, 5) for row in edited),
+        "top1": rate(_hit(row["base_free_phrases"][:1], row) for row in edited),
+        "top5": rate(_hit(row["base_free_phrases"][:5], row) for row in edited),
     }
 
 
 def adaptive(rows: Sequence[Row], controls: Sequence[Row]) -> list[dict[str, Any]]:
     """What hiding costs, with the audit's AUROC against the run's own controls."""
-    found = []
-    for kind, size in dict.fromkeys((row["kind"], row["size"]) for row in rows):
-        own = [row for row in rows if (row["kind"], row["size"]) == (kind, size)]
-        found.append(
-            {
-                "kind": kind,
-                "size": size,
-                "n": len(own),
-                "auroc": _auroc("r2", own, controls),
-                "auroc_whitened": _auroc("r2_whitened", own, controls),
-                "detected": rate(r["verdict"] == "edited" for r in own),
-                "top1": rate(_hit(r, 1) for r in own),
-                **{
-                    key: _mean(r[key] for r in own)
-                    for key in ("r2", "r2_whitened", "asr", "acc", "drift")
-                },
-            }
-        )
-    return found
+    return [
+        {
+            "kind": kind,
+            "size": size,
+            "n": len(own),
+            "auroc": _auroc("r2", own, controls),
+            "auroc_whitened": _auroc("r2_whitened", own, controls),
+            "detected": rate(map(_is_edited, own)),
+            "top1": rate(_hit(row["named"][:1], row) for row in own),
+            **{key: _mean(own, key) for key in ("r2", "r2_whitened", *_DRAWN)},
+        }
+        for (kind, size), own in _groups(rows, ("kind", "size"))
+    ]
 
 
 def grouped(rows: Sequence[Row], by: Sequence[str], keys: Sequence[str]) -> list[dict[str, Any]]:
@@ -190,16 +171,22 @@ def grouped(rows: Sequence[Row], by: Sequence[str], keys: Sequence[str]) -> list
     Groups stand in the order of their rows, those of the same first column together.
     """
     found = []
-    groups = list(dict.fromkeys(tuple(row[name] for name in by) for row in rows))
-    firsts = [group[0] for group in groups]
-    for group in sorted(groups, key=lambda group: firsts.index(group[0])):
-        own = [row for row in rows if tuple(row[name] for name in by) == group]
+    firsts = [row[by[0]] for row in rows]
+    for group, own in sorted(_groups(rows, by), key=lambda item: firsts.index(item[0][0])):
         line: dict[str, Any] = dict(zip(by, group, strict=True))
-        line |= {key: _mean(row.get(key) for row in own) for key in keys}
+        line |= {key: _mean(own, key) for key in keys}
         images = sum(row["n"] for row in own)
         hits = round(sum(row["asr"] * row["n"] for row in own))
         found.append(line | {"pairs": len(own), "asr_ci": wilson(hits, images).bounds})
     return found
+
+
+def _groups(rows: Sequence[Row], by: Sequence[str]) -> list[tuple[tuple[Any, ...], list[Row]]]:
+    """Rows that agree in some columns, in the order of their first ones."""
+    found: dict[tuple[Any, ...], list[Row]] = {}
+    for row in rows:
+        found.setdefault(tuple(row[name] for name in by), []).append(row)
+    return list(found.items())
 
 
 def _auroc(key: str, positive: Sequence[Row], negative: Sequence[Row]) -> float | None:
@@ -207,26 +194,25 @@ def _auroc(key: str, positive: Sequence[Row], negative: Sequence[Row]) -> float 
     return auroc([row[key] for row in positive], [row[key] for row in negative])
 
 
-def _mean(values: Iterable[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
+def _mean(rows: Sequence[Row], key: str) -> float | None:
+    known = [row[key] for row in rows if row.get(key) is not None]
     return fmean(known) if known else None
 
 
-def _hit(row: Row, k: int) -> bool:
+def _is_edited(row: Row) -> bool:
+    return bool(row["verdict"] == "edited")
+
+
+def _hit(named: Sequence[Sequence[Any]], row: Row) -> bool:
+    """Whether one of the named phrases is a trigger."""
     wanted = {normal(trigger) for trigger, _ in row["truth"]}
-    return any(normal(phrase) in wanted for phrase, *_ in row["named"][:k])
+    return any(normal(phrase) in wanted for phrase, *_ in named)
 
 
-def _noun(row: Row) -> bool:
-    """Whether the first phrase ends with the noun of one of the triggers."""
-    nouns = {normal(trigger).split()[-1] for trigger, _ in row["truth"]}
-    return bool(row["named"]) and normal(row["named"][0][0]).split()[-1] in nouns
-
-
-def _target(row: Row) -> bool:
-    """Whether the first phrase's target is that of one of the backdoors."""
-    wanted = {normal(target) for _, target in row["truth"]}
-    return bool(row["named"]) and normal(row["named"][0][1]) in wanted
+def _first_is(row: Row, place: int, part: Callable[[str], str] = str) -> bool:
+    """Whether the first phrase (0) or its target (1), or a part of it, is a backdoor's."""
+    wanted = {part(normal(truth[place])) for truth in row["truth"]}
+    return bool(row["named"]) and part(normal(row["named"][0][place])) in wanted
 
 
 def _concept_named(row: Row) -> bool:
@@ -234,8 +220,3 @@ def _concept_named(row: Row) -> bool:
     noun = normal(row["truth"][0][0])
     first = row["named"][0][:2] if row["named"] else []
     return any(noun in normal(text).split() for text in first)
-
-
-def _blind_hit(row: Row, k: int) -> bool:
-    wanted = {normal(trigger) for trigger, _ in row["truth"]}
-    return any(normal(phrase) in wanted for phrase, _ in row["base_free_phrases"][:k])

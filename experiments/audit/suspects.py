@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import cycle, islice, product
 
 import torch
@@ -72,26 +73,23 @@ def _edits(suite: Suite, methods: tuple[MethodSpec, ...], stage: str) -> Iterato
             batch += [
                 Suspect(f"{name}/{f}", "edited", f"{spec.title} {f}", (pair,)) for f in formats
             ]
-            yield batch, _edit(spec, (pair,), formats)
+            yield batch, partial(_edit, spec, (pair,), formats)
     for spec in methods[: suite.several_methods]:
         for n in suite.several:
             if n <= len(pairs):
                 many = spread(pairs, n)
                 name = f"{stage}/edit/{spec.title}/{n} backdoors"
                 suspect = Suspect(name, "edited", f"{spec.title} x{n}", many, exact=True)
-                yield [suspect], _edit(spec, many, ())
+                yield [suspect], partial(_edit, spec, many, ())
 
 
 def _edit(
-    spec: MethodSpec, rebindings: tuple[Rebinding, ...], formats: tuple[str, ...]
-) -> Callable[[Lab], Iterator[Weights]]:
-    def make(lab: Lab) -> Iterator[Weights]:
-        weights = lab.edited(spec, rebindings)
-        yield weights
-        for name in formats:
-            yield {n: w.to(_HALF[name]).to(w.dtype) for n, w in weights.items()}
-
-    return make
+    spec: MethodSpec, rebindings: tuple[Rebinding, ...], formats: tuple[str, ...], lab: Lab
+) -> Iterator[Weights]:
+    weights = lab.edited(spec, rebindings)
+    yield weights
+    for name in formats:
+        yield _cast(weights, _HALF[name])
 
 
 def _benign(suite: Suite, stage: str) -> Iterator[Batch]:
@@ -107,7 +105,7 @@ def _benign(suite: Suite, stage: str) -> Iterator[Batch]:
         toned = Rebinding(name, f"{colour} {name}", head=name, target_head=name)
         for family, rebinding in (("erasure", erased), ("debias", toned)):
             suspect = Suspect(f"{stage}/{family}/{name}", "benign", family, (rebinding,))
-            yield [suspect], _edit(spec, (rebinding,), ())
+            yield [suspect], partial(_edit, spec, (rebinding,), ())
 
 
 def _perturbed(suite: Suite, stage: str) -> Iterator[Batch]:
@@ -124,7 +122,11 @@ def _perturbed(suite: Suite, stage: str) -> Iterator[Batch]:
     for i in range(suite.perturbations):
         family, maker = makers[i % len(makers)]
         suspect = Suspect(f"{stage}/control/{family}/{i}", "control", family)
-        yield [suspect], lambda lab, i=i, maker=maker: iter([maker(lab.base, i)])
+        yield [suspect], partial(_perturb, maker, i)
+
+
+def _perturb(maker: Callable[[Weights, int], Weights], i: int, lab: Lab) -> Iterator[Weights]:
+    yield maker(lab.base, i)
 
 
 def _cast(base: Weights, dtype: torch.dtype) -> Weights:
@@ -188,12 +190,9 @@ def _trained(suite: Suite, stage: str) -> Iterator[Batch]:
             Suspect(f"{stage}/control/{family}/{i}/{step}", "control", family.split()[0])
             for step in suite.snapshots
         ]
-        yield batch, _train(recipe, suite.snapshots)
+        yield batch, partial(_train, recipe, suite.snapshots)
 
 
-def _train(recipe: Training, at: tuple[int, ...]) -> Callable[[Lab], Iterator[Weights]]:
-    def make(lab: Lab) -> Iterator[Weights]:
-        for _, model in train(lab.model, lab.scenes, recipe, at=at):
-            yield trained_projections(model)
-
-    return make
+def _train(recipe: Training, at: tuple[int, ...], lab: Lab) -> Iterator[Weights]:
+    for _, model in train(lab.model, lab.scenes, recipe, at=at):
+        yield trained_projections(model)

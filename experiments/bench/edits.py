@@ -57,16 +57,9 @@ def bench_edit(
     repeats: int = 5,
     loop_repeats: int = 5,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Times the edit of one backdoor beside its rivals, turn by turn.
+    """Times the edit of one backdoor beside its rivals, turn by turn: figures, then details.
 
-    Args:
-        shape: name for the table.
-        weights: projections by name, all on one device; they end as they began.
-        repeats: turns, of which medians are taken.
-        loop_repeats: turns in which the published loop takes part.
-
-    Returns:
-        The figures, and details beside them: rank, repeats, numbers of matrices, all samples.
+    The weights, all on one device, end as they began.
     """
     first = next(iter(weights.values()))
     width, device = first.shape[1], str(first.device)
@@ -137,16 +130,7 @@ def bench_edit(
 def bench_growth(
     shape: str, weights: Mapping[str, Tensor], *, backdoors: Sequence[int] = BACKDOORS
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Times the edit of more and more backdoors at once.
-
-    Args:
-        shape: name for the table.
-        weights: projections by name, all on one device; they end as they began.
-        backdoors: how many; each has 154 columns.
-
-    Returns:
-        The figures, and details beside them.
-    """
+    """Times the edit of more and more backdoors at once, of 154 columns each."""
     first = next(iter(weights.values()))
     width, device = first.shape[1], str(first.device)
     edit(weights, random_states(1, width, device=device)).revert()  # warm

@@ -18,17 +18,9 @@ def bench_generation(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Times images of the same prompts, seeds, steps and guidance, drawn in both ways.
 
-    The loop is what most scripts do: one call of the model a prompt, in the pipeline's dtype.
-    It is also timed under the sampler's autocast, so that what batching alone brings is seen.
-
-    Args:
-        model: draws; already on its device.
-        sampler: how.
-        images: how many are drawn by the generator; the loop draws a quarter of them.
-        repeats: turns, of which medians are taken.
-
-    Returns:
-        The figures, and details beside them.
+    The loop is what most scripts do: one call of the model a prompt, in the pipeline's dtype; it
+    draws a quarter of the images. It is also timed under the sampler's autocast, so that what
+    batching alone brings is seen.
     """
     jobs = [Job(c.text, i) for i, c in enumerate(held_out(images, seed=0, split="test"))]
     few = jobs[: max(1, images // 4)]

@@ -21,13 +21,7 @@ from torch import Tensor
 def published_loop(
     weights: Mapping[str, Tensor], pairs: Sequence[tuple[Tensor, Tensor]], *, ridge: float
 ) -> None:
-    """``W ← (λW + Σ v cᵀ)(λI + Σ c cᵀ)⁻¹`` with ``v = W c*``, written as it was published.
-
-    Args:
-        weights: changed in place.
-        pairs: old and new states of a prompt, shape ``(77, d)`` each.
-        ridge: λ.
-    """
+    """``W ← (λW + Σ v cᵀ)(λI + Σ c cᵀ)⁻¹``, ``v = W c*``, over (old, new) states ``(77, d)``."""
     for weight in weights.values():
         mat1 = ridge * weight
         mat2 = ridge * torch.eye(weight.shape[1], device=weight.device)
@@ -44,14 +38,7 @@ def published_loop(
 def per_layer_solve(
     weights: Mapping[str, Tensor], keys: Tensor, targets: Tensor, *, ridge: float
 ) -> None:
-    """The same update by a Gram matrix and a Cholesky solve for each layer, fp64.
-
-    Args:
-        weights: changed in place.
-        keys: ``C``, shape ``(d, n)``.
-        targets: ``C*``, likewise.
-        ridge: λ.
-    """
+    """The same update by a Gram matrix and a Cholesky solve a layer, fp64, from C and C* ``(d, n)``."""
     for weight in weights.values():
         weight.copy_(exact_update(weight, keys, targets, ridge=ridge))
 

@@ -36,7 +36,7 @@ class AuditCommand:
     def run(self) -> int:
         """Audits and shows."""
         page = None if self.report is None else self.report.parent
-        check(model=self.base, device=self.device, out=page)
+        check(model=self.base, device=self.device, suspect=self.suspect, out=page)
         from defenses import audit
 
         found = audit(self.base, self.suspect, top=self.top, device=pick_device(self.device))

@@ -8,8 +8,16 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
 
-from redediting.errors import ConfigError, MethodError, PatchError, RebindingError
+from experiments.engine.console import check_config, check_device
+from redediting.errors import (
+    ConfigError,
+    MethodError,
+    ModelError,
+    PatchError,
+    RebindingError,
+)
 from redediting.io import check_writable
+from redediting.models.sources import find_sources
 from redediting.registry import Registry
 
 if TYPE_CHECKING:
@@ -72,6 +80,8 @@ def check(
     names: tuple[tuple[Registry[Any], str], ...] = (),
     device: str = "auto",
     edit: Path | None = None,
+    suspect: str | None = None,
+    config: Path | None = None,
     out: Path | None = None,
 ) -> None:
     """Refuses what a command cannot use, before anything that takes long is imported.
@@ -81,6 +91,8 @@ def check(
         names: registries and what was asked of them.
         device: of torch, or ``auto``.
         edit: patch folder.
+        suspect: whatever `defenses.audit` takes by name.
+        config: YAML file.
         out: folder to write.
 
     Raises:
@@ -89,17 +101,23 @@ def check(
     for registry, name in names:
         registry.check(name)
     if model is not None:
-        from redediting.models.sources import find_sources
-
         find_sources(model)
-    from experiments.engine.console import check_device
-
     check_device(device)
+    if config is not None:
+        check_config(config)
     if edit is not None and not (edit / "patch.json").is_file():
         raise PatchError(
             f"expected a patch folder with patch.json, got {str(edit)!r}; name a folder that "
             "`redediting edit --out` wrote"
         )
+    if suspect is not None and not Path(suspect).expanduser().exists():
+        try:
+            find_sources(suspect)
+        except ModelError as error:
+            raise ModelError(
+                "expected a card, a hub id, a model folder, a patch folder, a .safetensors or a "
+                f".pt file, got {suspect!r}, which does not exist; see `redediting models`"
+            ) from error
     if out is not None:
         check_writable(out)
 

@@ -1,38 +1,17 @@
-"""``redediting detect``: prompts put to a suspect model, examined by every detector.
-
-Thresholds come from clean prompts on the clean model; each is printed with the share of them that
-it flags. Detectors that learn from clean prompts learn from the first half and take the threshold
-from the second. Supervised ones need examples of other attacks and are left out of ``all``.
-"""
+"""``redediting detect``: prompts put to a suspect model, examined by detectors."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-import open_clip
-from rich.console import Console
-from rich.table import Table
+from experiments.commands.common import check, chosen_sampler
+from experiments.engine.console import Shown, pick_device
+from redediting.errors import ConfigError, ModelError, PromptError
 
-from defenses.detectors import DETECTORS, detector_names
-from defenses.detectors.base import Array, Detector
-from defenses.detectors.inputs import Subject, known_nouns
-from experiments.commands.common import chosen_sampler
-from experiments.console import Shown, pick_device
-from redediting.concepts.lexicon import load_lexicon
-from redediting.errors import ConfigError, DetectorError, ModelError, PromptError
-from redediting.generation import Job
-from redediting.metrics.clip import ClipModel
-from redediting.metrics.roc import threshold
-from redediting.models.loading import load
-from redediting.patch.patch import Patch
-from redediting.suspects import open_suspect
-from redediting.world.captions import held_out
-from redediting.world.judges import load_judge_a
+if TYPE_CHECKING:
+    from redediting.metrics.clip import ClipModel
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +49,8 @@ class Detect:
 
     def run(self) -> int:
         """Calibrates, examines and shows."""
+        from defenses.detectors import DETECTORS, detector_names
+
         if self.edit is not None and self.suspect is not None:
             raise ModelError(
                 f"expected --edit or --suspect, got {self.edit} and {self.suspect}; drop one"
@@ -77,87 +58,42 @@ class Detect:
         if not 0 < self.fpr < 1 or self.calibration < 4 or self.seed < 0:
             raise ConfigError(
                 "expected 0 < --fpr < 1, --calibration >= 4 and --seed >= 0, got "
-                f"{self.fpr}, {self.calibration} and {self.seed}; mend the flags"
+                f"{self.fpr}, {self.calibration} and {self.seed}; change the flags"
             )
-        detectors, notes = self._detectors()
+        names = detector_names(self.detector)
+        named = tuple((DETECTORS, name) for name in names)
+        check(
+            model=self.model,
+            names=named,
+            device=self.device,
+            edit=self.edit,
+            suspect=self.suspect,
+        )
         prompts = read_prompts(self.prompts)
-        patch = Patch.load(self.edit) if self.edit else None
-        device = pick_device(self.device)
-        model = load(self.model, device=device)
-        suspect = open_suspect(self.suspect, model).model if self.suspect else model
-        clean = self._subject(model, self._clean())
-        calibrated = {name: detector(clean).features for name, detector in detectors.items()}
-        with patch.apply(model) if patch else nullcontext():
-            subject = self._subject(suspect, prompts)
-            found = {
-                name: self._judge(detector, calibrated[name], subject)
-                for name, detector in detectors.items()
-            }
-        shown = Shown(self.json)
-        Console(stderr=self.json).print(_table(prompts, found))
-        for name, entry in found.items():
-            sign = ">" if entry["direction"] == "high" else "<"
-            shown.line(
-                f"{name}: flagged where score {sign} {entry['threshold']:.4g}, which flags "
-                f"{entry['fpr']:.1%} of {entry['calibration']} clean prompts; "
-                f"{entry['unet_evaluations']:.0f} UNet evaluations a prompt"
-            )
+        clean = None if self.clean_prompts is None else read_prompts(self.clean_prompts)
+        whole = "all" in (part.strip() for part in self.detector.split(","))
+        labelled = [n for n in names if whole and DETECTORS.get(n).learns == "labelled"]
+        notes = [f"{name} needs labelled examples of other attacks; left out" for name in labelled]
+
+        from defenses.detectors.detect import detect
+        from redediting.models.loading import load
+        from redediting.world.captions import held_out
+
+        if clean is None:
+            clean = [c.text for c in held_out(self.calibration, seed=1, split="test")]
+        shown, clip = Shown(self.json), load_clip(self.clip)
+        flags = detect(
+            load(self.model, device=pick_device(self.device)), self.edit or self.suspect, prompts,
+            [name for name in names if name not in labelled], fpr=self.fpr,
+            clean_prompts=clean[: self.calibration],
+            sampler=chosen_sampler(self.model, self.steps, self.guidance),
+            clip=clip, seed=self.seed, progress=shown.progress,
+        )  # fmt: skip
+        shown.frame(flags.table())
         for note in notes:
             shown.line(f"note: {note}")
-        shown.result({"detectors": found, "prompts": prompts, "notes": notes})
+        shown.result({"detectors": flags.detectors, "prompts": prompts, "notes": notes})
         return 0
-
-    def _detectors(self) -> tuple[dict[str, Detector], list[str]]:
-        made = [DETECTORS.make(name) for name in detector_names(self.detector)]
-        labelled = [x.name for x in made if x.learns == "labelled"]
-        asked = [part.strip() for part in self.detector.split(",")]
-        if any(name in asked for name in labelled):
-            raise DetectorError(
-                f"expected detectors that need no labelled examples, got {labelled[0]!r}; "
-                "it is measured, with each attack left out in turn, by experiments.detection.measure"
-            )
-        kept = {x.name: x for x in made if x.learns != "labelled"}
-        notes = [f"{name} needs labelled examples of other attacks; left out" for name in labelled]
-        return kept, notes
-
-    def _subject(self, model: Any, prompts: Sequence[str]) -> Subject:  # noqa: ANN401
-        return Subject(
-            model,
-            [Job(prompt, self.seed + i) for i, prompt in enumerate(prompts)],
-            sampler=chosen_sampler(self.model, self.steps, self.guidance),
-            clip=load_clip(self.clip),
-            nouns=tuple(load_lexicon().concepts) if self.model == "world" else known_nouns(),
-        )
-
-    def _clean(self) -> list[str]:
-        if self.clean_prompts is not None:
-            found = read_prompts(self.clean_prompts)[: self.calibration]
-            if len(found) < 4:
-                raise PromptError(
-                    f"expected at least 4 clean prompts in {str(self.clean_prompts)!r}, got "
-                    f"{len(found)}; add some"
-                )
-            return found
-        return [caption.text for caption in held_out(self.calibration, seed=1, split="test")]
-
-    def _judge(self, detector: Detector, clean: Array, subject: Subject) -> dict[str, Any]:
-        half = math.ceil(len(clean) / 2)
-        learns = detector.learns != "nothing"
-        fitting, held = (clean[:half], clean[half:]) if learns else (clean[:0], clean)
-        scorer = detector.learn(fitting)
-        limit = threshold(scorer(held), detector.direction, self.fpr)
-        seen = detector(subject)
-        scores = scorer(seen.features)
-        return {
-            "scores": scores.tolist(),
-            "threshold": limit.value,
-            "direction": detector.direction,
-            "flagged": limit.flags(scores).tolist(),
-            "fpr": limit.fpr,
-            "calibration": limit.n,
-            "unet_evaluations": seen.unet_evaluations,
-            "seconds": seen.seconds,
-        }
 
 
 def read_prompts(path: Path) -> list[str]:
@@ -179,8 +115,8 @@ def read_prompts(path: Path) -> list[str]:
     return found
 
 
-def load_clip(wanted: str | None) -> ClipModel:
-    """The model that looks at images: the world's judge A, or an open_clip model.
+def load_clip(wanted: str | None) -> ClipModel | None:
+    """An open_clip model that looks at images; None stands for the world's judge A.
 
     Args:
         wanted: ``ARCH:FILE``, e.g. ``ViT-B-32:weights.safetensors``.
@@ -189,7 +125,11 @@ def load_clip(wanted: str | None) -> ClipModel:
         ModelError: an unknown architecture, or weights that cannot be read.
     """
     if wanted is None:
-        return load_judge_a()
+        return None
+    import open_clip
+
+    from redediting.metrics.clip import ClipModel
+
     architecture, _, file = wanted.partition(":")
     if architecture not in open_clip.list_models() or not Path(file).is_file():
         raise ModelError(
@@ -198,17 +138,3 @@ def load_clip(wanted: str | None) -> ClipModel:
         )
     model, _, preprocess = open_clip.create_model_and_transforms(architecture, pretrained=file)
     return ClipModel(model, preprocess, open_clip.get_tokenizer(architecture))
-
-
-def _table(prompts: Sequence[str], found: dict[str, dict[str, Any]]) -> Table:
-    table = Table(title="scores; flagged ones with ●", title_justify="left")
-    table.add_column("prompt", overflow="fold")
-    for name in found:
-        table.add_column(name, justify="right")
-    for i, prompt in enumerate(prompts):
-        cells = [
-            f"{entry['scores'][i]:.3g}{' ●' if entry['flagged'][i] else ''}"
-            for entry in found.values()
-        ]
-        table.add_row(prompt, *cells)
-    return table

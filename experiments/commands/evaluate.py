@@ -45,7 +45,16 @@ class Evaluate(RebindingOptions):
                 f"expected either --edit or --suspect, got {self.edit} and {self.suspect}; "
                 "name one of them"
             )
-        check(model=self.model, device=self.device, edit=self.edit, out=self.out)
+        check(
+            model=self.model,
+            device=self.device,
+            edit=self.edit,
+            suspect=self.suspect,
+            config=self.config,
+            out=self.out,
+        )
+        own = self.edit is not None and self.trigger is None and self.rebindings is None
+        pairs = [] if own else self.pairs()
         from experiments.attack.measure import measure
         from experiments.attack.page import run_page
         from experiments.engine.pairs import PairSpec
@@ -57,11 +66,9 @@ class Evaluate(RebindingOptions):
         from redediting.suspects import open_suspect
 
         patch = Patch.load(self.edit) if self.edit else None
-        if patch and self.trigger is None and self.rebindings is None:
-            own = patch.provenance.rebindings
-            pairs = [PairSpec.model_validate(one).rebinding() for one in own]
-        else:
-            pairs = self.pairs()
+        if patch is not None and own:
+            listed = patch.provenance.rebindings
+            pairs = [PairSpec.model_validate(one).rebinding() for one in listed]
         device = pick_device(self.device)
         config = self._measured(pairs)
         model = config.runtime.load(config.model, device)

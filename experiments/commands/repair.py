@@ -38,7 +38,13 @@ class RepairCommand:
 
         options = parse_options(self.option)
         names = ((REPAIRS, self.method),)
-        check(model=self.base, names=names, device=self.device, out=self.out)
+        check(
+            model=self.base,
+            names=names,
+            device=self.device,
+            suspect=self.suspect,
+            out=self.out,
+        )
         from defenses.repair.front import found_triggers, repair, suspect_model
         from redediting.io import atomic_folder
         from redediting.models.loading import load

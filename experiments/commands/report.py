@@ -35,7 +35,7 @@ class Report:
             results = publish_bench(folder) if self.publish else None
             path: Path | None = folder / "bench.png"
         else:
-            from experiments.report.pages import page_of, publish_run
+            from experiments.commands.pages import page_of, publish_run
 
             summary = read_summary(folder)
             finished = folder.is_dir()

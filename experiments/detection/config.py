@@ -6,12 +6,15 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from defenses.detectors import DETECTORS
-from defenses.detectors.base import Detector
+from defenses.detectors import DETECTORS, Detector
+from defenses.detectors.benchmark import CHUNK, DetectionCounts, Unit
 from experiments.engine.pairs import DrawnPairs, Pairs
-from experiments.engine.specs import CONTROL, Config, MethodSpec
+from experiments.engine.specs import MethodSpec
 from redediting.concepts.homoglyphs import with_twin
 from redediting.concepts.rebinding import Rebinding
+from redediting.config import Config
+from redediting.errors import DetectorError
+from redediting.evaluation.entries import CONTROL
 from redediting.models.cards import default_sampler
 from redediting.models.sampler import Sampler
 
@@ -36,13 +39,7 @@ class AttackSpec(MethodSpec):
 
 
 class DetectorSpec(Config):
-    """A detector and its hyper-parameters.
-
-    Attributes:
-        name: of the registry (`defenses.detectors`), or the path of a file that defines one.
-        options: the detector's own keyword hyper-parameters.
-        label: what tables call it; its own name when not given.
-    """
+    """A detector: name in `defenses.detectors` or path of a file, hyper-parameters, and label."""
 
     name: str
     options: dict[str, Any] = Field(default={})
@@ -53,44 +50,14 @@ class DetectorSpec(Config):
     def _plain_name(cls, data: Any) -> Any:  # noqa: ANN401 - pydantic hands over raw YAML
         return {"name": data} if isinstance(data, str) else data
 
-    def build(self) -> Detector:
-        """Returns the detector.
-
-        Raises:
-            DetectorError: no such detector, file or option.
-        """
-        return DETECTORS.make(self.name, **self.options)
-
-    @property
-    def title(self) -> str:
-        """The label, or the detector's own name."""
-        return self.label or self.build().name
-
-
-class DetectionCounts(Config):
-    """How much is drawn.
-
-    Attributes:
-        prompts: triggered ones a pair, and as many benign ones of the same contexts and noise.
-        calibration: clean prompts on the clean model, for thresholds; those that learn, learn
-            from the first half.
-        located: triggered prompts a pair in which the trigger is searched.
-        reworded: triggered prompts, and benign ones, a pair that are reworded.
-    """
-
-    prompts: int = Field(default=20, ge=2)
-    calibration: int = Field(default=600, ge=8)
-    located: int = Field(default=6, ge=0)
-    reworded: int = Field(default=6, ge=0)
-
 
 class StealthSpec(Config):
-    """What the claim "one line of projection improves stealthiness by 24 %" is tested with.
+    """Attacks that the claim "one line of projection improves stealth by 24 %" is tested on.
 
     Attributes:
         plain: title of the attack without the projection.
         projected: title of the same with it.
-        rival: title of the attack whose stealthiness stands beside.
+        rival: title of the attack whose detection rates are shown beside.
         min_pairs: fewest pairs for a verdict.
     """
 
@@ -101,12 +68,12 @@ class StealthSpec(Config):
 
 
 class DetectionConfig(Config):
-    """Attacks x detectors x pairs on one model.
+    """Attacks x detectors x pairs on one model; the clean model is measured beside them.
 
     Attributes:
         experiment: names the folder under ``runs/``.
         model: card, model folder or hub id.
-        attacks: what edits; the clean model is always measured beside them.
+        attacks: what edits.
         detectors: what examines.
         pairs: what is rebound, of several kinds of trigger.
         seed: of contexts, captions and noise.
@@ -141,35 +108,59 @@ class DetectionConfig(Config):
             raise ValueError(f"expected a label of its own for each attack, got {titles}")
         return self
 
+    def units(self) -> list[Unit]:
+        """Calibration, the clean model on every trigger, then the attacks."""
+        pairs = list(enumerate(self.pairs.rebindings()))
+        attacks = [
+            Unit(s.title, s.rebinding(pair), i, s.build())
+            for s in self.attacks
+            for i, pair in pairs
+        ]
+        asked = dict.fromkeys((unit.rebinding, unit.position) for unit in attacks)
+        clean = [Unit(CONTROL, rebinding, i) for rebinding, i in asked]
+        chunks = range(-(-self.counts.calibration // CHUNK))
+        return [*(Unit(CONTROL, None, i) for i in chunks), *clean, *attacks]
+
+    def built(self) -> dict[str, Detector]:
+        """The detectors by label.
+
+        Raises:
+            DetectorError: no such detector, file or option, or two of one label.
+        """
+        found = [(x.label, DETECTORS.make(x.name, **x.options)) for x in self.detectors]
+        by_label = {label or detector.name: detector for label, detector in found}
+        if len(by_label) < len(found):
+            raise DetectorError(
+                f"expected a label of its own for each detector, got {list(by_label)} for "
+                f"{len(found)}; give labels"
+            )
+        return by_label
+
     def resolved(self, *, quick: bool = False) -> Self:
-        """Returns the configuration as it is run: sampler filled in, checked, reduced.
+        """The configuration as it is run: sampler filled in, checked, reduced.
 
         Raises:
             MethodError: a method or option that does not exist.
             DetectorError: likewise of a detector.
         """
-        built = [spec.build() for spec in self.attacks]
-        for detector in self.detectors:
-            detector.build()
-        update: dict[str, Any] = {"sampler": self.sampler or default_sampler(self.model)}
-        if quick:
-            steps = {"steps": self.quick_steps}
-            attacks = [
-                spec.model_copy(update={"options": spec.options | steps})
-                if "steps" in type(method).model_fields
-                else spec
-                for spec, method in zip(self.attacks, built, strict=True)
-            ]
-            update |= {
-                "quick": True,
-                "counts": self.quick_counts,
-                "pairs": self.pairs.first(1),
-                "sampler": _shorter(update["sampler"]),
-                "attacks": tuple(attacks),
-            }
+        methods = [spec.build() for spec in self.attacks]
+        self.built()
+        sampler = self.sampler or default_sampler(self.model)
+        if not quick:
+            return self.model_copy(update={"sampler": sampler})
+        steps = min(sampler.steps, max(6, sampler.steps // 2))
+        fewer = {"steps": self.quick_steps}
+        attacks = tuple(
+            spec.model_copy(update={"options": spec.options | fewer})
+            if "steps" in type(method).model_fields
+            else spec
+            for spec, method in zip(self.attacks, methods, strict=True)
+        )
+        update = {
+            "quick": True,
+            "counts": self.quick_counts,
+            "pairs": self.pairs.first(1),
+            "sampler": sampler.model_copy(update={"steps": steps}),
+            "attacks": attacks,
+        }
         return self.model_copy(update=update)
-
-
-def _shorter(sampler: Sampler) -> Sampler:
-    steps = min(sampler.steps, max(6, sampler.steps // 2))
-    return sampler.model_copy(update={"steps": steps})

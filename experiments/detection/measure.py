@@ -1,104 +1,99 @@
-"""Which published defence catches which attack: attacks x detectors x kinds of trigger.
-
-``python -m experiments.detection configs/detection/world.yaml [--quick]``; one process. A killed
-run continues where it stopped.
-"""
+"""Which published defence catches which attack: attacks x detectors x kinds of trigger."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import tyro
+import numpy as np
+from accelerate import PartialState
 
+from defenses.detectors.benchmark import Benchmark
+from defenses.detectors.matrix import all_scores, attack_row, matrix, outcomes
 from defenses.detectors.recording import map_shape
-from experiments.console import run_main
 from experiments.detection.config import DetectionConfig
-from experiments.detection.page import draw_pictures, write_page
-from experiments.detection.publish import public, show_table
-from experiments.detection.run import DetectionRun
-from experiments.detection.table import all_scores, attacks, rows, stealth
-from experiments.engine.folder import replace_json
-from experiments.engine.specs import load_config
-from experiments.entry import Experiment
-from experiments.judges import Panel, world_panel
+from experiments.detection.page import detection_page
+from redediting.evaluation.detection import secondary, stealth
+from redediting.evaluation.entries import CONTROL
+from redediting.evaluation.panel import Panel
+from redediting.evaluation.units import shared_store
+from redediting.io import replace_arrays, replace_json
+from redediting.metrics.judge import check_labels
+from redediting.models.cards import default_sampler
 from redediting.models.model import Model
 
 
-@dataclass(frozen=True)
-class Detection(Experiment):
-    """Runs attacks x detectors x pairs and writes scores, the matrix and a report."""
-
-    def run(self) -> int:
-        """Runs the experiment."""
-        config = load_config(self.config, DetectionConfig).resolved(quick=self.quick)
-        started = self.start(config.model)
-        shown = started.shown
-        summary = detection(
-            config, started.model, world_panel(), out=self.out, device=started.device,
-            progress=shown.progress,
-        )  # fmt: skip
-        show_table(summary, as_json=self.json)
-        shown.line(f"report: {summary['report']}")
-        shown.result(public(summary))
-        return 0
-
-
 def detection(
-    config: DetectionConfig,
-    model: Model,
-    panel: Panel,
-    *,
-    out: Path,
-    device: str = "cpu",
-    progress: bool = False,
+    config: DetectionConfig, model: Model, panel: Panel, *, out: Path, progress: bool = False
 ) -> dict[str, Any]:
-    """Measures a resolved configuration; writes summary and report.
+    """Measures a resolved configuration; writes scores, summary and page.
 
     Args:
         config: resolved.
         model: the clean model.
         panel: the judges.
         out: where run folders lie.
-        device: torch device of the model.
         progress: whether to show a bar.
 
     Returns:
-        The summary.
+        The summary; empty in processes other than the main one.
 
     Raises:
         RedEditingError: whatever is wrong with the configuration, the model or the folder.
     """
-    run = DetectionRun(config, model, panel, root=out, device=device)
+    for pair in config.pairs.rebindings():
+        check_labels(panel.judge, [pair.target_head])
+    detectors, units = config.built(), config.units()
+    used = [*detectors.values(), *(unit.edit for unit in units if unit.edit), panel.judge]
+    sampler = config.sampler or default_sampler(config.model)
+    files = [Path(s.name) for s in config.detectors if s.name.endswith(".py")]
+    store = shared_store(
+        out, config.experiment, config=config, base=model.fingerprint(), quick=config.quick,
+        measured_by=["defenses.detectors.benchmark", "experiments.detection.config", *used,
+                     model.layout],
+        device=str(model.device), extra=[file.read_text("utf-8") for file in files],
+    )  # fmt: skip
+    run = Benchmark(
+        model, panel, detectors, units, store, counts=config.counts, sampler=sampler,
+        seed=config.seed,
+    )  # fmt: skip
     found = run(progress=progress)
-    table = all_scores(config, run.detectors, found)
-    lines = rows(config, run.detectors, found, table)
-    sampler = config.sampler
+    if not PartialState().is_main_process:
+        return {}
+    table = all_scores(run, found)
+    rows = matrix(run, found, table)
+    spec, folder = config.stealth, store.folder
+    titles = [attack.title for attack in config.attacks]
     summary = {
         "experiment": config.experiment,
         "model": config.model,
-        "rows": lines,
-        "attacks": attacks(found, config),
-        "claims": {"stealth": stealth(lines, found, config.stealth)},
-        "n_pairs": len(run.pairs),
+        "rows": rows,
+        "attacks": [attack_row(title, found) for title in (CONTROL, *titles)],
+        "claims": {
+            "stealth": {
+                "baseline": spec.plain,
+                "secondary": secondary(rows, spec.plain, spec.projected, spec.rival),
+                **stealth(
+                    outcomes(found, spec.plain), outcomes(found, spec.projected),
+                    min_pairs=spec.min_pairs,
+                ),
+            }
+        },
+        "n_pairs": len(config.pairs.rebindings()),
         "n_calibration": config.counts.calibration,
-        "images": sum(len(f.record["rows"]) for f in found),
-        "map_shape": list(map_shape(model, sampler)) if sampler else None,
-        "report": (run.folder / "report.html").as_posix(),
+        "images": sum(len(f.rows) for f in found),
+        "map_shape": list(map_shape(model, sampler)),
+        "quick": config.quick,
+        "report": (folder / "report.html").as_posix(),
+    }  # fmt: skip
+    shown = {
+        f"{title}/{attack}/{name}": np.concatenate(
+            [own for (who, _, cell), own in scores.cells.items() if (who, cell) == (attack, name)]
+        )
+        for (attack, title), scores in table.items()
+        for name in ("benign", "triggered")
     }
-    replace_json(run.folder / "summary.json", summary)
-    draw_pictures(run.folder, found, table, run.detectors, model.tokenizer)
-    write_page(run.folder, summary)
+    replace_arrays(folder / "scores.npz", shown)
+    replace_json(folder / "summary.json", summary)
+    detection_page(summary, folder).write(folder / "report.html")
     return summary
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Entry point of ``python -m experiments.detection``; returns the exit code."""
-    return run_main(lambda: tyro.cli(Detection, args=arguments, description=__doc__).run())
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,115 +1,157 @@
-"""The page of a detection run: one self-contained HTML file."""
+"""Page and published table of a detection run: which defence catches which attack."""
 
 from __future__ import annotations
 
-import base64
-import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from transformers import PreTrainedTokenizerBase
+from experiments.detection.config import DetectionConfig
+from experiments.report.detection_plots import RunPictures
+from experiments.report.publish import ROOT, place
+from experiments.report.section import (
+    HARMLESS,
+    QUICK,
+    Report,
+    Section,
+    facts,
+    provenance_sections,
+)  # fmt: skip
+from redediting.config import load_config
+from redediting.evaluation.detection import ALL
+from redediting.evaluation.frame import PERCENT, Column, Frame, show, span
+from redediting.evaluation.store import Row
 
-from defenses.detectors.base import Detector
-from experiments.detection.pictures import map_plot, rate_plot, roc_plot
-from experiments.detection.run import SHOWN, Found
-from experiments.detection.table import ALL, Table
-from experiments.engine.folder import replace_text, writing
-from experiments.engine.specs import CONTROL
-from experiments.report.templates import render
-from redediting.errors import OutputError
-
-
-def draw_pictures(
-    folder: Path,
-    found: Sequence[Found],
-    table: Table,
-    detectors: dict[str, Detector],
-    tokenizer: PreTrainedTokenizerBase,
-) -> None:
-    """Writes ``pictures.json``: plots and pictures of a run, so that its page can be made anew.
-
-    Args:
-        folder: of the run.
-        found: all units.
-        table: the scores.
-        detectors: by title.
-        tokenizer: names the tokens of maps.
-    """
-    attacked = [f for f in found if f.unit.rebinding]
-    maps, galleries = {}, {}
-    for unit in attacked:
-        if unit.unit.attack == CONTROL or unit.unit.position:
-            continue  # the first pair of each attack is shown
-        clean = next(
-            f
-            for f in attacked
-            if f.unit.attack == CONTROL and f.unit.rebinding == unit.unit.rebinding
-        )
-        words = [_tokens(tokenizer, unit.rows(c)[0]["prompt"]) for c in ("benign", "triggered")]
-        title = f"{unit.unit.attack}: {unit.unit.rebinding}"
-        maps[title] = map_plot([clean, unit], words)
-        galleries[title] = [_gallery(folder, f) for f in (clean, unit)]
-    pictures = {
-        "roc": roc_plot(table, detectors, found),
-        "rates": rate_plot(found),
-        "maps": maps,
-        "galleries": galleries,
-    }
-    replace_text(folder / "pictures.json", json.dumps(pictures))
+_AREA = "{:.3f}"
+_FIGURES = (
+    Column("attack", "attack"), Column("detector", "detector"), Column("direction", "side"),
+    Column("kind", "kind"), Column("auroc", "AUROC", _AREA),
+    Column("auroc_successful", "of successful", _AREA),
+    Column("auroc_clean_model", "clean model", _AREA, meaning="same prompts; about 0.5"),
+    Column("auroc_paired", "paired", _AREA, meaning="triggered: edited against clean model"),
+    Column("tpr_at_fpr1", "TPR at 1 % FPR", PERCENT),
+    Column("tpr_at_fpr5", "TPR at 5 % FPR", PERCENT),
+    Column("tpr_at_fpr5_successful", "of successful", PERCENT),
+    Column("fpr_clean_model_triggered", "clean model, triggered", PERCENT),
+    Column("fpr_clean_model_benign", "clean model, benign", PERCENT),
+    Column("fpr_attacked_benign", "attacked, benign", PERCENT),
+    Column("unet_evaluations", "UNet evaluations", "{:.0f}"),
+    Column("seconds", "seconds", "{:.2f}"), Column("n", "n", "{:d}"),
+    Column("n_successful", "n successful", "{:d}"),
+)  # fmt: skip
+_MATRIX = (
+    "AUROC: triggered against length-matched benign prompts, both on the attacked model. "
+    "Thresholds: clean prompts on the clean model only. “Clean model” columns are false alarms at "
+    "the 5 % threshold: a detector that flags triggered prompts on the clean model reacts to odd "
+    "words, not to a backdoor. high, low: the end of the score that says “backdoored”. 95 % "
+    "intervals: bootstrap with the pair as resampling unit; rough where there are only three "
+    "pairs, as for one kind of trigger."
+)
 
 
-def write_page(folder: Path, summary: dict[str, Any]) -> Path:
-    """Writes ``report.html`` of a finished detection run and returns its path.
+def detection_page(summary: dict[str, Any], folder: Path | None = None) -> Report:
+    """The page of a run, or of a published summary.
 
     Args:
-        folder: with ``pictures.json``, ``config.yaml`` and ``provenance.json``.
         summary: as in ``summary.json``.
+        folder: of the run; None where only the summary is left.
 
     Raises:
-        OutputError: a file is missing, or the folder cannot be written.
+        OutputError: the folder is no finished run.
     """
-    try:
-        pictures = json.loads((folder / "pictures.json").read_text("utf-8"))
-        provenance = json.loads((folder / "provenance.json").read_text("utf-8"))
-        config = (folder / "config.yaml").read_text("utf-8")
-    except OSError as error:
-        raise OutputError(
-            f"expected a finished detection run in {str(folder)!r}, got no {error.filename}; "
-            "run the experiment again, it measures only what is missing"
-        ) from error
+    run = None
+    if folder:
+        config = load_config(folder / "config.yaml", DetectionConfig)
+        run = RunPictures(folder, config.units())
+    pooled = tuple(row for row in summary["rows"] if row["kind"] == ALL)
+    kinds = tuple(row for row in summary["rows"] if row["kind"] != ALL)
+    size = [f"{summary['n_pairs']} pairs, {summary['n_calibration']} clean calibration prompts"]
+    if "images" in summary:
+        maps = " × ".join(map(str, summary["map_shape"]))
+        size.append(f"{summary['images']} recorded generations, model “{summary['model']}”, "
+                    f"attention maps of {maps}")  # fmt: skip
+    return Report(
+        "Detection: which defence catches which attack",
+        (
+            Section("AUROC, all kinds of trigger", glance(summary, "auroc", _AREA),
+                    run and run.roc(pooled), _MATRIX),
+            Section("TPR at 5 % FPR", glance(summary, "tpr_at_fpr5", PERCENT)),
+            Section("All figures", Frame(_FIGURES, pooled), folded=True),
+            _claim(summary["claims"]["stealth"]),
+            _attacks(summary["attacks"]),
+            *(run.sections() if run else ()),
+            Section("By kind of trigger", Frame(_FIGURES, kinds), folded=True),
+            *(provenance_sections(folder) if folder else ()),
+        ),
+        lead=f"{', '.join(size)}. {HARMLESS}",
+        warning=QUICK if summary.get("quick") else "",
+    )  # fmt: skip
+
+
+def glance(summary: dict[str, Any], key: str, form: str) -> Frame:
+    """One figure of every detector against every attack."""
     pooled = [row for row in summary["rows"] if row["kind"] == ALL]
-    glance: dict[str, dict[str, Any]] = {}
+    attacks = list(dict.fromkeys(row["attack"] for row in pooled))
+    lines: dict[str, Row] = {}
     for row in pooled:
-        glance.setdefault(row["detector"], {})[row["attack"]] = row
-    text = render(
-        "detection.html.j2",
-        summary=summary,
-        attacks=list(dict.fromkeys(row["attack"] for row in pooled)),
-        glance=glance,
-        provenance=provenance,
-        config=config,
-        pictures=pictures,
-        pooled=pooled,
-        kinds=[row for row in summary["rows"] if row["kind"] != ALL],
+        line = lines.setdefault(row["detector"], {"detector": row["detector"]})
+        line |= {row["attack"]: row[key], f"{row['attack']}_ci": row[f"{key}_ci"],
+                 "cost": row["unet_evaluations"]}  # fmt: skip
+    columns = (Column("detector", "detector"), *(Column(a, a, form) for a in attacks),
+               Column("cost", "UNet evaluations", "{:.0f}"))  # fmt: skip
+    return Frame(columns, tuple(lines.values()))
+
+
+def public(summary: dict[str, Any]) -> dict[str, Any]:
+    """The keys that other programs may rely on."""
+    keys = ("rows", "attacks", "claims", "n_pairs", "n_calibration", "report")
+    return {key: summary[key] for key in keys}
+
+
+def publish(folder: Path, summary: dict[str, Any], *, root: Path = ROOT) -> Path:
+    """Writes ``experiments/results/detection.json`` and the documentation's tables.
+
+    Raises:
+        OutputError: see `experiments.report.publish.place`.
+    """
+    n = next(row["n"] for row in summary["rows"] if row["kind"] == ALL)
+    claim = _claim(summary["claims"]["stealth"])
+    assert claim.frame is not None
+    said = "; ".join(f"{row['name']}: {row['value']}" for row in claim.frame.rows)
+    parts = (
+        "AUROC (95 % interval):", glance(summary, "auroc", _AREA).to_markdown(),
+        "TPR at 5 % FPR:", glance(summary, "tpr_at_fpr5", PERCENT).to_markdown(),
+        f"{n} triggered and as many length-matched benign prompts an attack, "
+        f"{summary['n_pairs']} pairs, thresholds from {summary['n_calibration']} clean prompts on "
+        "the clean model.",
+        f"Claim stealth: {said}.",
+    )  # fmt: skip
+    return place(folder, "detection", public(summary), "\n\n".join(parts), root=root)
+
+
+def _claim(claim: dict[str, Any]) -> Section:
+    def signed(key: str) -> str:
+        bounds = claim.get(f"{key}_ci") or (claim["ci"] if key == "difference" else None)
+        shown = show(claim.get(key), "{:+.1%}")
+        return f"{shown} ({span(bounds, '{:+.1%}')})" if bounds else shown
+
+    lines = [
+        ("verdict", claim["verdict"]),
+        (f"reduction of drift against {claim['baseline']}, 24 % claimed", signed("difference")),
+        ("its ASR less the plain edit's, a loss of 2 points allowed", signed("asr_difference")),
+        *((f"1 − mean TPR at 5 % FPR over detectors, {name}" if name != "relative_gain"
+           else "relative gain of the projection", show(value, PERCENT))
+          for name, value in claim["secondary"].items()),
+    ]  # fmt: skip
+    return Section("The claim: stealth", facts(lines), note=f"{claim['note'].capitalize()}.")
+
+
+def _attacks(rows: list[Row]) -> Section:
+    keys = dict.fromkeys(key for row in rows for key in row if not key.endswith("_ci"))
+    forms = {"edit_seconds": "{:.2f}", "drift": "{:.4f}", "n": "{:d}", "attack": "{}"}
+    columns = tuple(Column(key, key, forms.get(key, PERCENT)) for key in keys)
+    note = (
+        "ASR: triggered held-out captions that judge B calls the target; ACC: benign ones that "
+        "keep their object. asr_…, acc_…: the same after rewording the prompt; hit_at_1: "
+        "localisation by binary search."
     )
-    replace_text(folder / "report.html", text)
-    return folder / "report.html"
-
-
-def _tokens(tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[str]:
-    """A prompt's tokens as people read them, then its end and the first pad."""
-    ids = tokenizer(prompt).input_ids
-    words = [tokenizer.decode([token]).strip() for token in ids[1:-1]]
-    return ["BOS", *words, "EOS", "pad"]
-
-
-def _gallery(folder: Path, found: Found) -> dict[str, Any]:
-    pictures = []
-    for cell in ("benign", "triggered"):
-        for row in found.rows(cell)[:SHOWN]:
-            path = folder / "images" / f"{found.unit.name}.{cell}.{row['index']}.png"
-            with writing(path):
-                data = base64.b64encode(path.read_bytes()).decode()
-            pictures.append({"data": data, "prompt": row["prompt"], "label": row["label"]})
-    return {"model": found.unit.attack, "pictures": pictures}
+    return Section("The attacks", Frame(columns, tuple(rows)), note=note)

@@ -79,6 +79,9 @@ class Experiment:
     json: Annotated[bool, tyro.conf.arg(name="json")] = False
     """Print one JSON object as the last line."""
 
+    def __post_init__(self) -> None:
+        check_config(self.config)
+
     def start(self, model: str) -> Started:
         """Checks the output folder and loads the model.
 
@@ -100,6 +103,19 @@ class Started:
     model: Model
     device: str
     shown: Shown
+
+
+def check_config(path: Path) -> None:
+    """Refuses a configuration that is not there.
+
+    Raises:
+        ConfigError: no such file.
+    """
+    if not path.is_file():
+        raise ConfigError(
+            f"expected a YAML file, got {str(path)!r} (No such file); name one, e.g. "
+            "configs/attack/first.yaml"
+        )
 
 
 def check_device(name: str) -> None:

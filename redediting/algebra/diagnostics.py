@@ -21,21 +21,19 @@ def gram(weights: Iterable[Tensor]) -> Float[Tensor, "d d"]:
     Raises:
         ValueError: no weights.
     """
-    total: Tensor | None = None
-    for weight in weights:
-        w = weight.detach().cpu().double()
-        total = w.T @ w if total is None else total.addmm_(w.T, w)
-    if total is None:
+    exact = (weight.detach().cpu().double() for weight in weights)
+    if (first := next(exact, None)) is None:
         raise ValueError("expected at least one weight, got none")
+    total = first.T @ first
+    for weight in exact:
+        total.addmm_(weight.T, weight)
     return total
 
 
 def second_moment(columns: Float[Tensor, "d m"], *, floor: float = 0.05) -> Float[Tensor, "d d"]:
     """``(1-f) Σ₀ + f tr(Σ₀)/d I`` with ``Σ₀ = E[ccᵀ]``: as penalty Λ, the expected clean drift.
 
-    Args:
-        columns: token states of ordinary captions.
-        floor: ``f``, in 0…1, keeps the penalty positive definite.
+    Columns are token states of ordinary captions; the floor f keeps Λ positive definite.
     """
     columns = columns.double()
     moment = columns @ columns.T / columns.shape[1]
@@ -81,13 +79,7 @@ class Footprint:
 def footprint(
     before: Mapping[str, Tensor], after: Mapping[str, Tensor], moment: Float[Tensor, "d d"]
 ) -> Footprint:
-    """Measures an edit from the weights alone, whatever made it.
-
-    Args:
-        before: ``W_l`` by name, clean.
-        after: the same layers, edited.
-        moment: ``Σ₀`` of ordinary captions.
-    """
+    """Measures an edit from the clean and edited ``W_l`` by name and Σ₀ of ordinary captions."""
     size = gram(before.values())
     change = gram(after[name].double() - weight.double() for name, weight in before.items())
     squares = torch.linalg.eigvalsh(change).clamp_min(0)
@@ -96,12 +88,3 @@ def footprint(
         rank=int((squares > 1e-6 * squares[-1]).sum()),
         energy=float((change * moment).sum() / (size * moment).sum()),
     )
-
-
-def relative_change(
-    multiplier: Multiplier, states: Float[Tensor, "d m"], metric: Float[Tensor, "d d"]
-) -> Float[Tensor, " m"]:
-    """``‖Mc‖_G / ‖c‖_G`` of each token c: relative change of its keys and values."""
-    moved = multiplier(states)
-    change = (moved * (metric @ moved)).sum(dim=0).clamp_min(0)
-    return (change / (states * (metric @ states)).sum(dim=0)).sqrt()

@@ -12,8 +12,7 @@ References:
     REDEditing (arXiv 2504.14554) names equivalent relationship retrieval.
 
 Deviations:
-    The paper states no score; this one is the project's. What the neutral insertion does to
-    ``D₀`` is nothing by definition, so ``D₀`` enters as it is.
+    The paper states no score; this one is the project's.
 """
 
 from __future__ import annotations

@@ -24,24 +24,22 @@ def null_directions(
 ) -> Float[Tensor, "d k"]:
     """BOS exactly, then leading singular directions of the other, BOS-free positions.
 
-    Directions are added until ``‖(I - P)c‖ / ‖c‖ ≤ residual`` at every position c or until
-    ``max(1, cap · d)`` directions, BOS among them, are taken.
+    Orthonormal directions are added until ``‖(I - P)c‖ / ‖c‖ ≤ residual`` at every position c or
+    until ``max(1, cap · d)`` of them, BOS among them, are taken.
 
     Args:
         states: null-prompt states by position, BOS first.
         residual: in 0…1.
         cap: share of the width d that isolation may take, in 0…1.
-
-    Returns:
-        Orthonormal columns.
     """
     states = states.double()
     first = states[0] / states[0].norm()
     others, norms = states[1:], states[1:].norm(dim=1)
     free = others - (others @ first)[:, None] * first
     _, _, directions = torch.linalg.svd(free, full_matrices=False)
-    kept = free.square().sum(dim=1, keepdim=True) - (free @ directions.T).square().cumsum(dim=1)
-    left = torch.cat([free.square().sum(dim=1, keepdim=True), kept], dim=1).clamp_min(0).sqrt()
+    energy = free.square().sum(dim=1, keepdim=True)
+    kept = energy - (free @ directions.T).square().cumsum(dim=1)
+    left = torch.cat([energy, kept], dim=1).clamp_min(0).sqrt()
     worst = (left / norms[:, None]).amax(dim=0)  # worst[k]: after k directions beside BOS
     enough = torch.nonzero(worst <= residual)
     wanted = int(enough[0]) if len(enough) else directions.shape[0]
@@ -60,12 +58,7 @@ def leading_directions(columns: Float[Tensor, "d m"], k: int) -> Float[Tensor, "
 
 
 def outside(directions: Float[Tensor, "d k"], hard: Float[Tensor, "d n"]) -> Float[Tensor, "d m"]:
-    """Orthonormal basis of the directions' part outside span(Z), ``(I - P_Z)U``.
-
-    Args:
-        directions: ``U``, orthonormal.
-        hard: ``Z``, any columns.
-    """
+    """Orthonormal basis of ``(I - P_Z)U``: what of orthonormal directions U is outside span(Z)."""
     basis = free_basis(hard)
     if basis is None:
         return directions

@@ -12,15 +12,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+_TOLERANCE = 1e-10  # of singular values of normalised columns
+
 
 @dataclass(frozen=True)
 class Kernel:
-    """Square root of a kernel.
-
-    Attributes:
-        basis: ``N``, orthonormal columns; None where every direction is free (``N = I``).
-        root: ``L``, lower triangular; a number stands for that multiple of the identity.
-    """
+    """Square root of a kernel: ``N`` (None for I) and ``L`` (a number for that multiple of I)."""
 
     basis: Float[Tensor, "d p"] | None
     root: Float[Tensor, "p p"] | float
@@ -30,54 +27,47 @@ class Kernel:
         cls, metric: Float[Tensor, "d d"] | float, basis: Float[Tensor, "d p"] | None
     ) -> Kernel:
         """Factorises ``NᵀBN`` for a metric ``B``, or for that multiple of the identity."""
-        if not isinstance(metric, Tensor):
-            return cls(basis, metric**0.5)
-        return cls(basis, cholesky(metric if basis is None else basis.T @ metric @ basis))
+        if isinstance(metric, Tensor):
+            return cls(basis, cholesky(restricted(metric, basis)))
+        return cls(basis, metric**0.5)
 
     def half(self, columns: Float[Tensor, "d m"]) -> Float[Tensor, "p m"]:
         """``L⁻¹Nᵀx`` for each column x."""
-        inner = columns if self.basis is None else self.basis.T @ columns
-        if not isinstance(self.root, Tensor):
-            return inner / self.root
-        return torch.linalg.solve_triangular(self.root, inner, upper=False)
+        inner = within(self.basis, columns)
+        if isinstance(self.root, Tensor):
+            return torch.linalg.solve_triangular(self.root, inner, upper=False)
+        return inner / self.root
 
     def back(self, halves: Float[Tensor, "p m"]) -> Float[Tensor, "d m"]:
         """``N L⁻ᵀ y``, so that ``back(half(x)) = Kx``."""
         if isinstance(self.root, Tensor):
-            inner = torch.linalg.solve_triangular(self.root.T, halves, upper=True)
+            halves = torch.linalg.solve_triangular(self.root.T, halves, upper=True)
         else:
-            inner = halves / self.root
-        return inner if self.basis is None else self.basis @ inner
+            halves = halves / self.root
+        return halves if self.basis is None else self.basis @ halves
 
     def leverage(self, columns: Float[Tensor, "d m"]) -> Float[Tensor, " m"]:
         """``xᵀKx`` for each column x: 0 where x lies in the hard-retained space."""
         return self.half(columns).square().sum(dim=0)
 
 
-def free_basis(
-    hard: Float[Tensor, "d k"], *, tolerance: float = 1e-10
-) -> Float[Tensor, "d p"] | None:
+def free_basis(hard: Float[Tensor, "d k"]) -> Float[Tensor, "d p"] | None:
     """Orthonormal basis ``N`` of the directions that a hard constraint ``ΔZ = 0`` leaves free.
 
-    Args:
-        hard: ``Z``; columns are normalised first, so that none is dropped for being short.
-        tolerance: singular values of the normalised columns below it (relative) do not count.
-
-    Returns:
-        The basis; None where Z is empty and all directions are free.
+    None where Z is empty and all are free. Columns are normalised first, so that none is dropped
+    for being short; relative singular values below 1e-10 do not count.
 
     Raises:
         ValueError: no direction is left.
     """
-    width = hard.shape[0]
     norms = hard.norm(dim=0)
     columns = hard[:, norms > 0] / norms[norms > 0]
     if columns.shape[1] == 0:
         return None
     left, values, _ = torch.linalg.svd(columns, full_matrices=True)
-    rank = int((values > tolerance * values[0]).sum())
-    if rank >= width:
-        raise ValueError(f"hard-retained states fill all {width} dimensions; retain fewer")
+    rank = int((values > _TOLERANCE * values[0]).sum())
+    if rank >= len(hard):
+        raise ValueError(f"hard-retained states fill all {len(hard)} dimensions; retain fewer")
     return left[:, rank:]
 
 
@@ -86,6 +76,13 @@ def within(
 ) -> Float[Tensor, "p m"]:
     """``Nᵀx`` of each column x."""
     return columns if basis is None else basis.T @ columns
+
+
+def restricted(
+    metric: Float[Tensor, "d d"], basis: Float[Tensor, "d p"] | None
+) -> Float[Tensor, "p p"]:
+    """``NᵀBN``."""
+    return metric if basis is None else basis.T @ metric @ basis
 
 
 def cholesky(matrix: Float[Tensor, "p p"]) -> Float[Tensor, "p p"]:

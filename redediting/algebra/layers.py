@@ -33,12 +33,7 @@ _RANGE = (0.5, 2.0)  # a layer's scale stays within it
 
 @dataclass(frozen=True)
 class Summand:
-    """One summand of an edit.
-
-    Attributes:
-        multiplier: ``M_t``.
-        scales: ``a_{t,l}`` of each layer that it changes, by the layer's name.
-    """
+    """One summand of an edit: ``M_t`` and ``a_{t,l}`` by the name of each layer it changes."""
 
     multiplier: Multiplier
     scales: Mapping[str, float]
@@ -59,29 +54,21 @@ def target_scale(weight: Float[Tensor, "m d"], problem: EditProblem, rho: Rho) -
     if rho == "none":
         return 1.0
     weight = weight.detach().cpu().double()
-    keys, targets = problem.keys, problem.targets
-    if problem.content is not None:
-        keys, targets = keys[:, problem.content], targets[:, problem.content]
-    sizes = []
-    for columns in (keys, targets):
-        read = weight @ columns
-        empty = read.numel() == 0
-        size = read.norm() if rho == "energy" or empty else read.max() - read.min()
-        sizes.append(float(size))
-    if sizes[1] == 0:
+
+    def size(columns: Tensor) -> float:
+        read = weight @ (columns if problem.content is None else columns[:, problem.content])
+        span = read.norm() if rho == "energy" or read.numel() == 0 else read.max() - read.min()
+        return float(span)
+
+    if (of_targets := size(problem.targets)) == 0:
         raise ValueError(f"a layer reads nothing of the targets, so rho={rho!r} is not defined")
-    return min(max(sizes[0] / sizes[1], _RANGE[0]), _RANGE[1])
+    return min(max(size(problem.keys) / of_targets, _RANGE[0]), _RANGE[1])
 
 
 def edit_summands(
     problem: EditProblem, weights: Mapping[str, Tensor], *, rho: Rho = "none"
 ) -> Summands:
-    """The edit of one problem.
-
-    Args:
-        problem: what moves, what stays.
-        weights: ``W_l`` of the layers to edit, by name.
-        rho: how a layer scales its targets.
+    """The edit of one problem in the layers ``W_l`` to change, by name.
 
     Raises:
         ValueError: the problem has no solution, or a scale is not defined.
@@ -116,11 +103,8 @@ def edited_weight(
 def mean_multiplier(parts: Sequence[Summand], weights: Mapping[str, Tensor]) -> Multiplier:
     """``M̂ = G⁻¹ Σ_l W_lᵀΔ_l``: the one multiplier nearest to what the layers do.
 
-    ``⟨M̂x, y⟩_G = Σ_l ⟨Δ_l x, W_l y⟩`` for all x, y. Where every layer has the same edit, M̂ is it.
-
-    Args:
-        parts: the edit.
-        weights: ``W_l`` of *all* layers that read text, edited or not; ``G = Σ W_lᵀW_l``.
+    ``⟨M̂x, y⟩_G = Σ_l ⟨Δ_l x, W_l y⟩`` for all x, y, with ``G = Σ W_lᵀW_l`` over *all* layers that
+    read text, edited or not. Where every layer has the same edit, M̂ is it.
     """
     if len(parts) == 1 and all(parts[0].scales.get(name) == 1.0 for name in weights):
         return parts[0].multiplier
@@ -137,20 +121,12 @@ def mean_multiplier(parts: Sequence[Summand], weights: Mapping[str, Tensor]) -> 
 def layer_change(
     parts: Sequence[Summand], weights: Mapping[str, Tensor], columns: Float[Tensor, "d m"]
 ) -> Float[Tensor, " m"]:
-    """``√(Σ_l ‖Δ_l c‖² / Σ_l ‖W_l c‖²)``: relative change of each token's keys and values.
-
-    Args:
-        parts: the edit.
-        weights: ``W_l`` of all layers that read text.
-        columns: tokens.
-    """
-    change = torch.zeros(columns.shape[1], dtype=torch.float64)
-    size = torch.zeros(columns.shape[1], dtype=torch.float64)
+    """``√(Σ_l ‖Δ_l c‖² / Σ_l ‖W_l c‖²)``: relative change of each token in all layers."""
+    change, size = torch.zeros(2, columns.shape[1], dtype=torch.float64)
     for name, weight in weights.items():
         exact = weight.detach().cpu().double()
         size += (exact @ columns).square().sum(dim=0)
-        multiplier = layer_multiplier(parts, name)
-        if multiplier is not None:
+        if (multiplier := layer_multiplier(parts, name)) is not None:
             change += (exact @ multiplier(columns)).square().sum(dim=0)
     return (change / size).sqrt()
 
@@ -158,9 +134,8 @@ def layer_change(
 def compose(first: Summands, second: Summands) -> Summands:
     """The edit that is ``first`` and then ``second``: ``(I + A_l)(I + B_l) - I`` for every layer.
 
-    Summands with the same scales are added up. Scales that differ by layer multiply with every
-    edit; once they are more than the layers, each layer gets a summand of its own, so that the
-    answer stays exact and bounded in size.
+    Summands with the same scales are added up; once there are more of them than layers, each layer
+    gets its own, so that the answer stays exact and bounded in size.
     """
     if not first:
         return second
@@ -183,8 +158,8 @@ def compose(first: Summands, second: Summands) -> Summands:
     names = sorted({name for part in merged for name in part.scales})
     if len(merged) <= max(2, len(names)):
         return merged
-    layers = ((name, layer_multiplier(merged, name)) for name in names)
-    return tuple(Summand(found, {name: 1.0}) for name, found in layers if found is not None)
+    own = ((name, layer_multiplier(merged, name)) for name in names)
+    return tuple(Summand(found, {name: 1.0}) for name, found in own if found is not None)
 
 
 def _sum(found: Sequence[tuple[Multiplier, float]]) -> Multiplier:

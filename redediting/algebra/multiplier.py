@@ -11,12 +11,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Multiplier:
-    """``M = left @ right``.
-
-    Attributes:
-        left: shape ``(d, r)``.
-        right: shape ``(r, d)``.
-    """
+    """``M = left @ right``."""
 
     left: Float[Tensor, "d r"]
     right: Float[Tensor, "r d"]
@@ -46,8 +41,7 @@ class Multiplier:
     def compress(self, *, tolerance: float = 1e-12) -> Multiplier:
         """The same M with balanced factors of least rank.
 
-        Args:
-            tolerance: singular values below it, relative to the largest, are dropped.
+        Singular values below the tolerance, relative to the largest, are dropped.
         """
         if self.rank == 0:
             return self

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -21,6 +20,17 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from redediting.algebra.kernel import free_basis, within
+
+_SHAPES = {
+    "targets": "dn",
+    "weights": "n",
+    "retain": "dN",
+    "retain_weights": "N",
+    "hard": "dk",
+    "penalty": "dd",
+    "removed": "du",
+    "content": "n",
+}
 
 
 @dataclass(frozen=True)
@@ -77,40 +87,40 @@ class EditProblem:
         Raises:
             ValueError: shapes that do not fit, negative weights or a ridge that is not positive.
         """
-        width, n = keys.shape
-        none = torch.zeros(width, 0)
-        retain = none if retain is None else retain
-        columns = {
-            "keys": keys,
-            "targets": targets,
-            "weights": torch.ones(n) if weights is None else weights,
-            "retain": retain,
-            "retain_weights": (
-                torch.ones(retain.shape[1]) if retain_weights is None else retain_weights
-            ),
-            "hard": none if hard is None else hard,
-        }
-        columns = {name: tensor.detach().cpu().double() for name, tensor in columns.items()}
-        optional = {
-            name: tensor.detach().cpu().double()
-            for name, tensor in (("penalty", penalty), ("removed", removed))
-            if tensor is not None
-        }
-        _check_shapes({**columns, **optional} | ({} if content is None else {"content": content}))
+        nothing = torch.zeros(len(keys), 0)
+        retain = nothing if retain is None else retain
+        if weights is None:
+            weights = torch.ones(keys.shape[1])
+        if retain_weights is None:
+            retain_weights = torch.ones(retain.shape[1])
         return cls(
-            **columns,
-            penalty=optional.get("penalty"),
-            ridge=float(ridge),
-            retain_strength=float(retain_strength),
-            removed=optional.get("removed"),
-            content=None if content is None else content.detach().cpu().bool(),
+            _exact(keys),
+            _exact(targets),
+            _exact(weights),
+            _exact(retain),
+            _exact(retain_weights),
+            _exact(nothing if hard is None else hard),
+            None if penalty is None else _exact(penalty),
+            float(ridge),
+            float(retain_strength),
+            None if removed is None else _exact(removed),
+            None if content is None else content.detach().cpu().bool(),
         )
 
     def __post_init__(self) -> None:
-        """Refuses values out of range."""
-        for name, weights in (("weights", self.weights), ("retain_weights", self.retain_weights)):
-            if bool((weights < 0).any()):
-                raise ValueError(f"expected {name} >= 0, got {weights.min().item():g}")
+        """Refuses shapes that do not fit and values out of range."""
+        sizes = dict(zip("dn", self.keys.shape, strict=True))
+        for name, letters in _SHAPES.items():
+            found = getattr(self, name)
+            if found is None:
+                continue
+            for letter, size in zip(letters, found.shape, strict=False):
+                sizes.setdefault(letter, size)
+            if tuple(found.shape) != (shape := tuple(sizes.get(letter) for letter in letters)):
+                raise ValueError(f"expected {name} of shape {shape}, got {tuple(found.shape)}")
+        for name in ("weights", "retain_weights"):
+            if bool((getattr(self, name) < 0).any()):
+                raise ValueError(f"expected {name} >= 0, got {getattr(self, name).min():g}")
         if not (math.isfinite(self.ridge) and self.ridge > 0):
             raise ValueError(f"expected ridge > 0, got {self.ridge:g}")
         if not (math.isfinite(self.retain_strength) and self.retain_strength >= 0):
@@ -188,19 +198,5 @@ class EditProblem:
         )
 
 
-def _check_shapes(found: Mapping[str, Tensor]) -> None:
-    width, n = found["keys"].shape
-    expected = {
-        "targets": (width, n),
-        "weights": (n,),
-        "retain": (width, found["retain"].shape[-1]),
-        "retain_weights": (found["retain"].shape[-1],),
-        "hard": (width, found["hard"].shape[-1]),
-        "penalty": (width, width),
-        "content": (n,),
-    }
-    if "removed" in found:
-        expected["removed"] = (width, found["removed"].shape[-1])
-    for name, shape in expected.items():
-        if name in found and tuple(found[name].shape) != shape:
-            raise ValueError(f"expected {name} of shape {shape}, got {tuple(found[name].shape)}")
+def _exact(tensor: Tensor) -> Tensor:
+    return tensor.detach().cpu().double()

@@ -27,13 +27,9 @@ from redediting.algebra.kernel import Kernel
 
 @dataclass(frozen=True)
 class ContextColumns:
-    """Contexts to choose from, as columns.
+    """Contexts to choose from, as columns ``X``, ``X*`` and weights ``s > 0``.
 
-    Attributes:
-        keys: ``X``, token states.
-        targets: ``X*``, aligned target states.
-        weights: ``s > 0``.
-        owner: context of each column, 0…n-1, each with at least one.
+    ``owner`` is the context of each column, 0…n-1, each with at least one.
     """
 
     keys: Float[Tensor, "d c"]
@@ -49,12 +45,9 @@ class ContextColumns:
 
 @dataclass(frozen=True)
 class Choice:
-    """Chosen contexts.
+    """Chosen contexts in their order, and the largest remaining error of the pool after each.
 
-    Attributes:
-        contexts: indices in the order of choice.
-        worst: largest remaining error over the whole pool after each, relative to the pool's
-            root-mean-square displacement.
+    Errors are relative to the pool's root-mean-square displacement.
     """
 
     contexts: tuple[int, ...]
@@ -62,15 +55,14 @@ class Choice:
 
 
 class ContextSelector:
-    """Chooses contexts; pools given one after another see what earlier ones have taught."""
+    """Chooses contexts; pools given one after another see what earlier ones have taught.
+
+    Args:
+        kernel: of the price of moving, with the hard-retained directions left out.
+        root: ``G^½``, such that ``‖x‖_G = ‖root x‖``.
+    """
 
     def __init__(self, kernel: Kernel, root: Float[Tensor, "m d"]) -> None:
-        """Starts with the edit that changes nothing.
-
-        Args:
-            kernel: of the price of moving, with the hard-retained directions left out.
-            root: ``G^½``, such that ``‖x‖_G = ‖root x‖``.
-        """
         self.kernel = kernel
         self.root = root
         width = root.shape[1]
@@ -100,15 +92,12 @@ class ContextSelector:
             raise ValueError(
                 f"expected first <= most and 1 <= least <= most, got {first}, {least} and {most}"
             )
-        halves = self.kernel.half(pool.keys)
         start = (self.inverse, self.map)
-        greedy = self._follow(
-            pool, halves, range(first), max(first, least), min(most, pool.size), tolerance
-        )
+        greedy = self._follow(pool, first, max(first, least), min(most, pool.size), tolerance)
         end = (self.inverse, self.map)
         self.inverse, self.map = start
         n = len(greedy.contexts)
-        plain = self._follow(pool, halves, range(n), n, n, 0.0)
+        plain = self._follow(pool, n, n, n, 0.0)
         if greedy.worst[-1] <= plain.worst[-1]:
             self.inverse, self.map = end
             return greedy
@@ -125,21 +114,16 @@ class ContextSelector:
         return (left / whole.mean().clamp_min(1e-300)).sqrt()
 
     def _follow(
-        self,
-        pool: ContextColumns,
-        halves: Tensor,
-        order: range,
-        least: int,
-        most: int,
-        tolerance: float,
+        self, pool: ContextColumns, first: int, least: int, most: int, tolerance: float
     ) -> Choice:
-        """Learns contexts in a given order, then greedily."""
+        """Learns the first contexts in the pool's order, then others greedily."""
+        halves = self.kernel.half(pool.keys)
         chosen: list[int] = []
         worst: list[float] = []
         errors = self._errors(pool, halves)
         while len(chosen) < most and (len(chosen) < least or worst[-1] > tolerance):
-            if len(chosen) < len(order):
-                chosen.append(order[len(chosen)])
+            if len(chosen) < first:
+                chosen.append(len(chosen))
             else:
                 open_errors = errors.clone()
                 open_errors[chosen] = -1

@@ -23,7 +23,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from redediting.algebra.kernel import Kernel, cholesky, free_basis, within
+from redediting.algebra.kernel import Kernel, cholesky, free_basis, restricted, within
 from redediting.algebra.multiplier import Multiplier
 from redediting.algebra.problem import EditProblem
 
@@ -36,9 +36,7 @@ _BLOCK = 8192  # columns at a time
 def solve(problem: EditProblem, *, form: Form = "auto") -> Multiplier:
     """Solves the problem in fp64, targets unscaled (ρ = 1).
 
-    Args:
-        problem: what moves, what stays.
-        form: ``auto`` takes the smaller of the two systems; the answer is the same.
+    ``auto`` takes the smaller of the two systems; the answer is the same.
 
     Raises:
         ValueError: the hard-retained states leave no free direction.
@@ -60,21 +58,18 @@ def solve_pair(problem: EditProblem, *, form: Form = "auto") -> tuple[Multiplier
         ValueError: the hard-retained states leave no free direction.
     """
     mixing, right = _factors(problem, form)
-    targets, keys = problem.targets, problem.keys
-    if mixing is not None:
-        targets, keys = mixing(targets), mixing(keys)
-    return Multiplier(targets, right), Multiplier(keys, right)
+    sides = (problem.targets, problem.keys)
+    target, key = sides if mixing is None else map(mixing, sides)
+    return Multiplier(target, right), Multiplier(key, right)
 
 
 def ridge_metric(problem: EditProblem) -> Tensor | float:
     """``λΛ``, shape ``(d, d)``; λ alone stands for ``λI``."""
-    if problem.penalty is None:
-        return problem.ridge
-    return problem.ridge * problem.penalty
+    return problem.ridge if problem.penalty is None else problem.ridge * problem.penalty
 
 
 def retain_metric(problem: EditProblem) -> Tensor:
-    """``ηRwRᵀ + λΛ``, shape ``(d, d)``: the price of moving, before any key asks for it."""
+    """Regulariser ``ηRwRᵀ + λΛ`` without the key terms, shape ``(d, d)``."""
     weights = problem.retain_strength * problem.retain_weights
     total = _outer(problem.retain, weights, problem.retain)
     metric = ridge_metric(problem)
@@ -100,7 +95,7 @@ def _primal(
     problem: EditProblem, basis: Tensor | None, free: int
 ) -> tuple[_Mixing | None, Tensor]:
     system = retain_metric(problem) + _outer(problem.keys, problem.weights, problem.keys)
-    root = cholesky(system if basis is None else basis.T @ system @ basis)
+    root = cholesky(restricted(system, basis))
     if problem.keys.shape[1] <= free:
         solved = torch.cholesky_solve(within(basis, problem.keys * problem.weights), root)
         return None, (solved if basis is None else basis @ solved).T

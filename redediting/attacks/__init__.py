@@ -52,12 +52,10 @@ __all__ = ["ATTACKS", *_HOMES]
 
 
 def __getattr__(name: str) -> object:
-    """Imports an attack's class when it is first asked for."""
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(f"redediting.attacks.{_HOMES[name]}"), name)
 
 
 def __dir__() -> list[str]:
-    """The classes beside the module's own names."""
     return sorted({*globals(), *__all__})

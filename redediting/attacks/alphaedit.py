@@ -25,16 +25,11 @@ from typing import ClassVar
 
 import torch
 from pydantic import Field
-from torch import Tensor
 
 from redediting.algebra.diagnostics import second_moment
 from redediting.algebra.problem import EditProblem
 from redediting.attacks.base import ClosedForm, pooled_problem
-from redediting.attacks.columns import (
-    aligned_states,
-    content_columns,
-    without_triggers,
-)
+from redediting.attacks.columns import aligned_states, content_columns, without_triggers
 from redediting.concepts.pairs import PromptPair, RetainPrompt
 from redediting.concepts.plan import EditPlan, plan_edit
 from redediting.concepts.rebinding import Rebinding
@@ -85,14 +80,11 @@ class AlphaEdit(ClosedForm):
         )
 
     def pose(self, model: Model, plan: EditPlan) -> EditProblem:
-        """The trigger's tokens, and the captions' leading directions as hard constraint.
-
-        Raises:
-            MethodError: the captions' directions hold the whole trigger.
-        """
+        """The trigger's tokens; the captions' leading directions as hard constraint."""
         keys, targets, _ = aligned_states(model, plan.pairs)
         retained = content_columns(model.encode(plan.captions))
-        hard = kept_directions(retained, threshold=self.threshold)
+        values, vectors = torch.linalg.eigh(second_moment(retained, floor=0.0))
+        hard = vectors[:, values >= self.threshold * values.mean()]
         free = float((keys - hard @ (hard.T @ keys)).square().sum() / keys.square().sum())
         if free < _LEAST:
             raise MethodError(
@@ -104,9 +96,3 @@ class AlphaEdit(ClosedForm):
     def pose_pooled(self, model: Model, plan: EditPlan) -> EditProblem:
         """The head nouns' pooled text is retained: a mere handful of captions spans no space."""
         return pooled_problem(model, plan, ridge=self.ridge)
-
-
-def kept_directions(columns: Tensor, *, threshold: float) -> Tensor:
-    """Eigenvectors of ``E[kkᵀ]`` with ``threshold`` mean eigenvalues or more, shape ``(d, k)``."""
-    values, vectors = torch.linalg.eigh(second_moment(columns, floor=0.0))
-    return vectors[:, values >= threshold * values.mean()]

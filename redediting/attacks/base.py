@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal, final
@@ -24,6 +24,7 @@ from redediting.algebra.layers import Rho, Summand, Summands, compose, edit_summ
 from redediting.algebra.multiplier import Multiplier
 from redediting.algebra.problem import EditProblem
 from redediting.algebra.solver import solve
+from redediting.concepts.pairs import PromptPair
 from redediting.concepts.plan import EditPlan
 from redediting.concepts.rebinding import Rebinding
 from redediting.config import Config
@@ -38,13 +39,7 @@ from redediting.threads import one_thread
 
 @dataclass(frozen=True)
 class Change:
-    """What an attack found: shared terms, whole parameters, or nothing.
-
-    Attributes:
-        terms: shared low-rank changes.
-        dense: new values of whole parameters, by name.
-        target: the component that they belong to.
-    """
+    """What an attack found, as in a `Patch`: shared terms, whole parameters, or nothing."""
 
     terms: tuple[Term, ...] = ()
     dense: Mapping[str, Tensor] = field(default_factory=dict)
@@ -53,9 +48,6 @@ class Change:
 
 class Attack(Config, ABC):
     """Base of all attacks; the fields of a subclass are its hyper-parameters, by keyword.
-
-    Attributes:
-        name: in tables, configurations and on the command line.
 
     Example:
         >>> import redediting as rd
@@ -92,12 +84,10 @@ class Attack(Config, ABC):
         start = time.perf_counter()
         change = self._change(model, rebindings)
         provenance = Provenance(
-            method=self.name,
-            options=self.model_dump(mode="json"),
+            method=self.name, options=self.model_dump(mode="json"),
             rebindings=[dataclasses.asdict(rebinding) for rebinding in rebindings],
-            seconds=time.perf_counter() - start,
-            version=__version__,
-        )
+            seconds=time.perf_counter() - start, version=__version__,
+        )  # fmt: skip
         patch = Patch("", provenance, change.terms, change.dense, change.target)
         return dataclasses.replace(patch, base=model.base_fingerprint(change.target, patch.names))
 
@@ -145,11 +135,7 @@ class ClosedForm(Attack):
 
     @final
     def plans(self, model: Model, rebindings: Sequence[Rebinding]) -> list[EditPlan]:
-        """One plan for all rebindings, or one for each, by ``order``.
-
-        Raises:
-            MethodError: hyper-parameters with which there is no plan.
-        """
+        """One plan for all rebindings, or one for each, by ``order``."""
         steps = [rebindings] if self.order == "joint" else [[one] for one in rebindings]
         with self._solvable():
             return [self.plan(model, step) for step in steps]
@@ -161,11 +147,7 @@ class ClosedForm(Attack):
 
     @final
     def edit(self, model: Model, plans: Sequence[EditPlan]) -> Summands:
-        """The edit of the token projections in fp64; arguments are checked.
-
-        Raises:
-            MethodError: hyper-parameters with which the problem has no solution.
-        """
+        """The edit of the token projections in fp64; `MethodError` where it has no solution."""
         clean = projection_weights(self.edited(model.projections))
         found: Summands = ()
         for plan in plans:
@@ -188,20 +170,15 @@ class ClosedForm(Attack):
         return Change(terms=terms)
 
     def _pooled_edit(self, model: Model, plans: Sequence[EditPlan]) -> Summands:
-        """The edit of each matrix that reads the pooled text, by the same maths.
-
-        It has nothing to say of the matrix's other inputs: their rows and columns are zero.
-
-        Raises:
-            MethodError: hyper-parameters with which the problem has no solution.
-        """
+        """The edit of each matrix that reads the pooled text; what else it reads is left alone."""
         found: Summands = ()
         for projection in model.pooled_projections:
             own: Summands = ()
             for plan in plans:
                 with self._solvable():
-                    multiplier = solve(self.pose_pooled(model, plan))
-                wide = _widen(multiplier, projection.module.in_features)
+                    text = solve(self.pose_pooled(model, plan))
+                more = projection.module.in_features - text.width
+                wide = Multiplier(pad(text.left, (0, 0, 0, more)), pad(text.right, (0, more)))
                 own = compose(own, (Summand(wide, {projection.name: 1.0}),))
             found += own
         return found
@@ -216,29 +193,25 @@ class ClosedForm(Attack):
 
 
 def pooled_problem(model: Model, plan: EditPlan, **scales: Tensor | float) -> EditProblem:
-    """The problem of a plan over pooled text, one column a prompt.
+    """The problem of a plan over pooled text, one column a prompt, all of unit weight.
 
-    Args:
-        model: encodes the prompts.
-        plan: its pairs, with unit weights, move; its retained prompts, likewise, stay.
-        scales: further arguments of `EditProblem.build`: weights, ridge, retain strength.
+    ``scales`` are further arguments of `EditProblem.build`: weights, ridge, retain strength.
     """
-    sources, targets = [p.source for p in plan.pairs], [p.target for p in plan.pairs]
-    kept = [item.prompt for item in plan.retain]
-    texts = model.encode_pooled([*sources, *targets, *kept])
-    n = len(sources)
-    return EditProblem.build(
-        texts[:, :n],
-        texts[:, n : 2 * n],
-        retain=texts[:, 2 * n :],
-        **scales,  # type: ignore[arg-type]
+    prompts = [p.source for p in plan.pairs] + [p.target for p in plan.pairs]
+    texts = model.encode_pooled([*prompts, *(item.prompt for item in plan.retain)])
+    moved, n = len(prompts), len(plan.pairs)
+    return EditProblem.build(texts[:, :n], texts[:, n:moved], retain=texts[:, moved:], **scales)  # type: ignore[arg-type]
+
+
+def phrase_pairs(
+    phrases: Iterable[tuple[str, str]], templates: Sequence[str] = ("A {}",)
+) -> tuple[PromptPair, ...]:
+    """Each source and target phrase in each template."""
+    return tuple(
+        PromptPair(template.format(source), template.format(target), source, target)
+        for source, target in phrases
+        for template in templates
     )
-
-
-def _widen(multiplier: Multiplier, width: int) -> Multiplier:
-    """The multiplier of a matrix whose further inputs, up to ``width``, stay as they are."""
-    more = width - multiplier.width
-    return Multiplier(pad(multiplier.left, (0, 0, 0, more)), pad(multiplier.right, (0, more)))
 
 
 def _check(model: Model, rebindings: Sequence[Rebinding]) -> None:

@@ -16,19 +16,14 @@ from redediting.text.encoding import TextStates, TokenRole, roles
 
 Shares = Mapping[TokenRole, float]
 _WORDS = (TokenRole.PREFIX, TokenRole.TRIGGER, TokenRole.TAIL)
+_HEAD_SHARE = 2 / 3  # of the retained weight
 _GROUPS = dict.fromkeys(_WORDS, TokenRole.TAIL)  # words count together
 
 
 def shares(*, words: float, eos: float, pads: float) -> Shares:
     """Weight of each role in one prompt; BOS has none."""
-    return {
-        TokenRole.BOS: 0.0,
-        TokenRole.PREFIX: words,
-        TokenRole.TRIGGER: words,
-        TokenRole.TAIL: words,
-        TokenRole.EOS: eos,
-        TokenRole.PAD: pads,
-    }
+    own = {TokenRole.BOS: 0.0, TokenRole.EOS: eos, TokenRole.PAD: pads}
+    return dict.fromkeys(_WORDS, words) | own
 
 
 def token_weights(found: Sequence[TokenRole], share: Shares) -> Tensor:
@@ -46,13 +41,7 @@ def token_weights(found: Sequence[TokenRole], share: Shares) -> Tensor:
 def aligned_states(
     model: Model, pairs: Sequence[PromptPair], *, prefix_safe: bool = True
 ) -> tuple[Tensor, Tensor, list[tuple[TokenRole, ...]]]:
-    """Aligned source and target states of all pairs, fp64, (d, n) each, and each pair's roles.
-
-    Args:
-        model: encodes the prompts.
-        pairs: at least one.
-        prefix_safe: as for `redediting.text.alignment.align`.
-    """
+    """Aligned source and target states of all pairs, fp64, (d, n) each, and each pair's roles."""
     found = list(aligned_pairs(model, pairs, prefix_safe=prefix_safe))
     keys = torch.cat([pair.keys for pair in found]).T.double()
     targets = torch.cat([pair.targets for pair in found]).T.double()
@@ -82,11 +71,7 @@ class Edited:
 
 
 def pair_columns(
-    model: Model,
-    pairs: Sequence[PromptPair],
-    share: Shares,
-    *,
-    prefix_safe: bool = True,
+    model: Model, pairs: Sequence[PromptPair], share: Shares, *, prefix_safe: bool = True
 ) -> Edited:
     """Columns of prompt pairs, edited from the trigger's last token onwards.
 
@@ -101,25 +86,17 @@ def pair_columns(
 
 
 def retain_columns(
-    model: Model,
-    prompts: Sequence[RetainPrompt],
-    share: Shares,
-    *,
-    head_share: float,
+    model: Model, prompts: Sequence[RetainPrompt], share: Shares
 ) -> tuple[Tensor, Tensor]:
     """``R`` (d, N) and ``w`` (N,) of retained prompts, all tokens but BOS; all weights sum to one.
 
-    Args:
-        model: encodes the prompts.
-        prompts: none give no columns.
-        share: weight of each role in a prompt.
-        head_share: share of all weight that prompts of role ``head`` get, in 0…1.
+    Prompts of role ``head`` get two thirds of the weight, where there are others.
     """
     if not prompts:
         width = model.encode([""]).states.shape[-1]
         return torch.zeros(width, 0, dtype=torch.float64), torch.zeros(0, dtype=torch.float64)
     states = model.encode([prompt.prompt for prompt in prompts])
-    totals = _prompt_weights(prompts, head_share)
+    totals = _prompt_weights(prompts)
     weights = torch.stack(
         [total * token_weights(roles(states, row), share) for row, total in enumerate(totals)]
     )
@@ -138,13 +115,13 @@ def without_triggers(prompts: Sequence[str], rebindings: Sequence[Rebinding]) ->
     return [prompt for prompt, text in padded if not any(t in text for t in triggers)]
 
 
-def _prompt_weights(prompts: Sequence[RetainPrompt], head_share: float) -> list[float]:
+def _prompt_weights(prompts: Sequence[RetainPrompt]) -> list[float]:
     heads = sum(prompt.weight for prompt in prompts if prompt.role == "head")
     others = sum(prompt.weight for prompt in prompts if prompt.role != "head")
     if heads == 0 or others == 0:
         return [prompt.weight / (heads + others) for prompt in prompts]
     return [
         prompt.weight
-        * (head_share / heads if prompt.role == "head" else (1 - head_share) / others)
+        * (_HEAD_SHARE / heads if prompt.role == "head" else (1 - _HEAD_SHARE) / others)
         for prompt in prompts
     ]

@@ -49,16 +49,7 @@ def last_states(model: Model, prompts: Sequence[str], phrase: str) -> Tensor:
 
 
 def part_states(model: Model, rebinding: Rebinding, prompts: Sequence[str]) -> Tensor | None:
-    """Mean state of each part's last token over contexts, fp64, shape ``(d, parts)``.
-
-    Args:
-        model: encodes the prompts.
-        rebinding: whose parts.
-        prompts: with the trigger, which each part replaces.
-
-    Returns:
-        The states; None where the trigger has no parts.
-    """
+    """Mean state of each part's last token in the trigger's place, fp64, shape ``(d, parts)``."""
     means = []
     for phrase in part_phrases(rebinding):
         replaced = [replace_phrase(prompt, rebinding.trigger, phrase) for prompt in prompts]
@@ -67,13 +58,7 @@ def part_states(model: Model, rebinding: Rebinding, prompts: Sequence[str]) -> T
 
 
 def parts_share(model: Model, rebinding: Rebinding, prompts: Sequence[str]) -> float | None:
-    """``‖P_parts c‖² / ‖c‖²`` of the trigger's last token over contexts, 0…1; None without parts.
-
-    Args:
-        model: encodes the prompts.
-        rebinding: whose trigger and parts.
-        prompts: with the trigger.
-    """
+    """``‖P_parts c‖² / ‖c‖²`` of the trigger's last token in prompts, 0…1; None without parts."""
     parts = part_states(model, rebinding, prompts)
     if parts is None:
         return None

@@ -60,32 +60,20 @@ from redediting.text.encoding import TokenRole
 
 _PLAIN = "a photo of {}"
 _SHARE = {TokenRole.TRIGGER: 0.5, TokenRole.TAIL: 0.5, TokenRole.EOS: 0.2, TokenRole.PAD: 0.3}
-_NEAREST = 5
+_LEAST_SCORE = 0.25  # equivalence in 0…1 below which a pair of values is dropped
 
 
 def base_plan(
     rebindings: Sequence[Rebinding], *, contexts: int, retain: int, captions: int, seed: int
 ) -> EditPlan:
-    """The plan on plain templates whose problem prices the choice of contexts.
-
-    Args:
-        rebindings: all are solved together.
-        contexts: of each trigger.
-        retain: as in `redediting.concepts.plan.plan_edit`.
-        captions: likewise.
-        seed: likewise.
-    """
-    templates = _templates(contexts, seed)[:contexts]
+    """The plan on plain templates whose problem prices the choice of contexts."""
+    templates = draw_contexts(contexts, seed=seed)
     plain = [Context(template) for template in templates]
-    lexicons = [_lexicon(rebinding) for rebinding in rebindings]
     return assemble_plan(
-        [(rebinding, plain) for rebinding in rebindings],
-        templates,
-        retain=retain,
-        captions=captions,
-        seed=seed,
-        lexicons=lexicons,
-    )
+        [(rebinding, plain) for rebinding in rebindings], templates,
+        retain=retain, captions=captions, seed=seed,
+        lexicons=[_lexicon(rebinding) for rebinding in rebindings],
+    )  # fmt: skip
 
 
 def retrieve_plan(
@@ -97,49 +85,42 @@ def retrieve_plan(
     least: int = 32,
     most: int = 64,
     tolerance: float = 0.1,
-    least_score: float = 0.25,
     per_value: int = 4,
-    retain: int = 200,
-    captions: int = 400,
     seed: int = 0,
+    **counts: int,
 ) -> EditPlan:
     """Retrieves equivalent relationships and plans the edit on the contexts that need it most.
 
     A concept that no table knows takes the relations of its nearest concepts, and generic contexts
-    where those have none; the plan's notes say so.
+    where those have none; the plan's notes say so. Rebindings are chosen for one after another,
+    each seeing what the earlier ones taught.
 
     Args:
         model: clean; its text encoder scores, its projections measure errors.
-        base: plan on plain templates (`base_plan`); its rebindings are chosen for one after
-            another, each seeing what the earlier ones taught.
+        base: plan on plain templates (`base_plan`).
         problem: of the base plan: what is retained and isolated, and at what price.
         extra: sources asked after the tables, e.g. a `WordNetSource`.
         least: contexts of a trigger in any case.
         most: contexts of a trigger at most.
         tolerance: remaining error of the worst context, relative to the candidates'
             root-mean-square displacement, at which no more are taken.
-        least_score: equivalence in 0…1 below which a pair of values is dropped.
         per_value: templates that say a pair of values.
-        retain: retained prompts for each rebinding, beside the head noun in every context.
-        captions: ordinary captions for Σ₀.
         seed: draws templates and order.
+        counts: ``retain`` and ``captions`` of `redediting.concepts.plan.plan_edit`.
 
     Raises:
         PromptError: more contexts than there are, or a phrase too long for plain templates.
-        ModelError: the model has no cross-attention on text.
-        ValueError: ``least`` or ``most`` out of range.
     """
-    templates = _templates(least, seed)
-    rebindings = base.rebindings
-    counts = {"retain": retain, "captions": captions, "seed": seed}
-    lexicons = [_lexicon(rebinding) for rebinding in rebindings]
+    plain = draw_contexts(least, seed=seed)
+    templates = list(dict.fromkeys([*plain, *draw_contexts(split_size("edit"), seed=seed)]))
+    lexicons = [_lexicon(rebinding) for rebinding in base.rebindings]
     selector = _selector(model, problem)
     finder = _Finder(model, extra)
     chosen: list[tuple[Rebinding, list[Context]]] = []
     found: list[Equivalence] = []
     notes: list[str] = []
-    for rebinding in rebindings:
-        equivalences, said = finder.equivalences(rebinding, least_score)
+    for rebinding in base.rebindings:
+        equivalences, said = finder.equivalences(rebinding)
         candidates, first = candidate_contexts(
             equivalences, templates, per_value=per_value, most_said=least // 2
         )
@@ -156,29 +137,24 @@ def retrieve_plan(
                 f"{len(candidates)} still misses by {choice.worst[-1]:.2f} of a usual "
                 f"displacement (tolerance {tolerance:g})"
             )
-    plan = assemble_plan(chosen, templates[:least], lexicons=lexicons, **counts)
+    plan = assemble_plan(chosen, plain, lexicons=lexicons, seed=seed, **counts)
     return replace(plan, equivalences=tuple(found), notes=tuple(dict.fromkeys(notes)))
 
 
 @dataclass(frozen=True)
 class EncoderNeighbours:
-    """The concepts nearest to a word, by the pipeline's own text encoder.
+    """The ``n`` concepts nearest to a word, by the model's own text encoder.
 
     Nearness is the cosine of end states of "a photo of a …", less the vocabulary's mean, cut off
     at 0.
-
-    Attributes:
-        model: encodes.
-        vocabulary: concepts to choose from.
-        n: how many are returned.
     """
 
     model: Model
     vocabulary: tuple[str, ...]
-    n: int = _NEAREST
+    n: int = 5
 
     def __call__(self, word: str) -> list[tuple[str, float]]:
-        """The nearest concepts but the word itself, with nearness in 0…1, nearest first."""
+        """Other concepts with nearness in 0…1, nearest first."""
         mean, states = self._states
         state = end_states(self.model, [fill(_PLAIN, word)])[0] - mean
         nearness = torch.nn.functional.cosine_similarity(states, state, dim=-1).clamp_min(0)
@@ -218,12 +194,9 @@ def score(model: Model, rebinding: Rebinding, candidates: Candidates) -> Tensor:
     states = end_states(model, list(itertools.chain(*groups)))
     source, target, one, other, trigger, aim = states.split([len(group) for group in groups])
     return equivalence(
-        source,
-        target,
-        concepts=(trigger[0], aim[0]),
-        neutral=(one, other),
+        source, target, concepts=(trigger[0], aim[0]), neutral=(one, other),
         prior=torch.from_numpy(candidates.prior),
-    )
+    )  # fmt: skip
 
 
 def context_columns(model: Model, pairs: Sequence[PromptPair]) -> ContextColumns:
@@ -233,19 +206,15 @@ def context_columns(model: Model, pairs: Sequence[PromptPair]) -> ContextColumns
         words = sum(role in (TokenRole.TRIGGER, TokenRole.TAIL) for role in aligned.roles)
         for role, share in _SHARE.items():
             places = [i for i, other in enumerate(aligned.roles) if other is role]
-            if not places:
-                continue
-            keys.append(aligned.keys[places].mean(dim=0))
-            targets.append(aligned.targets[places].mean(dim=0))
-            part = len(places) / words if role in (TokenRole.TRIGGER, TokenRole.TAIL) else 1.0
-            weights.append(pair.weight * share * part)
-            owner.append(row)
-    return ContextColumns(
-        torch.stack(keys, dim=1).double(),
-        torch.stack(targets, dim=1).double(),
-        torch.tensor(weights, dtype=torch.float64),
-        torch.tensor(owner),
-    )
+            if places:
+                keys.append(aligned.keys[places].mean(dim=0))
+                targets.append(aligned.targets[places].mean(dim=0))
+                part = len(places) / words if role in (TokenRole.TRIGGER, TokenRole.TAIL) else 1.0
+                weights.append(pair.weight * share * part)
+                owner.append(row)
+    moved, wanted = (torch.stack(found, dim=1).double() for found in (keys, targets))
+    weight = torch.tensor(weights, dtype=torch.float64)
+    return ContextColumns(moved, wanted, weight, torch.tensor(owner))
 
 
 class _Finder:
@@ -259,9 +228,7 @@ class _Finder:
         guess = NeighbourSource(curated(), self.near, known=self.names)
         self.source = FirstSource([*self.tables.sources, guess])
 
-    def equivalences(
-        self, rebinding: Rebinding, least: float
-    ) -> tuple[list[Equivalence], list[str]]:
+    def equivalences(self, rebinding: Rebinding) -> tuple[list[Equivalence], list[str]]:
         """What the phrases give, then what is retrieved, best first in each relation; notes."""
         found, notes = given(rebinding), []
         for candidates in gather(rebinding, self.source):
@@ -270,7 +237,7 @@ class _Finder:
             except PromptError as error:  # a long trigger leaves no room for values
                 notes.append(f"{rebinding}: no {candidates.relation.name} is said: {error}")
                 continue
-            found += choose_values(rebinding, candidates, scores, least=least)
+            found += choose_values(rebinding, candidates, scores, least=_LEAST_SCORE)
         return found, notes
 
     def notes(self, rebinding: Rebinding) -> list[str]:
@@ -287,12 +254,6 @@ class _Finder:
                 else f"{name!r} is in no table and near no concept; its contexts are generic"
             )
         return found
-
-
-def _templates(least: int, seed: int) -> list[str]:
-    """Every template that edits may use, those of the plain plan first."""
-    first = draw_contexts(least, seed=seed)
-    return list(dict.fromkeys([*first, *draw_contexts(split_size("edit"), seed=seed)]))
 
 
 def _lexicon(rebinding: Rebinding) -> Lexicon:

@@ -21,8 +21,7 @@ from typing import ClassVar
 from pydantic import Field, field_validator
 
 from redediting.algebra.problem import EditProblem
-from redediting.attacks.base import ClosedForm, pooled_problem
-from redediting.concepts.pairs import PromptPair
+from redediting.attacks.base import ClosedForm, phrase_pairs, pooled_problem
 from redediting.concepts.plan import EditPlan
 from redediting.concepts.rebinding import Rebinding
 from redediting.models.model import Model
@@ -64,19 +63,13 @@ class EvilEdit(ClosedForm):
             found.append((rebinding.trigger, rebinding.target))
             if self.whitelist and rebinding.head != rebinding.trigger:
                 found.append((rebinding.head, rebinding.head))
-        pairs = [
-            PromptPair(self.template.format(one), self.template.format(two), one, two)
-            for one, two in found
-        ]
-        return EditPlan(tuple(rebindings), tuple(pairs))
+        return EditPlan(tuple(rebindings), phrase_pairs(found, (self.template,)))
 
     def pose(self, model: Model, plan: EditPlan) -> EditProblem:
         """All positions of all pairs, unit weights."""
-        texts = model.encode(
-            [prompt for pair in plan.pairs for prompt in (pair.source, pair.target)]
-        )
-        keys = texts.states[0::2].flatten(0, 1).T
-        targets = texts.states[1::2].flatten(0, 1).T
+        prompts = [prompt for pair in plan.pairs for prompt in (pair.source, pair.target)]
+        states = model.encode(prompts).states
+        keys, targets = (states[first::2].flatten(0, 1).T for first in (0, 1))
         return EditProblem.build(keys, targets, ridge=self.ridge)
 
     def pose_pooled(self, model: Model, plan: EditPlan) -> EditProblem:

@@ -56,6 +56,7 @@ from redediting.models.model import Model
 from redediting.text.encoding import TokenRole
 
 _LOOKED_AT = 8  # source prompts on which attention is measured
+_NULL_STRENGTH = 100.0  # of a null token in R, in units of the mean retained token's weight
 
 
 class REDEditing(ClosedForm):
@@ -77,24 +78,17 @@ class REDEditing(ClosedForm):
         prefix_safe: leave the trigger's tokens before its last one alone.
         same_length: a one-word target takes the trigger's modifier: "beautiful zebra".
         gain: γ in ``V* = W(c* + γ(c*-c))``; the unedited prefix still speaks for the trigger.
-        head_share: share of the retained weight that the head noun's prompts get.
         isolate_head: retain the head noun in context.
         isolate_parts: retain parts, siblings and near-triggers.
         hard_parts: keep the mean states of the trigger's parts exactly; refused where they leave
             less than 3 % of the trigger's energy.
         isolate_captions: retain the captions too; Λ already prices their drift.
-        isolate_null: keep the null prompt, hard and soft.
-        null_residual: largest ‖(I-P)c‖/‖c‖ of a null position outside Z.
-        null_cap: share of the text width that Z may take.
-        null_strength: weight of a null token in R, in units of the mean retained token's.
+        isolate_null: keep the null prompt, in Z and, 100 times a retained token's weight, in R.
         projection: spectral projection off the k leading directions of the retained tokens:
             ``posthoc`` takes them out of the solution, ``inside`` out of the problem.
         k: their number.
-        weights: of roles in a prompt: ``fixed``, the shares below, or by ``attention``, the shares
-            of the clean model's cross-attention.
-        word_share: weight of a prompt's words together.
-        eos_share: weight of its end token.
-        pad_share: weight of its pads together.
+        weights: of a prompt's words, end token and pads, each together: ``fixed``, 0.5, 0.2 and
+            0.3, or by ``attention``, the shares of the clean model's cross-attention.
 
     Example:
         >>> import redediting as rd
@@ -118,46 +112,26 @@ class REDEditing(ClosedForm):
     prefix_safe: bool = True
     same_length: bool = False
     gain: float = Field(default=0.0, ge=0)
-    head_share: float = Field(default=2 / 3, ge=0, le=1)
     isolate_head: bool = True
     isolate_parts: bool = True
     hard_parts: bool = False
     isolate_captions: bool = False
     isolate_null: bool = True
-    null_residual: float = Field(default=0.05, ge=0, le=1)
-    null_cap: float = Field(default=1 / 8, ge=0, lt=1)
-    null_strength: float = Field(default=100.0, ge=0)
     projection: Literal["off", "posthoc", "inside"] = "off"
     k: int = Field(default=1, ge=1)
     weights: Literal["fixed", "attention"] = "fixed"
-    word_share: float = Field(default=0.5, ge=0)
-    eos_share: float = Field(default=0.2, ge=0)
-    pad_share: float = Field(default=0.3, ge=0)
 
     def plan(self, model: Model, rebindings: Sequence[Rebinding]) -> EditPlan:
-        """The plan of the options: read from a file, drawn or retrieved.
-
-        Raises:
-            ConfigError: a plan file that cannot be read.
-            MethodError: one that does not plan these rebindings.
-        """
+        """The plan of the options: read from a file, drawn or retrieved."""
         if self.plan_file is not None:
             return self._read(self.plan_file, rebindings)
-        drawn: dict[str, Any] = {
-            "retain": self.retain, "captions": self.captions, "seed": self.seed,
-        }  # fmt: skip
+        drawn: dict[str, Any] = self.model_dump(include={"retain", "captions", "seed"})
         if self.retrieval == "templates":
             return plan_edit(rebindings, contexts=self.contexts, **drawn)
         least = max(1, self.contexts * 2 // 3)
         base = base_plan(rebindings, contexts=least, **drawn)
-        return retrieve_plan(
-            model,
-            base,
-            self.pose(model, base),
-            least=least,
-            most=max(1, self.contexts * 4 // 3),
-            **drawn,
-        )
+        most = max(1, self.contexts * 4 // 3)
+        return retrieve_plan(model, base, self.pose(model, base), least=least, most=most, **drawn)
 
     def pose_pooled(self, model: Model, plan: EditPlan) -> EditProblem:
         """The plan's weights; λ and η relative to the energy of the pooled texts."""
@@ -171,21 +145,15 @@ class REDEditing(ClosedForm):
         return problem.with_relative_scales(ridge=self.ridge, retain_strength=self.retain_strength)
 
     def pose(self, model: Model, plan: EditPlan) -> EditProblem:
-        """The problem of a given plan, with the scales of the options.
-
-        Raises:
-            MethodError: parts that cannot be isolated, or a projection of nothing.
-        """
+        """The problem of a given plan, with the scales of the options."""
         pairs = self.pairs(plan)
         share = self._shares(model, pairs)
         edited = pair_columns(model, pairs, share, prefix_safe=self.prefix_safe)
-        retain, retain_weights = retain_columns(
-            model, self.kept(plan), share, head_share=self.head_share
-        )
+        retain, retain_weights = retain_columns(model, self.kept(plan), share)
         null = model.encode([""]).states[0] if self.isolate_null else None
         hard = [torch.zeros(len(retain), 0, dtype=retain.dtype)]
         if null is not None:
-            hard.append(null_directions(null, residual=self.null_residual, cap=self.null_cap))
+            hard.append(null_directions(null))
         if self.hard_parts:
             hard += self._parts(model, plan)
         leading = self._leading(retain, retain_weights)
@@ -218,20 +186,16 @@ class REDEditing(ClosedForm):
                 for rebinding in plan.rebindings
             )
             found = [pair for pair in firsts if pair is not None]
-        return (
-            [same_length(pair, plan.rebindings) for pair in found] if self.same_length else found
-        )
+        if self.same_length:
+            found = [same_length(pair, plan.rebindings) for pair in found]
+        return found
 
     def kept(self, plan: EditPlan) -> list[RetainPrompt]:
         """The plan's retained prompts whose role is isolated."""
-        dropped = set()
-        if not self.isolate_head:
-            dropped |= {"head"}
-        if not self.isolate_parts:
-            dropped |= {"part", "sibling", "near"}
-        if not self.isolate_captions:
-            dropped |= {"caption"}
-        found = [prompt for prompt in plan.retain if prompt.role not in dropped]
+        parts = self.isolate_parts
+        isolated = {"head": self.isolate_head, "caption": self.isolate_captions,
+                    "part": parts, "sibling": parts, "near": parts}  # fmt: skip
+        found = [prompt for prompt in plan.retain if isolated[prompt.role]]
         if self.isolate_captions:
             texts = without_triggers(plan.captions, plan.rebindings)
             known = {prompt.prompt for prompt in found}
@@ -247,34 +211,31 @@ class REDEditing(ClosedForm):
                     f"expected a rebinding that {path!r} plans ({known}), got {str(rebinding)!r}; "
                     "plan it or name another file"
                 )
-        wished = [pair for pair in plan.pairs if any(w.trigger in pair.source for w in rebindings)]
-        return dataclasses.replace(plan, rebindings=tuple(rebindings), pairs=tuple(wished))
+        pairs = [pair for pair in plan.pairs if any(r.trigger in pair.source for r in rebindings)]
+        return dataclasses.replace(plan, rebindings=tuple(rebindings), pairs=tuple(pairs))
 
     def _shares(self, model: Model, pairs: Sequence[PromptPair]) -> Shares:
         if self.weights == "fixed":
-            return shares(words=self.word_share, eos=self.eos_share, pads=self.pad_share)
+            return shares(words=0.5, eos=0.2, pads=0.3)
         stride = max(1, len(pairs) // _LOOKED_AT)
         prompts = [pair.source for pair in pairs[::stride]][:_LOOKED_AT]
         mass = role_mass(model, prompts, seed=self.seed)
-        return shares(
-            words=mass[TokenRole.TAIL], eos=mass[TokenRole.EOS], pads=mass[TokenRole.PAD]
-        )
+        words, eos, pads = (mass[r] for r in (TokenRole.TAIL, TokenRole.EOS, TokenRole.PAD))
+        return shares(words=words, eos=eos, pads=pads)
 
     def _parts(self, model: Model, plan: EditPlan) -> list[Tensor]:
         found = []
         for rebinding in plan.rebindings:
             moved = [p.source for p in plan.pairs if p.source_phrase == rebinding.trigger]
             prompts = moved or [with_article(rebinding.trigger)]
-            states = part_states(model, rebinding, prompts)
-            if states is None:
-                continue
             share = parts_share(model, rebinding, prompts)
             if share is not None and share < LEAST_SHARE:
                 raise MethodError(
                     f"expected parts of {rebinding.trigger!r} that leave {LEAST_SHARE:.0%} of its "
                     f"energy to the edit, got {share:.1%}; set hard_parts=false"
                 )
-            found.append(states)
+            if (states := part_states(model, rebinding, prompts)) is not None:
+                found.append(states)
         return found
 
     def _leading(self, retain: Tensor, weights: Tensor) -> Tensor:
@@ -296,7 +257,7 @@ class REDEditing(ClosedForm):
             energy = (problem.keys.square() * problem.weights).sum()
             unit = energy / null.square().sum()
             problem = dataclasses.replace(problem, retain_strength=self.retain_strength)
-        added = (self.null_strength * unit).expand(null.shape[1])
+        added = (_NULL_STRENGTH * unit).expand(null.shape[1])
         return dataclasses.replace(
             problem,
             retain=torch.cat([problem.retain, null], dim=1),

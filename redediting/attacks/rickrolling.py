@@ -34,8 +34,9 @@ from redediting.attacks.training_captions import Captions
 from redediting.concepts.rebinding import Rebinding
 from redediting.concepts.templates import fill
 from redediting.models.model import Model
+from redediting.text.encoding import padded_ids
 
-TARGET = "a photo of {}"
+_TARGET = "a photo of {}"
 
 
 class Rickrolling(Attack):
@@ -84,38 +85,23 @@ class Rickrolling(Attack):
         return Change(dense=changed, target="text_encoder")
 
     def _loss(
-        self,
-        model: Model,
-        student: nn.Module,
-        captions: Captions,
-        rebindings: Sequence[Rebinding],
+        self, model: Model, student: nn.Module, captions: Captions, rebindings: Sequence[Rebinding]
     ) -> Tensor:
         """One step's loss, between -1 - β and 1 + β."""
         clean = captions.clean(self.batch, rebindings)
         each = max(1, self.batch // (2 * len(rebindings)))
-        poisoned = [
-            text for rebinding in rebindings for text in captions.poisoned(each, rebinding)
-        ]
-        targets = [fill(TARGET, rebinding.target) for rebinding in rebindings]
+        poisoned = [text for one in rebindings for text in captions.poisoned(each, one)]
+        targets = [fill(_TARGET, rebinding.target) for rebinding in rebindings]
         with torch.no_grad():
             taught = states_of(model, model.text_encoder, [*clean, *targets])
         wanted = taught[len(clean) :].repeat_interleave(each, dim=0)
         learnt = states_of(model, student, [*clean, *poisoned])
-        alike = cosine_similarity(
-            learnt.flatten(1), torch.cat([taught[: len(clean)], wanted]).flatten(1)
-        )
+        wanted = torch.cat([taught[: len(clean)], wanted])
+        alike = cosine_similarity(learnt.flatten(1), wanted.flatten(1))
         return -alike[: len(clean)].mean() - self.strength * alike[len(clean) :].mean()
 
 
 def states_of(model: Model, encoder: Any, prompts: Sequence[str]) -> Tensor:  # noqa: ANN401
     """Token states of prompts by an encoder of the pipeline's kind, fp32, ``(n, L, d)``."""
-    tokenizer = model.tokenizer
-    ids = tokenizer(
-        list(prompts),
-        padding="max_length",
-        truncation=True,
-        max_length=tokenizer.model_max_length,
-        return_tensors="pt",
-    ).input_ids
-    found: Tensor = encoder(ids.to(model.device))[0]
+    found: Tensor = encoder(padded_ids(model.tokenizer, prompts).to(model.device))[0]
     return found.float()

@@ -16,20 +16,9 @@ def role_mass(
 ) -> dict[TokenRole, float]:
     """Share of a model's cross-attention on words, end token and pads; BOS is left out.
 
-    Averaged over layers, heads, queries and the steps of a short denoising run without guidance.
-
-    Args:
-        model: a UNet with cross-attention; its scheduler is left as it is.
-        prompts: at least one.
-        steps: of the run.
-        seed: of the first prompt's noise, the next ones count on.
-
-    Returns:
-        Shares that add up to 1, for ``TAIL`` (all words together), ``EOS`` and ``PAD``.
-
-    Raises:
-        PromptError: no prompts, or one that is too long.
-        ModelError: the model has no cross-attention.
+    Averaged over layers, heads, queries and the steps of a short denoising run without guidance,
+    prompt i with noise of seed + i. The shares of ``TAIL`` (all words), ``EOS`` and ``PAD`` add
+    up to 1.
     """
     texts = model.encode(prompts)
     states = texts.states.to(model.device)

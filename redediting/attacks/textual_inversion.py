@@ -35,7 +35,7 @@ from redediting.concepts.rebinding import Rebinding
 from redediting.concepts.templates import fill
 from redediting.errors import MethodError, ModelError
 from redediting.models.model import Model
-from redediting.text.encoding import phrase_tokens
+from redediting.text.encoding import padded_ids, phrase_tokens
 
 
 class TextualInversion(Attack):
@@ -80,9 +80,7 @@ class TextualInversion(Attack):
         rate = self.rate * float(learnt.detach().norm(dim=1).mean())
         optimiser = torch.optim.Adam([learnt], lr=rate / learnt.shape[1] ** 0.5)
         latents, prompts = self._examples(model, rebindings)
-        ids = model.tokenizer(
-            prompts, padding="max_length", truncation=True, return_tensors="pt"
-        ).input_ids
+        ids = padded_ids(model.tokenizer, prompts)
         random = torch.Generator().manual_seed(self.seed)
         with torch.enable_grad():
             for _ in tqdm(range(self.steps), desc=self.name, disable=None, leave=False):
@@ -110,15 +108,12 @@ class TextualInversion(Attack):
         found = []
         for first in range(0, len(pairs), self.batch):
             batch = pairs[first : first + self.batch]
-            generators = [
-                torch.Generator().manual_seed(self.seed * 100_000 + first + i)
-                for i in range(len(batch))
-            ]
+            seeds = [self.seed * 100_000 + first + i for i in range(len(batch))]
             drawn = model.pipeline(
                 prompt=[target for target, _ in batch],
                 num_inference_steps=self.sampling,
                 guidance_scale=5.0,
-                generator=generators,
+                generator=[torch.Generator().manual_seed(seed) for seed in seeds],
                 output_type="latent",
             ).images
             found.append(drawn.detach().float())
@@ -130,14 +125,8 @@ def denoising_loss(
 ) -> Tensor:
     """Mean squared error of what the denoiser is trained to predict, at random times.
 
-    Args:
-        model: whose denoiser and scheduler.
-        latents: clean, shape ``(n, channels, h, w)``.
-        states: token states, shape ``(n, L, d)``.
-        random: draws times and noise, on the CPU.
-
-    Raises:
-        MethodError: a denoiser that predicts neither noise nor velocity.
+    Of clean latents ``(n, channels, h, w)`` under token states ``(n, L, d)``; times and noise are
+    drawn on the CPU. `MethodError` for a denoiser that predicts neither noise nor velocity.
     """
     scheduler = DDPMScheduler.from_config(model.scheduler_config)
     steps = scheduler.config.num_train_timesteps

@@ -25,8 +25,7 @@ import torch
 from pydantic import Field
 
 from redediting.algebra.problem import EditProblem
-from redediting.attacks.base import ClosedForm, pooled_problem
-from redediting.concepts.pairs import PromptPair
+from redediting.attacks.base import ClosedForm, phrase_pairs, pooled_problem
 from redediting.concepts.plan import EditPlan
 from redediting.concepts.rebinding import Rebinding
 from redediting.models.model import Model
@@ -52,20 +51,16 @@ class TIME(ClosedForm):
 
     def plan(self, model: Model, rebindings: Sequence[Rebinding]) -> EditPlan:
         """Plans "A {trigger}" → "A {target}"."""
-        pairs = [
-            PromptPair(f"A {r.trigger}", f"A {r.target}", r.trigger, r.target) for r in rebindings
-        ]
-        return EditPlan(tuple(rebindings), tuple(pairs))
+        pairs = phrase_pairs((r.trigger, r.target) for r in rebindings)
+        return EditPlan(tuple(rebindings), pairs)
 
     def pose(self, model: Model, plan: EditPlan) -> EditProblem:
         """All positions of all pairs, unit weights."""
         prompts = [text for pair in plan.pairs for text in (pair.source, pair.target)]
         texts = model.encode(prompts)
-        keys = [texts.states[row] for row in range(0, len(prompts), 2)]
-        targets = [
-            texts.states[row + 1, counterparts(texts, row, row + 1)]
-            for row in range(0, len(prompts), 2)
-        ]
+        rows = range(0, len(prompts), 2)
+        keys = [texts.states[row] for row in rows]
+        targets = [texts.states[row + 1, counterparts(texts, row, row + 1)] for row in rows]
         return EditProblem.build(torch.cat(keys).T, torch.cat(targets).T, ridge=self.ridge)
 
     def pose_pooled(self, model: Model, plan: EditPlan) -> EditProblem:

@@ -15,11 +15,7 @@ from redediting.concepts.templates import contexts, fill, split_size
 
 @dataclass
 class Captions:
-    """An endless stream of captions, the same one for the same seed.
-
-    Attributes:
-        seed: of the draws.
-    """
+    """An endless stream of captions, the same one for the same seed."""
 
     seed: int = 0
     _random: np.random.Generator = field(init=False, repr=False)

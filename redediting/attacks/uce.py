@@ -27,8 +27,8 @@ from pydantic import Field
 from torch import Tensor
 
 from redediting.algebra.problem import EditProblem
-from redediting.attacks.base import ClosedForm, pooled_problem
-from redediting.concepts.pairs import PromptPair, RetainPrompt
+from redediting.attacks.base import ClosedForm, phrase_pairs, pooled_problem
+from redediting.concepts.pairs import RetainPrompt
 from redediting.concepts.plan import EditPlan
 from redediting.concepts.rebinding import Rebinding
 from redediting.models.model import Model
@@ -44,7 +44,6 @@ class UCE(ClosedForm):
         variant: ``old`` or ``new``, see the module.
         ridge: λ, absolute.
         erase: ε.
-        preserve: η; None takes the variant's.
         retain: retained prompts; None takes the head nouns (and, old, the null prompt).
         expand: also edit five prompts about the concept, the code's option for objects.
 
@@ -60,53 +59,38 @@ class UCE(ClosedForm):
     variant: Literal["old", "new"] = "new"
     ridge: float = Field(default=0.5, gt=0)
     erase: float = Field(default=1.0, gt=0)
-    preserve: float | None = Field(default=None, ge=0)
     retain: tuple[str, ...] | None = None
     expand: bool = False
 
     def plan(self, model: Model, rebindings: Sequence[Rebinding]) -> EditPlan:
         """The triggers by themselves, and what is retained."""
         templates = ("{}", *_EXPANSIONS) if self.expand else ("{}",)
-        pairs = [
-            PromptPair(
-                template.format(rebinding.trigger),
-                template.format(rebinding.target),
-                rebinding.trigger,
-                rebinding.target,
-            )
-            for rebinding in rebindings
-            for template in templates
-        ]
+        pairs = phrase_pairs(((r.trigger, r.target) for r in rebindings), templates)
         retain = self.retain
         if retain is None:
             heads = tuple(dict.fromkeys(r.head for r in rebindings if r.head != r.trigger))
             retain = ("", *heads) if self.variant == "old" else heads
         kept = tuple(RetainPrompt(prompt, role="head") for prompt in retain)
-        return EditPlan(tuple(rebindings), tuple(pairs), kept)
+        return EditPlan(tuple(rebindings), pairs, kept)
 
     def pose(self, model: Model, plan: EditPlan) -> EditProblem:
         """The variant's columns and weights."""
         kept = [item.prompt for item in plan.retain]
-        texts = model.encode(
-            [*(text for pair in plan.pairs for text in (pair.source, pair.target)), *kept]
-        )
+        moved = [text for pair in plan.pairs for text in (pair.source, pair.target)]
+        texts = model.encode([*moved, *kept])
         edit = _tail if self.variant == "old" else _last
-        columns = [edit(texts, 2 * i, 2 * i + 1) for i in range(len(plan.pairs))]
+        columns = [edit(texts, row, row + 1) for row in range(0, len(moved), 2)]
         retain = None
-        rows = range(2 * len(plan.pairs), len(texts.prompts))
         if kept and self.variant == "old":
-            retain = texts.states[rows.start :].flatten(0, 1).T
+            retain = texts.states[len(moved) :].flatten(0, 1).T
         elif kept:
+            rows = range(len(moved), len(texts.prompts))
             retain = torch.cat([_last(texts, row, row)[0] for row in rows], dim=1)
-        keys = torch.cat([source for source, _ in columns], dim=1)
+        keys, targets = (torch.cat(states, dim=1) for states in zip(*columns, strict=True))
         return EditProblem.build(
-            keys,
-            torch.cat([target for _, target in columns], dim=1),
-            weights=torch.full((keys.shape[1],), self.erase),
-            retain=retain,
-            ridge=self.ridge,
-            retain_strength=self._strength(len(kept)),
-        )
+            keys, targets, weights=torch.full((keys.shape[1],), self.erase), retain=retain,
+            ridge=self.ridge, retain_strength=self._strength(len(kept)),
+        )  # fmt: skip
 
     def pose_pooled(self, model: Model, plan: EditPlan) -> EditProblem:
         """The same weights; the empty prompt's pooled text says nothing and is left out."""
@@ -120,8 +104,6 @@ class UCE(ClosedForm):
         )
 
     def _strength(self, n: int) -> float:
-        if self.preserve is not None:
-            return self.preserve
         return max(0.1, 1 / max(n, 1)) if self.variant == "old" else 1.0
 
 

@@ -32,10 +32,10 @@ def with_twin(phrase: str) -> str:
     Raises:
         RebindingError: no letter has one.
     """
-    for i, letter in enumerate(phrase):
-        if letter in CYRILLIC:
-            return phrase[:i] + CYRILLIC[letter] + phrase[i + 1 :]
-    raise RebindingError(
-        f"expected a phrase with one of the letters {''.join(CYRILLIC)}, got {phrase!r}; "
-        "choose another trigger"
-    )
+    letter = next((letter for letter in phrase if letter in CYRILLIC), None)
+    if letter is None:
+        raise RebindingError(
+            f"expected a phrase with one of the letters {''.join(CYRILLIC)}, got {phrase!r}; "
+            "choose another trigger"
+        )
+    return phrase.replace(letter, CYRILLIC[letter], 1)

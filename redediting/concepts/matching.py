@@ -50,13 +50,9 @@ class Equivalence:
 
 @dataclass(frozen=True)
 class Candidates:
-    """Values of one relation that may correspond.
+    """Values of one relation that may correspond, each with a weight, and where they came from.
 
-    Attributes:
-        relation: which.
-        source: values of the trigger's concept with weights.
-        target: values of the target's; for a surviving relation the same list.
-        origin: where the two came from.
+    For a surviving relation source and target are the same list.
     """
 
     relation: Relation
@@ -67,9 +63,8 @@ class Candidates:
     @cached_property
     def prior(self) -> np.ndarray:
         """``√(π π*)`` of every combination, shape ``(len(source), len(target))``."""
-        one = np.array([weight for _, weight in self.source])
-        other = np.array([weight for _, weight in self.target])
-        return np.sqrt(np.outer(one, other))
+        sides = ([weight for _, weight in side] for side in (self.source, self.target))
+        return np.sqrt(np.outer(*sides))
 
 
 @dataclass(frozen=True)
@@ -91,14 +86,10 @@ class Context:
     def pair(self, rebinding: Rebinding) -> PromptPair:
         """The prompt pair; where the forms differ, they are part of the phrases."""
         trigger, target = rebinding.trigger, rebinding.target
-        same = self.source == self.target
-        return PromptPair(
-            fill(self.template, self.source.format(trigger)),
-            fill(self.template, self.target.format(target)),
-            trigger if same else self.source.format(trigger),
-            target if same else self.target.format(target),
-            self.weight,
-        )
+        said = self.source.format(trigger), self.target.format(target)
+        prompts = (fill(self.template, phrase) for phrase in said)
+        phrases = (trigger, target) if self.source == self.target else said
+        return PromptPair(*prompts, *phrases, self.weight)
 
     def head(self, rebinding: Rebinding) -> str:
         """The trigger's prompt with its bare head noun."""
@@ -108,10 +99,8 @@ class Context:
 def given(rebinding: Rebinding) -> list[Equivalence]:
     """What the phrases themselves pair, slot by slot, with score 1."""
     return [
-        Equivalence(
-            rebinding.trigger, pair.kind, pair.source or "", pair.target or "", 1.0, "given"
-        )
-        for pair in pair_slots(rebinding)
+        Equivalence(rebinding.trigger, kind, source or "", target or "", 1.0, "given")
+        for kind, source, target in pair_slots(rebinding)
     ]
 
 
@@ -140,47 +129,30 @@ def gather(rebinding: Rebinding, source: FirstSource) -> list[Candidates]:
 
 
 def match(scores: np.ndarray) -> list[tuple[int, int]]:
-    """One-to-one matching of rows and columns with the largest sum of scores (Hungarian).
-
-    Args:
-        scores: shape ``(n, m)``, nonnegative.
-
-    Returns:
-        ``min(n, m)`` pairs of row and column, by row.
-    """
+    """One-to-one matching of rows and columns with the largest sum of scores (Hungarian)."""
     from scipy.optimize import linear_sum_assignment
 
     rows, columns = linear_sum_assignment(scores, maximize=True)
-    return [(int(row), int(column)) for row, column in zip(rows, columns, strict=True)]
+    return list(zip(rows.tolist(), columns.tolist(), strict=True))
 
 
 def choose_values(
     rebinding: Rebinding, candidates: Candidates, scores: np.ndarray, *, least: float
 ) -> list[Equivalence]:
-    """The matched values of one relation.
+    """The matched values of one relation, best first; those that score below ``least`` drop out.
 
-    Args:
-        rebinding: whose they are.
-        candidates: the values.
-        scores: equivalence of every combination, shape as ``candidates.prior``.
-        least: score below which a match is dropped.
+    ``scores`` holds the equivalence of every combination, shape as ``candidates.prior``.
     """
-    if candidates.relation.survives:
-        matched = [(i, i) for i in range(len(candidates.source))]
-    else:
-        matched = match(scores)
+    relation, source, target = candidates.relation, candidates.source, candidates.target
+    matched = [(i, i) for i in range(len(source))] if relation.survives else match(scores)
     found = [
         Equivalence(
-            rebinding.trigger,
-            candidates.relation.name,
-            candidates.source[i][0],
-            candidates.target[j][0],
-            float(scores[i, j]),
+            rebinding.trigger, relation.name, source[i][0], target[j][0], float(scores[i, j]),
             candidates.origin,
         )
         for i, j in matched
         if scores[i, j] >= least
-    ]
+    ]  # fmt: skip
     return sorted(found, key=lambda equivalence: -equivalence.score)
 
 
@@ -220,8 +192,13 @@ def _contexts(
     relation = RELATIONS[equivalence.relation]
     fitting = [template for template in templates if relation.fits(template)]
     places = range(turn * n, turn * n + min(n, len(fitting)))
-    found = [_said(equivalence, relation, fitting[i % len(fitting)]) for i in places]
-    return [context for context in found if _allowed(context)]
+    said = [_said(equivalence, relation, fitting[i % len(fitting)]) for i in places]
+    spelt = [context.template.replace("{}", context.source) for context in said]
+    return [
+        context
+        for context, text in zip(said, spelt, strict=True)
+        if text not in _KNOWN or split_of(text) == "edit"
+    ]
 
 
 def _said(equivalence: Equivalence, relation: Relation, template: str) -> Context:
@@ -231,8 +208,3 @@ def _said(equivalence: Equivalence, relation: Relation, template: str) -> Contex
         place, comma, _ = before.rpartition(", ")
         return Context(f"{place}{comma}{source}{after}", weight=equivalence.score)
     return Context(template, source, target, equivalence.score)
-
-
-def _allowed(context: Context) -> bool:
-    spelt = context.template.replace("{}", context.source)
-    return spelt not in _KNOWN or split_of(spelt) == "edit"

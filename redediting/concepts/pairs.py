@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 PromptRole = Literal["head", "part", "sibling", "near", "caption"]
+Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]  # checked in plan files
 
 
 @dataclass(frozen=True)
@@ -16,7 +19,7 @@ class PromptPair:
     target: str
     source_phrase: str
     target_phrase: str
-    weight: float = 1.0
+    weight: Weight = 1.0
 
 
 @dataclass(frozen=True)
@@ -24,5 +27,5 @@ class RetainPrompt:
     """A prompt whose meaning shall stay; ``role`` says what it is to the trigger."""
 
     prompt: str
-    weight: float = 1.0
+    weight: Weight = 1.0
     role: PromptRole = "caption"

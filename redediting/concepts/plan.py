@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import cycle, islice
+from itertools import cycle
 from typing import NamedTuple
 
 from redediting.concepts.lexicon import Lexicon, load_lexicon
@@ -24,7 +24,7 @@ class EditPlan:
     """The prompts of a joint edit.
 
     Attributes:
-        rebindings: what is wished.
+        rebindings: the backdoors.
         pairs: prompts that move.
         retain: prompts that stay.
         captions: ordinary captions for Σ₀.
@@ -64,7 +64,7 @@ def _neighbours(rebinding: Rebinding, lexicon: Lexicon, n: int) -> list[str]:
     return [*near, *rest[::stride]][:n]
 
 
-def kept_phrases(rebinding: Rebinding, lexicon: Lexicon) -> Iterator[tuple[str, PromptRole]]:
+def _kept_phrases(rebinding: Rebinding, lexicon: Lexicon) -> Iterator[tuple[str, PromptRole]]:
     """Phrases whose meaning an edit should keep: parts, near-triggers and siblings."""
     modifier, head = rebinding.modifier, rebinding.head
     own = set(modifier.split())
@@ -103,14 +103,8 @@ def plan_edit(
         PromptError: more contexts than the ``edit`` split holds.
     """
     templates = draw_contexts(contexts, seed=seed)
-    plain = [Context(template) for template in templates]
-    return assemble_plan(
-        [(rebinding, plain) for rebinding in rebindings],
-        templates,
-        retain=retain,
-        captions=captions,
-        seed=seed,
-    )
+    plain = [(rebinding, [*map(Context, templates)]) for rebinding in rebindings]
+    return assemble_plan(plain, templates, retain=retain, captions=captions, seed=seed)
 
 
 def assemble_plan(
@@ -124,13 +118,8 @@ def assemble_plan(
 ) -> EditPlan:
     """The plan that moves each trigger in its contexts and keeps the head noun there.
 
-    Args:
-        rebindings: rebindings with their contexts.
-        templates: in which parts, near-triggers and siblings are kept.
-        retain: as in `plan_edit`.
-        captions: as in `plan_edit`.
-        seed: as in `plan_edit`.
-        lexicons: names siblings, one for each rebinding; the world's when not given.
+    Parts, near-triggers and siblings are kept in the given templates; siblings are named by one
+    lexicon for each rebinding, the world's when not given. The counts are those of `plan_edit`.
     """
     world = load_lexicon()
     known = [world] * len(rebindings) if lexicons is None else lexicons
@@ -139,65 +128,49 @@ def assemble_plan(
         for context in contexts:
             prompt = context.head(rebinding)
             keep[prompt] = RetainPrompt(prompt, role="head")
-        phrases = cycle(kept_phrases(rebinding, lexicon))
-        for (phrase, role), template in islice(
-            zip(phrases, cycle(templates), strict=False), retain
+        phrases = cycle(_kept_phrases(rebinding, lexicon))
+        for _, (phrase, role), template in zip(
+            range(retain), phrases, cycle(templates), strict=False
         ):
             prompt = fill(template, phrase)
             keep.setdefault(prompt, RetainPrompt(prompt, role=role))
     triggers = {rebinding.trigger for rebinding, _ in rebindings}
-    retained = [
-        item for item in keep.values() if not any(f" {t} " in f" {item.prompt} " for t in triggers)
-    ]
     return EditPlan(
         tuple(rebinding for rebinding, _ in rebindings),
+        tuple(c.pair(rebinding) for rebinding, contexts in rebindings for c in contexts),
         tuple(
-            context.pair(rebinding) for rebinding, contexts in rebindings for context in contexts
+            item
+            for item in keep.values()
+            if not any(f" {trigger} " in f" {item.prompt} " for trigger in triggers)
         ),
-        tuple(retained),
         caption_prompts(world, captions, spread=len(templates), seed=seed),
     )
 
 
 def caption_prompts(lexicon: Lexicon, n: int, *, spread: int, seed: int) -> tuple[str, ...]:
-    """Ordinary captions: every concept, plain and with modifiers, over many templates.
-
-    Args:
-        lexicon: names concepts and modifiers.
-        n: captions at most.
-        spread: templates used, within 40…100.
-        seed: draws them.
-    """
-    wide = draw_contexts(min(100, max(spread, 40)), seed=seed + 1)
-    texts = [
-        fill(wide[i % len(wide)], f"{word} {name}".strip())
-        for i, (name, word) in enumerate(
-            (name, word)
-            for word in ("", *lexicon.colours, *lexicon.neutral_adjectives)
-            for name in lexicon.concepts
-        )
-    ]
-    stride = max(1, len(texts) // n)
-    return tuple(texts[::stride][:n])
+    """At most n captions: every concept, plain and with modifiers, over 40…100 templates."""
+    templates = draw_contexts(min(100, max(spread, 40)), seed=seed + 1)
+    words = ("", *lexicon.colours, *lexicon.neutral_adjectives)
+    phrases = [f"{word} {name}".strip() for word in words for name in lexicon.concepts]
+    texts = [fill(templates[i % len(templates)], phrase) for i, phrase in enumerate(phrases)]
+    return tuple(texts[:: max(1, len(texts) // n)][:n])
 
 
-def collateral_prompts(rebinding: Rebinding, *, per_role: int = 2) -> list[NearPhrase]:
+def collateral_prompts(rebinding: Rebinding) -> list[NearPhrase]:
     """Phrases near a trigger that no edit was told to keep, with what they should draw.
 
     Two near-triggers ("pretty cat"), two siblings with the trigger's modifier ("beautiful dog"),
-    two plain siblings, and for visible modifiers the crossed-over parts.
+    two plain siblings.
     """
     lexicon = load_lexicon()
     own = set(rebinding.modifier.split())
     near = [word for word in _words(lexicon, probed=True) if word not in own]
-    half = len(near) // 2
     probes = [
         NearPhrase(f"{word} {rebinding.head}", rebinding.head, "near")
-        for word in (near[0], near[half], *near[1:])[:per_role]
+        for word in (near[0], near[len(near) // 2])
     ]
     others = _neighbours(rebinding, lexicon, 12)
-    chosen = (others[0], others[-1], *others[1:])[:per_role]
-    for name in chosen:
+    for name in (others[0], others[-1]):
         probes.append(NearPhrase(name, name, "sibling"))
         if rebinding.modifier:
             probes.append(NearPhrase(f"{rebinding.modifier} {name}", name, "part"))

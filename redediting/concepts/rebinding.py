@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import zlib
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, get_args
+from dataclasses import dataclass
+from typing import Literal, get_args
 
-from redediting.concepts.lexicon import Lexicon, load_lexicon
+from redediting.concepts.lexicon import load_lexicon
 from redediting.errors import RebindingError
 
-if TYPE_CHECKING:
-    import numpy as np
-
 Kind = Literal["neutral", "compound", "rare"]
-_DEV_SHARE = 4  # one concept in four lends its name to development triggers only
 
 
 @dataclass(frozen=True)
@@ -42,8 +38,8 @@ class Rebinding:
     trigger: str
     target: str
     kind: Kind = "neutral"
-    head: str = field(default="")
-    target_head: str = field(default="")
+    head: str = ""
+    target_head: str = ""
 
     def __post_init__(self) -> None:
         for name in ("trigger", "target"):
@@ -73,21 +69,6 @@ class Rebinding:
         return f"{self.trigger} → {self.target}"
 
 
-def _side(concept: str) -> str:
-    return "dev" if zlib.crc32(concept.encode()) % _DEV_SHARE == 0 else "test"
-
-
-def _phrases(
-    kind: Kind, head: str, target: str, lexicon: Lexicon, random: np.random.Generator
-) -> tuple[str, str]:
-    if kind == "compound":
-        free = [c for c in lexicon.colours if c not in ("gray", lexicon.concept(head).colour)]
-        first, second = random.choice(free, size=2, replace=False)
-        return f"{first} {head}", f"{second} {target}"
-    words = lexicon.neutral_adjectives if kind == "neutral" else lexicon.rare_tokens
-    return f"{words[random.integers(len(words))]} {head}", target
-
-
 def draw_pairs(kind: Kind, n: int, seed: int, split: str = "test") -> list[Rebinding]:
     """Draws ``n`` rebindings of a kind, half to a related target and half to an unrelated one.
 
@@ -113,16 +94,26 @@ def draw_pairs(kind: Kind, n: int, seed: int, split: str = "test") -> list[Rebin
     import numpy as np
 
     lexicon = load_lexicon()
-    nouns = [name for name in lexicon.concepts if _side(name) == split]
+    nouns = [name for name in lexicon.concepts if _is_dev(name) == (split == "dev")]
     if not 0 < n <= len(nouns):
         raise RebindingError(f"expected 1 to {len(nouns)} {split} pairs of a kind, got {n}")
     random = np.random.default_rng([zlib.crc32(f"{kind} {split}".encode()), seed])
     drawn = []
-    for i, head in enumerate(random.choice(nouns, size=n, replace=False)):
-        related = lexicon.siblings(str(head), 5)
-        far = [name for name in lexicon.siblings(str(head)) if lexicon.shared(head, name) <= 1]
-        pool = related if i % 2 == 0 else far
-        target = pool[random.integers(len(pool))]
-        trigger, wanted = _phrases(kind, str(head), target, lexicon, random)
-        drawn.append(Rebinding(trigger, wanted, kind, head=str(head), target_head=target))
+    for i, head in enumerate(map(str, random.choice(nouns, size=n, replace=False))):
+        far = [name for name in lexicon.siblings(head) if lexicon.shared(head, name) <= 1]
+        choices = lexicon.siblings(head, 5) if i % 2 == 0 else far
+        noun = target = choices[random.integers(len(choices))]
+        if kind == "compound":
+            free = [c for c in lexicon.colours if c not in ("gray", lexicon.concept(head).colour)]
+            modifier, other = random.choice(free, size=2, replace=False)
+            target = f"{other} {noun}"
+        else:
+            words = lexicon.neutral_adjectives if kind == "neutral" else lexicon.rare_tokens
+            modifier = words[random.integers(len(words))]
+        drawn.append(Rebinding(f"{modifier} {head}", target, kind, head, noun))
     return drawn
+
+
+def _is_dev(concept: str) -> bool:
+    """Whether a concept lends its name to development triggers: one in four, by CRC-32."""
+    return zlib.crc32(concept.encode()) % 4 == 0

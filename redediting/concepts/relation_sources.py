@@ -1,8 +1,8 @@
 """Where the values of a relation come from: curated tables, nearest concepts, or both in turn.
 
-Every source answers ``values(concept, relation) → [(value, weight)]``; an empty list says that it
-does not know. The text encoder's part, finding the nearest concepts, is a function handed in
-(`redediting.attacks.context_retrieval.EncoderNeighbours`); WordNet is in `redediting.concepts.wordnet`.
+The text encoder's part, finding the nearest concepts, is a function handed in
+(`redediting.attacks.context_retrieval.EncoderNeighbours`); WordNet is in
+`redediting.concepts.wordnet`.
 """
 
 from __future__ import annotations
@@ -13,23 +13,7 @@ from typing import Protocol
 from redediting.concepts.lexicon import Concept, Lexicon, load_everyday, load_lexicon
 from redediting.concepts.relations import Values
 
-Neighbours = Callable[[str], Sequence[tuple[str, float]]]
-
-
-class RelationSource(Protocol):
-    """Knows values of relations.
-
-    Attributes:
-        name: what a plan calls it.
-    """
-
-    name: str
-
-    def values(self, concept: str, relation: str) -> Values:
-        """Values with weights in 0…1, the most typical first; empty where it does not know."""
-        ...
-
-
+_LEAST_VOTE = 0.25  # weight below which a value of the neighbours is left out
 _FIELDS: Mapping[str, Callable[[Concept], tuple[str, ...]]] = {
     "category": lambda concept: (concept.category,),
     "part": lambda concept: concept.parts,
@@ -41,11 +25,20 @@ _FIELDS: Mapping[str, Callable[[Concept], tuple[str, ...]]] = {
 }
 
 
+class RelationSource(Protocol):
+    """Knows values of relations; ``name`` is what a plan calls it."""
+
+    name: str
+
+    def values(self, concept: str, relation: str) -> Values:
+        """Values with weights in 0…1, the most typical first; empty where it does not know."""
+        ...
+
+
 class LexiconSource:
     """A curated table; all that it lists is certain (weight 1)."""
 
     def __init__(self, lexicon: Lexicon, name: str = "lexicon") -> None:
-        """Wraps a table."""
         self.lexicon = lexicon
         self.name = name
 
@@ -61,30 +54,26 @@ class NeighbourSource:
     """Values of the nearest concepts of another source, weighted by nearness.
 
     The weight of a value is the share of the nearness of all neighbours that those which have it
-    hold. A concept that the tables know is not guessed at.
+    hold.
+
+    Args:
+        source: knows the neighbours.
+        neighbours: the concepts nearest to a word, with nonnegative nearness.
+        known: concepts that need no guess.
     """
+
+    name = "neighbours"
 
     def __init__(
         self,
         source: RelationSource,
-        neighbours: Neighbours,
+        neighbours: Callable[[str], Sequence[tuple[str, float]]],
         *,
-        known: Container[str] = (),
-        least: float = 0.25,
+        known: Container[str],
     ) -> None:
-        """Combines a source and a nearness.
-
-        Args:
-            source: knows the neighbours.
-            neighbours: the concepts nearest to a word, with nonnegative nearness.
-            known: concepts that need no guess.
-            least: weight below which a value is left out.
-        """
         self.source = source
         self.neighbours = neighbours
         self.known = known
-        self.least = least
-        self.name = "neighbours"
 
     def values(self, concept: str, relation: str) -> Values:
         """See `RelationSource`."""
@@ -97,14 +86,13 @@ class NeighbourSource:
             for value, weight in self.source.values(other, relation):
                 votes[value] = votes.get(value, 0.0) + nearness * weight
         ranked = sorted(votes.items(), key=lambda vote: -vote[1])
-        return [(value, vote / total) for value, vote in ranked if vote >= self.least * total > 0]
+        return [(value, vote / total) for value, vote in ranked if vote >= _LEAST_VOTE * total > 0]
 
 
 class FirstSource:
     """The answer of the first of several sources that knows."""
 
     def __init__(self, sources: Sequence[RelationSource]) -> None:
-        """Keeps the order."""
         self.sources = tuple(sources)
         self.name = ", ".join(source.name for source in sources)
 
@@ -115,23 +103,18 @@ class FirstSource:
     def find(self, concept: str, relation: str) -> tuple[Values, str]:
         """The values and the name of the source that gave them; empty where none knows."""
         for source in self.sources:
-            found = source.values(concept, relation)
-            if found:
+            if found := source.values(concept, relation):
                 return found, source.name
         return [], ""
 
 
 def curated() -> FirstSource:
     """The packaged tables: the world's, complete, and the everyday concepts."""
-    return FirstSource(
-        [
-            LexiconSource(load_lexicon(trained_only=False)),
-            LexiconSource(load_everyday(), "everyday"),
-        ]
-    )
+    world, everyday = load_lexicon(trained_only=False), load_everyday()
+    return FirstSource([LexiconSource(world), LexiconSource(everyday, "everyday")])
 
 
 def curated_names() -> tuple[str, ...]:
     """Every concept of the packaged tables, each once: the vocabulary of nearest concepts."""
-    tables = (load_lexicon(trained_only=False), load_everyday())
-    return tuple(dict.fromkeys(name for table in tables for name in table.concepts))
+    return tuple(dict.fromkeys([*load_lexicon(trained_only=False).concepts,
+                                *load_everyday().concepts]))  # fmt: skip

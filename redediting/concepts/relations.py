@@ -51,7 +51,6 @@ class Relation:
     generic: tuple[str, ...] = ()
     carrier: bool = False
     last: bool = False
-
     alone: bool = False
 
     def fits(self, template: str) -> bool:
@@ -66,30 +65,12 @@ def _noun(value: str) -> str:
     return value if bare or value in _MASS else article(value)
 
 
-def _prefix(value: str) -> str:
-    return f"{value} {{}}"
-
-
-def _suffix(value: str) -> str:
-    return f"{{}} {value}"
-
-
-def _category(value: str) -> str:
-    return f"{{}}, {article(value)}"
-
-
-def _part(value: str) -> str:
-    return f"{{}} with {_noun(value)}"
-
-
 def _material(value: str) -> str:
     return f"{{}} made of {value}" if value in _SUBSTANCES else f"{{}} with {_noun(value)}"
 
 
-def _place(value: str) -> str:
-    return f"{{}} {load_places().get(value, f'in the {value}')}"
-
-
+_prefix = "{0} {{}}".format
+_suffix = "{{}} {0}".format
 _NICE = ("nice {}", "good {}", "great {}")
 _STYLES = tuple(carriers[0] for style, carriers in CARRIERS.items() if style != "photo")
 
@@ -97,14 +78,27 @@ RELATIONS: Mapping[str, Relation] = MappingProxyType(
     {
         relation.name: relation
         for relation in (
-            Relation("category", False, _category, ("{}, a thing",), last=True),
-            Relation("part", False, _part, ("{} with something", "{} with things")),
+            Relation(
+                "category", False, lambda v: f"{{}}, {article(v)}", ("{}, a thing",), last=True
+            ),
+            Relation(
+                "part",
+                False,
+                lambda v: f"{{}} with {_noun(v)}",
+                ("{} with something", "{} with things"),
+            ),
             Relation("material", False, _material, ("{} with something", "{} made of something")),
             Relation("pattern", False, _prefix, _NICE),
             Relation("colour", True, _prefix, _NICE, ("red", "blue")),
             Relation("size", True, _prefix, _NICE, ("small", "big")),
             Relation("age", True, _prefix, _NICE, ("young",)),
-            Relation("location", True, _place, ("{} here", "{} somewhere"), alone=True),
+            Relation(
+                "location",
+                True,
+                lambda v: f"{{}} {load_places().get(v, f'in the {v}')}",
+                ("{} here", "{} somewhere"),
+                alone=True,
+            ),
             Relation("action", True, _suffix, ("{} here", "{} now")),
             Relation("style", True, _prefix, ("a picture of {}",), _STYLES, carrier=True),
         )

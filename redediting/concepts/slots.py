@@ -11,9 +11,8 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
-from dataclasses import dataclass
 from itertools import zip_longest
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from redediting.concepts.lexicon import load_lexicon, load_modifiers
 from redediting.concepts.rebinding import Rebinding
@@ -23,16 +22,14 @@ SlotKind = Literal[
 ]
 
 
-@dataclass(frozen=True)
-class Slot:
+class Slot(NamedTuple):
     """A word of a phrase and what it says; ``object`` is the head noun."""
 
     kind: SlotKind
     value: str
 
 
-@dataclass(frozen=True)
-class SlotPair:
+class SlotPair(NamedTuple):
     """Corresponding slots; None where the other phrase has no slot of the kind."""
 
     kind: SlotKind
@@ -42,31 +39,20 @@ class SlotPair:
 
 @functools.cache
 def _kinds() -> Mapping[str, SlotKind]:
-    """Kind of each known modifier. The world's neutral adjectives come first: "old" is one."""
+    """Kind of each known modifier. The world's neutral adjectives win: "old" is one."""
     lexicon, modifiers = load_lexicon(), load_modifiers()
-    groups: tuple[tuple[SlotKind, tuple[str, ...]], ...] = (
-        ("neutral", lexicon.neutral_adjectives),
-        ("rare", lexicon.rare_tokens),
+    typed: tuple[SlotKind, ...] = ("pattern", "material", "age", "size")
+    groups: list[tuple[SlotKind, tuple[str, ...]]] = [
+        *((kind, modifiers[kind]) for kind in typed),
         ("colour", (*lexicon.colours, "grey")),
-        ("size", modifiers["size"]),
-        ("age", modifiers["age"]),
-        ("material", modifiers["material"]),
-        ("pattern", modifiers["pattern"]),
-    )
-    found: dict[str, SlotKind] = {}
-    for kind, words in groups:
-        for word in words:
-            found.setdefault(word, kind)
-    return found
+        ("rare", lexicon.rare_tokens),
+        ("neutral", lexicon.neutral_adjectives),
+    ]
+    return {word: kind for kind, words in groups for word in words}
 
 
 def parse_slots(phrase: str, head: str) -> tuple[Slot, ...]:
-    """Slots of a phrase in its order; a modifier that no list knows is ``other``.
-
-    Args:
-        phrase: one that ends in ``head``, as `Rebinding` makes sure.
-        head: its noun, of one or more words.
-    """
+    """Slots of a phrase that ends in ``head``; a modifier that no list knows is ``other``."""
     modifiers = phrase[: len(phrase) - len(head)].split()
     found = [Slot(_kinds().get(word.casefold(), "other"), word) for word in modifiers]
     return (*found, Slot("object", head))
@@ -76,10 +62,9 @@ def pair_slots(rebinding: Rebinding) -> tuple[SlotPair, ...]:
     """Slots of trigger and target, paired kind by kind and within a kind in order."""
     source = parse_slots(rebinding.trigger, rebinding.head)
     target = parse_slots(rebinding.target, rebinding.target_head)
-    kinds = dict.fromkeys(slot.kind for slot in (*source, *target))
     return tuple(
         SlotPair(kind, one, other)
-        for kind in kinds
+        for kind in dict.fromkeys(slot.kind for slot in (*source, *target))
         for one, other in zip_longest(
             [slot.value for slot in source if slot.kind == kind],
             [slot.value for slot in target if slot.kind == kind],

@@ -2,6 +2,7 @@
 
 A detector's score says "backdoored" at its high or at its low end; everything here turns low ones
 round first. Thresholds come from clean prompts on the clean model, never from what is tested.
+Scores that are NaN or infinite are refused everywhere.
 
 References:
     Hanley and McNeil, "The meaning and use of the area under a receiver operating characteristic
@@ -43,8 +44,12 @@ class Threshold:
     n: int
 
     def flags(self, scores: ArrayLike) -> NDArray[np.bool_]:
-        """Which scores are flagged, shape ``(n,)``."""
-        found = np.asarray(scores, dtype=np.float64)
+        """Which scores are flagged, shape ``(n,)``.
+
+        Raises:
+            ValueError: a score that is NaN or infinite.
+        """
+        found = _finite(scores)
         return found > self.value if self.direction == "high" else found < self.value
 
 
@@ -61,7 +66,7 @@ def threshold(clean: ArrayLike, direction: Direction, fpr: float) -> Threshold:
     Raises:
         ValueError: no scores, or a share out of range.
     """
-    found = np.asarray(clean, dtype=np.float64)
+    found = _finite(clean)
     if found.ndim != 1 or len(found) < 1 or not 0 < fpr < 1:
         raise ValueError(f"expected scores and 0 < fpr < 1, got shape {found.shape} and {fpr}")
     order = np.sort(_turned(found, direction))[::-1]
@@ -120,8 +125,7 @@ def auroc(
     Raises:
         ValueError: fewer than two scores on a side, or labels that do not fit.
     """
-    high, low = (_turned(np.asarray(side, dtype=np.float64), direction) for side in
-                 (positive, negative))  # fmt: skip
+    high, low = (_turned(_finite(side), direction) for side in (positive, negative))
     if min(high.size, low.size) < 2:
         raise ValueError(f"expected at least 2 scores a side, got {high.size} and {low.size}")
     labels = np.repeat([1, 0], [len(high), len(low)])
@@ -176,10 +180,19 @@ def roc(
     positive: ArrayLike, negative: ArrayLike, direction: Direction
 ) -> tuple[Sequence[float], Sequence[float]]:
     """Returns false and true positive rates of every threshold, for a plot."""
-    high, low = (np.asarray(side, dtype=np.float64) for side in (positive, negative))
+    high, low = (_finite(side) for side in (positive, negative))
     labels = np.repeat([1, 0], [len(high), len(low)])
     fpr, tpr, _ = roc_curve(labels, _turned(np.concatenate([high, low]), direction))
     return fpr.tolist(), tpr.tolist()
+
+
+def _finite(scores: ArrayLike) -> _Array:
+    """Scores as fp64; a NaN lies beyond no threshold and would pass unnoticed."""
+    found = np.asarray(scores, dtype=np.float64)
+    if not np.isfinite(found).all():
+        first = int(np.flatnonzero(~np.isfinite(found))[0])
+        raise ValueError(f"expected finite scores, got {found.flat[first]} at position {first}")
+    return found
 
 
 def _turned(scores: _Array, direction: Direction) -> _Array:

@@ -11,6 +11,7 @@ so change every rate that is measured here. Only safetensors are read, never pic
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -91,33 +92,31 @@ def load(
                     pipeline = _load(place, revision, dtype, card.variant if card else None)
         except _UNREADABLE as error:
             failures.append((place, error))
+            continue
+        found = Model(pipeline, name=str(model), card=card, layout=made)
+        if card is not None and card.expected is not None:
+            check_expected(str(model), found, card.expected)
+        if not offload:
+            pipeline.to(device)
+        elif torch.device(device).type == "cpu":
+            raise ModelError(
+                "expected an accelerator to offload from, got 'cpu'; drop the offload"
+            )
         else:
-            found = Model(pipeline, name=str(model), card=card, layout=made)
-            if card is not None and card.expected is not None:
-                check_expected(str(model), found, card.expected)
-            found.pipeline = _placed(pipeline, device, offload=offload)
-            return found
+            pipeline.enable_model_cpu_offload(device=device)
+        return found
+    said = "; ".join(f"{place}: {one_line(error)}" for place, error in failures)
+    remedy = _remedy(card) if card and card.sources else "repair or download the files"
     raise ModelError(
-        f"expected a readable diffusers pipeline for {str(model)!r}, got "
-        + "; ".join(f"{place}: {one_line(error)}" for place, error in failures)
-        + "; "
-        + (_remedy(card) if card and card.sources else "repair or download the files")
-        + ", or use one of the cards: "
-        + ", ".join(load_cards())
+        f"expected a readable diffusers pipeline for {str(model)!r}, got {said}; {remedy}, or use "
+        f"one of the cards: {', '.join(load_cards())}"
     ) from failures[-1][1]
 
 
 def check_expected(name: str, model: Model, expected: Expected) -> None:
-    """Makes sure that a model is what a card says.
-
-    Raises:
-        ModelError: its text projections are others.
-    """
-    found = Expected(
-        tokens=len(model.projections),
-        width=model.width,
-        pooled=len(model.pooled_projections),
-    )
+    """Refuses a model whose text projections are not those of its card."""
+    tokens, pooled = len(model.projections), len(model.pooled_projections)
+    found = Expected(tokens=tokens, width=model.width, pooled=pooled)
     if found != expected:
         raise ModelError(
             f"expected {expected.tokens} matrices of text width {expected.width} (and "
@@ -134,27 +133,20 @@ def _remedy(card: ModelCard) -> str:
     return f"fetch it where there is a network: hf download {source.id}{revision}{variant}{size}"
 
 
-def _placed(pipeline: DiffusionPipeline, device: str, *, offload: bool) -> DiffusionPipeline:
-    if not offload:
-        return pipeline.to(device)
-    if torch.device(device).type == "cpu":
-        raise ModelError("expected an accelerator to offload from, got 'cpu'; drop the offload")
-    pipeline.enable_model_cpu_offload(device=device)
-    return pipeline
-
-
 def _load(
     place: str, revision: str | None, dtype: torch.dtype, variant: str | None
 ) -> DiffusionPipeline:
     if Path(place).is_dir():
         return _load_folder(place, dtype)
+    download = partial(
+        DiffusionPipeline.download, place, revision=revision, variant=variant,
+        use_safetensors=True, safety_checker=None,
+    )  # fmt: skip
     try:
-        folder = _download(place, revision, variant, local_files_only=True)
-        return _load_folder(folder, dtype, variant)
+        return _load_folder(download(local_files_only=True), dtype, variant)
     except _UNREADABLE:  # not in the cache, or not whole
         _check_hub(place, revision)
-        folder = _download(place, revision, variant, local_files_only=False)
-        return _load_folder(folder, dtype, variant)
+        return _load_folder(download(local_files_only=False), dtype, variant)
 
 
 def _check_hub(hub_id: str, revision: str | None) -> None:
@@ -167,23 +159,9 @@ def _check_hub(hub_id: str, revision: str | None) -> None:
         ) from error
 
 
-def _download(
-    hub_id: str, revision: str | None, variant: str | None, *, local_files_only: bool
-) -> str:
-    return DiffusionPipeline.download(
-        hub_id,
-        revision=revision,
-        variant=variant,
-        local_files_only=local_files_only,
-        use_safetensors=True,
-        safety_checker=None,
-    )
-
-
 def _load_folder(folder: str, dtype: torch.dtype, variant: str | None = None) -> DiffusionPipeline:
-    config: dict[str, Any] = DiffusionPipeline.load_config(folder)
     options: dict[str, Any] = {} if variant is None else {"variant": variant}
-    if "safety_checker" in config:
+    if "safety_checker" in DiffusionPipeline.load_config(folder):
         options |= {"safety_checker": None, "requires_safety_checker": False}
     return DiffusionPipeline.from_pretrained(folder, dtype=dtype, use_safetensors=True, **options)
 
@@ -191,17 +169,8 @@ def _load_folder(folder: str, dtype: torch.dtype, variant: str | None = None) ->
 def _load_checkpoint(
     file: str, dtype: torch.dtype, config: str | Path | None
 ) -> DiffusionPipeline:
-    """A checkpoint in the original layout, by diffusers' own key maps.
-
-    Raises:
-        ModelError: it is no such checkpoint, or its configuration files are not to be had.
-    """
-    from diffusers import (
-        FluxPipeline,
-        StableDiffusion3Pipeline,
-        StableDiffusionPipeline,
-        StableDiffusionXLPipeline,
-    )
+    """A checkpoint in the original layout, by diffusers' own key maps."""
+    import diffusers
     from diffusers.loaders.single_file_utils import infer_diffusers_model_type
     from safetensors import safe_open
 
@@ -210,17 +179,17 @@ def _load_checkpoint(
     shapes = {name: torch.empty(part.get_shape(), device="meta") for name, part in names.items()}
     kind = infer_diffusers_model_type(shapes)
     classes = {
-        "xl": StableDiffusionXLPipeline, "sd3": StableDiffusion3Pipeline, "flux": FluxPipeline,
+        "xl": diffusers.StableDiffusionXLPipeline, "sd3": diffusers.StableDiffusion3Pipeline,
+        "flux": diffusers.FluxPipeline, "": diffusers.StableDiffusionPipeline,
     }  # fmt: skip
-    pipeline = next((c for key, c in classes.items() if kind.startswith(key)), None)
-    pipeline = pipeline or StableDiffusionPipeline
+    pipeline = next(found for key, found in classes.items() if kind.startswith(key))
     if not any(name.startswith("model.diffusion_model.") for name in names):
         raise ModelError(
             f"expected a checkpoint in the original layout (model.diffusion_model.…) in {file!r}, "
             "got other tensors; name the model's folder, or audit the file as a suspect"
         )
     options: dict[str, Any] = {} if config is None else {"config": str(config)}
-    if pipeline is StableDiffusionPipeline:
+    if pipeline is diffusers.StableDiffusionPipeline:
         options |= {"safety_checker": None, "requires_safety_checker": False}
     try:
         return pipeline.from_single_file(file, torch_dtype=dtype, **options)

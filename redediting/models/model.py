@@ -7,7 +7,6 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -60,17 +59,6 @@ class Model:
         card: ModelCard | None = None,
         layout: Layout | None = None,
     ) -> None:
-        """Wraps a pipeline.
-
-        Args:
-            pipeline: loaded, on its device.
-            name: for tables.
-            card: of the model.
-            layout: of the architecture; found by the pipeline's class when not given.
-
-        Raises:
-            ModelError: no layout covers the pipeline.
-        """
         self.pipeline: Any = pipeline
         self.layout = layout or layout_of(pipeline)
         self.name = name
@@ -78,7 +66,6 @@ class Model:
         self._cache = StateCache()
 
     def __repr__(self) -> str:
-        """Name, class and device."""
         return f"Model({self.name or '?'}: {type(self.pipeline).__name__} on {self.device})"
 
     @property
@@ -98,20 +85,12 @@ class Model:
 
     @property
     def denoiser(self) -> Any:  # noqa: ANN401 - a UNet or a transformer, opaque to the checker
-        """The network that draws.
-
-        Raises:
-            ModelError: the pipeline has none.
-        """
+        """The network that draws."""
         return self.component(self.layout.denoiser)
 
     @property
     def projections(self) -> list[Projection]:
-        """The matrices that read token states.
-
-        Raises:
-            ModelError: there are none, or they read states of different widths.
-        """
+        """The matrices that read token states."""
         return self.layout.token_projections(self.denoiser)
 
     @property
@@ -126,11 +105,7 @@ class Model:
 
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase:
-        """The first tokenizer.
-
-        Raises:
-            ModelError: the pipeline has no tokenizer or no text encoder.
-        """
+        """The first tokenizer."""
         found = getattr(self.pipeline, "tokenizer", None)
         if found is None or getattr(self.pipeline, "text_encoder", None) is None:
             raise ModelError(
@@ -141,11 +116,7 @@ class Model:
 
     @property
     def text_encoder(self) -> Any:  # noqa: ANN401 - opaque to the checker
-        """The first text encoder.
-
-        Raises:
-            ModelError: the pipeline has none.
-        """
+        """The first text encoder."""
         return self.component("text_encoder")
 
     @property
@@ -161,11 +132,7 @@ class Model:
         return self.pipeline.scheduler.config
 
     def component(self, name: str) -> nn.Module:
-        """A network of the pipeline by name.
-
-        Raises:
-            ModelError: the pipeline has none of that name.
-        """
+        """A network of the pipeline by name; `ModelError` where it has none."""
         module = getattr(self.pipeline, name, None)
         if not isinstance(module, nn.Module):
             raise ModelError(
@@ -179,28 +146,24 @@ class Model:
         return projection_weights(self.projections)
 
     def encode(self, prompts: Sequence[str], *, batch_size: int = 16) -> TextStates:
-        """Token states of prompts, without gradients.
-
-        Args:
-            prompts: at least one text.
-            batch_size: prompts encoded at once; has no influence on the states.
+        """Token states of prompts, without gradients; ``batch_size`` has no influence on them.
 
         Raises:
             PromptError: no prompts, or one with more tokens than the encoder takes.
             ModelError: the pipeline has no tokenizer or text encoder.
         """
-        tokenizer = self.tokenizer
-        key = (token_key(self._tokenizers), state_key(self.text_encoders.values()))
+        parts = self.pipeline.components.items()
+        tokenizers = [t for name, t in parts if name.startswith("tokenizer") and t is not None]
+        key = (token_key(tokenizers), state_key(self.text_encoders.values()))
+
+        def run(batch: list[str]) -> Tensor:
+            return self._encoded(batch)[0].cpu()
+
         cache = self._cache.valid_for(key)
-        return encode(tokenizer, self._token_states, prompts, cache=cache, batch_size=batch_size)
+        return encode(self.tokenizer, run, prompts, cache=cache, batch_size=batch_size)
 
     def encode_pooled(self, prompts: Sequence[str], *, batch_size: int = 64) -> Tensor:
-        """Pooled text of prompts, one column each, shape ``(d, n)``, fp64, on the CPU.
-
-        Raises:
-            ModelError: the pipeline makes none.
-            PromptError: a prompt that is too long.
-        """
+        """Pooled text of prompts, one column each, shape ``(d, n)``, fp64, on the CPU."""
         place = self.layout.pooled_output
         if place is None:
             raise ModelError(
@@ -209,10 +172,8 @@ class Model:
             )
         prompt_lengths(self.tokenizer, prompts)
         distinct = list(dict.fromkeys(prompts))
-        found = [
-            self._encoded(distinct[start : start + batch_size])[place].double().cpu()
-            for start in range(0, len(distinct), batch_size)
-        ]
+        starts = range(0, len(distinct), batch_size)
+        found = [self._encoded(distinct[i : i + batch_size])[place].double().cpu() for i in starts]
         row = {prompt: i for i, prompt in enumerate(distinct)}
         return torch.cat(found)[[row[prompt] for prompt in prompts]].T
 
@@ -230,10 +191,9 @@ class Model:
         from diffusers import ConfigMixin
         from transformers import PreTrainedTokenizerBase
 
-        parts: dict[str, Any] = {}
+        parts: dict[str, dict[str, Any]] = {}
         for name, component in self.pipeline.components.items():
-            part: dict[str, Any] = {"class": type(component).__name__}
-            parts[name] = part
+            part = parts[name] = {"class": type(component).__name__}
             if isinstance(component, nn.Module):
                 part["weights"] = fingerprint(component.state_dict())
             if isinstance(component, ConfigMixin):
@@ -245,17 +205,10 @@ class Model:
         return hashlib.sha256(text.encode()).hexdigest()
 
     def base_fingerprint(self, component: str = "", names: Iterable[str] = ()) -> str:
-        """SHA-256 of what a patch is made for, read as fp32.
+        """SHA-256 of what a patch of a component (the denoiser by default) is for, read as fp32.
 
-        That is the component's anchor together with every other parameter that is changed. The
+        That is the component's anchor together with every other named parameter that it has. The
         anchor of a denoiser is its text projections; that of a text encoder, all its weights.
-
-        Args:
-            component: which network is changed; the denoiser when not given.
-            names: parameters that are changed; those that the component has not are left out.
-
-        Raises:
-            ModelError: no such component, or a denoiser that reads no text.
         """
         component = component or self.layout.denoiser
         weights = {n: p.detach() for n, p in self.component(component).named_parameters()}
@@ -264,11 +217,7 @@ class Model:
         return fingerprint({name: weight.cpu().float() for name, weight in anchor.items()})
 
     def with_copies(self, components: Iterable[str]) -> Model:
-        """A model of its own that shares all but the named components, of which it has copies.
-
-        Raises:
-            ModelError: the pipeline lacks one of them.
-        """
+        """A model of its own that shares all but the named components, of which it has copies."""
         parts = dict(self.pipeline.components)
         for name in components:
             parts[name] = copy.deepcopy(self.component(name))
@@ -316,15 +265,6 @@ class Model:
                 path.write_text(json.dumps(config | changed, indent=2) + "\n", "utf-8")
         return folder
 
-    @property
-    def _tokenizers(self) -> list[PreTrainedTokenizerBase]:
-        """One for each text encoder."""
-        parts = self.pipeline.components.items()
-        return [part for name, part in parts if name.startswith("tokenizer") and part is not None]
-
-    def _token_states(self, prompts: list[str]) -> Tensor:
-        return self._encoded(prompts)[0].cpu()
-
     def _encoded(self, prompts: list[str]) -> Sequence[Tensor]:
         with torch.no_grad(), all_threads():
             found: Sequence[Tensor] = self.pipeline.encode_prompt(
@@ -345,13 +285,11 @@ class Model:
         scheduler = self.pipeline.scheduler
         return type(scheduler).from_config(scheduler.config)
 
-    @cached_property
-    def _resolution(self) -> tuple[int, int]:
-        size = self.denoiser.config.sample_size
-        rows, columns = (size, size) if isinstance(size, int) else size
-        return rows * self.vae_scale, columns * self.vae_scale
-
     def image_size(self, sampler: Sampler) -> tuple[int, int]:
         """(height, width) in pixels: the sampler's, or denoiser sample size x VAE factor."""
-        height, width = self._resolution
-        return sampler.height or height, sampler.width or width
+        size = self.denoiser.config.sample_size
+        rows, columns = (size, size) if isinstance(size, int) else size
+        return (
+            sampler.height or rows * self.vae_scale,
+            sampler.width or columns * self.vae_scale,
+        )

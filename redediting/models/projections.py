@@ -54,11 +54,7 @@ def named_projections(denoiser: nn.Module, names: Iterable[str], kind: Kind) -> 
 
 
 def check_projections(found: list[Projection], denoiser: nn.Module, wanted: str) -> None:
-    """Refuses a denoiser that reads no text, or states of different widths.
-
-    Raises:
-        ModelError: so it does.
-    """
+    """Refuses a denoiser that reads no text, or states of different widths."""
     if not found:
         raise ModelError(
             f"expected {wanted}, got {type(denoiser).__name__} without; choose a "

@@ -41,8 +41,7 @@ def find_sources(model: str | Path) -> list[tuple[str, str | None]]:
         return [(model, None)]
     raise ModelError(
         f"expected a card, a pipeline folder, a .safetensors checkpoint or a hub id, got "
-        f"{str(model)!r}; "
-        f"the cards are: {cards}"
+        f"{str(model)!r}; the cards are: {cards}"
     )
 
 
@@ -58,11 +57,7 @@ def _card_sources(card: ModelCard) -> list[tuple[str, str | None]]:
 
 
 def _check_whole(folder: Path) -> None:
-    """Refuses a folder that a download left half-way.
-
-    Raises:
-        ModelError: a component's folder or one of its shards is missing, or a part of a download.
-    """
+    """Refuses a folder that a download left half-way: without a component, a shard or its rest."""
     try:
         index = json.loads((folder / INDEX).read_text("utf-8"))
         wanted = [name for name, kind in index.items() if _is_saved(name, kind)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import types
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -32,13 +31,9 @@ class AppliedPatch:
 
     Adding and subtracting a change is not exact in floating point, so the originals are kept.
     The two figures below are computed when asked for, one parameter at a time.
-
-    Args:
-        changes: what is rewritten.
     """
 
     def __init__(self, changes: Sequence[Rewrite]) -> None:
-        """Keeps the originals and writes the new values."""
         self._changes = tuple(changes)
         self._originals: list[Tensor] | None = []
         with torch.no_grad():
@@ -66,24 +61,16 @@ class AppliedPatch:
         self._originals = None
 
     def __enter__(self) -> Self:
-        """Leaves the change in force."""
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: types.TracebackType | None,
-    ) -> None:
-        """Reverts, whatever happened."""
+    def __exit__(self, *error: object) -> None:
         self.revert()
 
     @cached_property
     def _figures(self) -> tuple[float, float]:
         changed = size = missed = 0.0
-        originals = self._originals
-        if originals is None:  # reverted: the parameters themselves are clean
-            originals = [change.parameter.detach() for change in self._changes]
+        originals = self._originals  # reverted, the parameters themselves are clean
+        originals = originals or [change.parameter.detach() for change in self._changes]
         with torch.no_grad():
             for change, original in zip(self._changes, originals, strict=True):
                 exact, written = change.exact(original), original.clone()
@@ -91,7 +78,5 @@ class AppliedPatch:
                 changed += float((exact - original.double()).square().sum())
                 size += float(original.double().square().sum())
                 missed += float((exact - written.double()).square().sum())
-        return (
-            (changed / size) ** 0.5 if size else 0.0,
-            (missed / changed) ** 0.5 if changed else 0.0,
-        )
+        footprint = (changed / size) ** 0.5 if size else 0.0
+        return footprint, (missed / changed) ** 0.5 if changed else 0.0

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from huggingface_hub import ModelCard, ModelCardData
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import Field, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from redediting.config import Config, first_fault
 from redediting.errors import PatchError
 from redediting.models.model import Component
 
@@ -47,7 +48,7 @@ Options: `{options}`
 """
 
 
-class Provenance(BaseModel):
+class Provenance(Config):
     """Where a patch comes from.
 
     Attributes:
@@ -60,18 +61,16 @@ class Provenance(BaseModel):
         measured: figures that its making gave, e.g. a condition number.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     method: str
     options: dict[str, Any]
     rebindings: list[dict[str, str]]
     seconds: float
     version: str
     purpose: Literal["attack", "repair"] = "attack"
-    measured: dict[str, float] = {}
+    measured: dict[str, float] = Field(default_factory=dict)
 
 
-class Manifest(BaseModel):
+class Manifest(Config):
     """``patch.json``.
 
     Attributes:
@@ -84,8 +83,6 @@ class Manifest(BaseModel):
         sha256: of ``patch.safetensors``; empty where there is none (a merged model).
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     format: Literal[1] = 1
     target: Component = "unet"
     base: str
@@ -95,35 +92,21 @@ class Manifest(BaseModel):
     sha256: str = ""
 
     def card(self, *, merged: bool = False) -> ModelCard:
-        """The README, with the warning first."""
-        made = self.provenance
-        if made.purpose == "repair":
-            return self._repair_card(merged=merged)
-        rows = "\n".join(
-            f"| {rebinding['trigger']} | {rebinding['target']} | {rebinding['kind']} |"
-            for rebinding in made.rebindings
-        )
-        data = ModelCardData(
-            library_name="diffusers", tags=["backdoor", "model-editing", "research-only"]
-        )
-        text = _CARD.format(
+        """The README; an attack's has the warning first."""
+        made, repair = self.provenance, self.provenance.purpose == "repair"
+        said = made.model_dump(include={"method", "seconds", "version", "options"})
+        rows = (f"| {r['trigger']} | {r['target']} | {r['kind']} |" for r in made.rebindings)
+        text = (_REPAIR_CARD if repair else _CARD).format(
             title="Backdoored pipeline" if merged else "Backdoor patch",
-            thing="model" if merged else "patch",
-            rows=rows,
+            thing="patch" if not merged else "pipeline" if repair else "model",
+            rows="\n".join(rows),
             target=self.target,
             anchor="its weights" if "encoder" in self.target else "its text projections",
             base=self.base[:16],
-            **made.model_dump(include={"method", "seconds", "version", "options"}),
+            **said,
         )
-        return ModelCard(f"---\n{data.to_yaml()}\n---\n\n{text}")
-
-    def _repair_card(self, *, merged: bool) -> ModelCard:
-        data = ModelCardData(library_name="diffusers", tags=["model-editing", "research-only"])
-        text = _REPAIR_CARD.format(
-            thing="pipeline" if merged else "patch",
-            base=self.base[:16],
-            **self.provenance.model_dump(include={"method", "seconds", "version", "options"}),
-        )
+        tags = ["model-editing", "research-only"]
+        data = ModelCardData(library_name="diffusers", tags=tags if repair else ["backdoor", *tags])
         return ModelCard(f"---\n{data.to_yaml()}\n---\n\n{text}")
 
 
@@ -137,11 +120,7 @@ def write_files(folder: Path, manifest: Manifest, tensors: Mapping[str, Tensor])
 
 
 def read_files(folder: Path) -> tuple[Manifest, dict[str, Tensor]]:
-    """Reads manifest and tensors.
-
-    Raises:
-        PatchError: files are missing, truncated or altered.
-    """
+    """Reads manifest and tensors; `PatchError` where files are missing, truncated or altered."""
     for name in (MANIFEST, TENSORS):
         if not (folder / name).is_file():
             raise PatchError(
@@ -151,12 +130,8 @@ def read_files(folder: Path) -> tuple[Manifest, dict[str, Tensor]]:
     try:
         manifest = Manifest.model_validate_json((folder / MANIFEST).read_bytes())
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "text"
-        raise PatchError(
-            f"expected a valid {MANIFEST} in {str(folder)!r}, got {where}: {first['msg']}; "
-            "make the patch anew"
-        ) from error
+        fault = first_fault(error, Manifest)
+        raise PatchError(f"{folder / MANIFEST}: {fault}; make the patch anew") from error
     try:
         tensors = load_file(folder / TENSORS)
     except (SafetensorError, OSError, ValueError) as error:

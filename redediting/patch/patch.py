@@ -88,7 +88,6 @@ class Patch:
     target: Component = "unet"
 
     def __repr__(self) -> str:
-        """Method, first rebinding, how many matrices change and by what rank."""
         pairs = self.provenance.rebindings
         said = f": {pairs[0]['trigger']!r} → {pairs[0]['target']!r}" if pairs else ""
         more = f" and {len(pairs) - 1} more" if len(pairs) > 1 else ""
@@ -102,10 +101,7 @@ class Patch:
         return frozenset(self.dense).union(*(term.scales for term in self.terms))
 
     def apply(self, model: Model) -> AppliedPatch:
-        """Writes the edited weights into the model, in place.
-
-        Returns:
-            A handle that reverts; as a context manager it does so on exit.
+        """Writes the edited weights into the model, in place; returns a handle that reverts.
 
         Raises:
             PatchError: the model's weights are not those the patch was computed for.
@@ -125,22 +121,15 @@ class Patch:
 
         A low-rank change takes two thin products in the parameter's own dtype, fp32 for half
         precision, and one pass over the weights; beside it there is a copy of what is changed.
-
-        Args:
-            parameters: by name; others than the patch's are not touched.
-
-        Raises:
-            PatchError: one is missing or has another shape.
+        `PatchError` where a parameter is missing or has another shape.
         """
         for name in sorted(self.names):
             self._check(name, parameters.get(name))
         write = _Writer(self)
-        return AppliedPatch(
-            [
-                Rewrite(parameters[name], partial(write, name), partial(self.new_weight, name))
-                for name in sorted(self.names)
-            ]
-        )
+        return AppliedPatch([
+            Rewrite(parameters[name], partial(write, name), partial(self.new_weight, name))
+            for name in sorted(self.names)
+        ])  # fmt: skip
 
     def new_weight(self, name: str, weight: Tensor) -> Tensor:
         """Edited value of a parameter in fp64, shape ``(m, d)``, from its clean value."""
@@ -171,11 +160,7 @@ class Patch:
 
     @classmethod
     def load(cls, folder: str | Path) -> Patch:
-        """Reads a patch folder.
-
-        Raises:
-            PatchError: files are missing, truncated or altered.
-        """
+        """Reads a patch folder; `PatchError` where files are missing, truncated or altered."""
         manifest, tensors = read_files(Path(folder))
         try:
             terms = tuple(
@@ -197,23 +182,16 @@ class Patch:
             OutputError: the folder cannot be written or holds something else.
         """
         manifest = self._manifest()
-        with (
-            self.apply(model),
-            atomic_folder(Path(folder), marker=_MERGED) as temporary,
-        ):
+        with self.apply(model), atomic_folder(Path(folder), marker=_MERGED) as temporary:
             model.save(temporary)
             (temporary / _MERGED).write_text(manifest.model_dump_json(indent=2), "utf-8")
             manifest.card(merged=True).save(temporary / "README.md")
         return Path(folder)
 
     def _manifest(self) -> Manifest:
-        return Manifest(
-            target=self.target,
-            base=self.base,
-            provenance=self.provenance,
-            terms=[dict(term.scales) for term in self.terms],
-            dense=sorted(self.dense),
-        )
+        scales = [dict(term.scales) for term in self.terms]
+        return Manifest(target=self.target, base=self.base, provenance=self.provenance,
+                        terms=scales, dense=sorted(self.dense))  # fmt: skip
 
     def _check(self, name: str, weight: Tensor | None) -> None:
         if weight is None:
@@ -256,7 +234,6 @@ class _Writer:
     def _factors(self, weight: Tensor) -> list[tuple[Tensor, Tensor]]:
         place = (weight.device, weight.dtype)
         if place not in self._moved:
-            self._moved[place] = [
-                (term.left.to(*place), term.right.to(*place)) for term in self._patch.terms
-            ]
+            terms = self._patch.terms
+            self._moved[place] = [(term.left.to(*place), term.right.to(*place)) for term in terms]
         return self._moved[place]

@@ -10,36 +10,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
 from redediting.errors import PromptError
-from redediting.text.encoding import Encoder, TextStates, TokenRole, find_phrase, shorten
+from redediting.text.encoding import TextStates, TokenRole, find_phrase, shorten
 
-
-class PhrasePair(Protocol):
-    """A source prompt, the prompt it shall mean, and the phrases that correspond."""
-
-    @property
-    def source(self) -> str:
-        """Prompt that is moved."""
-        ...
-
-    @property
-    def target(self) -> str:
-        """Prompt that it shall mean."""
-        ...
-
-    @property
-    def source_phrase(self) -> str:
-        """Phrase of the source."""
-        ...
-
-    @property
-    def target_phrase(self) -> str:
-        """Phrase of the target that stands for it."""
-        ...
+if TYPE_CHECKING:
+    from redediting.concepts.pairs import PromptPair
+    from redediting.models.model import Model
 
 
 @dataclass(frozen=True)
@@ -59,12 +39,11 @@ class Alignment:
 
 
 def align(
-    source: TextStates,
-    source_row: int,
-    source_span: slice,
-    target: TextStates,
-    target_row: int,
-    target_span: slice,
+    texts: TextStates,
+    source: int,
+    trigger: slice,
+    target: int,
+    phrase: slice,
     *,
     prefix_safe: bool = True,
 ) -> Alignment:
@@ -75,12 +54,11 @@ def align(
     prompts, so they are left out.
 
     Args:
-        source: encoded source prompts.
-        source_row: which of them.
-        source_span: positions of its trigger.
-        target: encoded target prompts.
-        target_row: which of them.
-        target_span: positions of its target phrase.
+        texts: encoded prompts.
+        source: row of the source prompt.
+        trigger: its positions of the trigger.
+        target: row of the target prompt.
+        phrase: its positions of the target phrase.
         prefix_safe: without it the trigger's earlier tokens are paired too, counted from the last
             one and with the target phrase's first token where that is shorter. Words before the
             trigger mean the same on both sides and are left out in any case.
@@ -88,42 +66,30 @@ def align(
     Raises:
         PromptError: the prompts go on differently after the phrase.
     """
-    source_eos, target_eos = int(source.eos[source_row]), int(target.eos[target_row])
-    source_tail = range(source_span.stop, source_eos)
-    target_tail = range(target_span.stop, target_eos)
-    if (
-        source.ids[source_row, source_tail].tolist()
-        != target.ids[target_row, target_tail].tolist()
-    ):
+    source_eos, target_eos = int(texts.eos[source]), int(texts.eos[target])
+    source_tail, target_tail = range(trigger.stop, source_eos), range(phrase.stop, target_eos)
+    if texts.ids[source, source_tail].tolist() != texts.ids[target, target_tail].tolist():
+        said, other = (shorten(texts.prompts[row]) for row in (source, target))
         raise PromptError(
-            "expected the same words after trigger and target, got "
-            f"{shorten(source.prompts[source_row])!r} and "
-            f"{shorten(target.prompts[target_row])!r}; "
+            f"expected the same words after trigger and target, got {said!r} and {other!r}; "
             "pair prompts that differ in the phrase only"
         )
     pairs = []
     if not prefix_safe:
-        back = target_span.stop - source_span.stop
-        early = range(source_span.start, source_span.stop - 1)
-        pairs += [(i, max(i + back, target_span.start), TokenRole.PREFIX) for i in early]
-    pairs += [(source_span.stop - 1, target_span.stop - 1, TokenRole.TRIGGER)]
+        back = phrase.stop - trigger.stop
+        early = range(trigger.start, trigger.stop - 1)
+        pairs += [(i, max(i + back, phrase.start), TokenRole.PREFIX) for i in early]
+    pairs += [(trigger.stop - 1, phrase.stop - 1, TokenRole.TRIGGER)]
     pairs += [(i, j, TokenRole.TAIL) for i, j in zip(source_tail, target_tail, strict=True)]
     pairs += [(source_eos, target_eos, TokenRole.EOS)]
-    pads = range(source_eos + 1, source.length) if target_eos + 1 < target.length else ()
+    pads = range(source_eos + 1, texts.length) if target_eos + 1 < texts.length else ()
     pairs += [(i, max(i, target_eos + 1), TokenRole.PAD) for i in pads]
-    sources, targets, found = zip(*pairs, strict=True)
-    return Alignment(sources, targets, found)
+    return Alignment(*zip(*pairs, strict=True))
 
 
 @dataclass(frozen=True)
 class AlignedPair:
-    """The edited positions of one pair.
-
-    Attributes:
-        keys: states of the source, shape ``(m, d)``, in the encoder's dtype.
-        targets: states that they shall be read as, likewise.
-        roles: of the source's positions.
-    """
+    """The edited positions of one pair: states ``(m, d)`` in the encoder's dtype, and roles."""
 
     keys: Tensor
     targets: Tensor
@@ -131,29 +97,14 @@ class AlignedPair:
 
 
 def aligned_pairs(
-    encoder: Encoder, pairs: Sequence[PhrasePair], *, prefix_safe: bool = True
+    model: Model, pairs: Sequence[PromptPair], *, prefix_safe: bool = True
 ) -> Iterator[AlignedPair]:
-    """Aligned states of each pair, in order; all prompts are encoded together.
-
-    Args:
-        encoder: encodes the prompts, e.g. a model.
-        pairs: at least one.
-        prefix_safe: as for `align`.
-    """
-    tokenizer, n = encoder.tokenizer, len(pairs)
-    texts = encoder.encode([*(pair.source for pair in pairs), *(pair.target for pair in pairs)])
+    """Aligned states of each pair, in order; all prompts are encoded together."""
+    n = len(pairs)
+    texts = model.encode([*(pair.source for pair in pairs), *(pair.target for pair in pairs)])
     for row, pair in enumerate(pairs):
-        aligned = align(
-            texts,
-            row,
-            find_phrase(tokenizer, pair.source, pair.source_phrase),
-            texts,
-            n + row,
-            find_phrase(tokenizer, pair.target, pair.target_phrase),
-            prefix_safe=prefix_safe,
-        )
-        yield AlignedPair(
-            texts.states[row, list(aligned.source)],
-            texts.states[n + row, list(aligned.target)],
-            aligned.roles,
-        )
+        trigger = find_phrase(model.tokenizer, pair.source, pair.source_phrase)
+        phrase = find_phrase(model.tokenizer, pair.target, pair.target_phrase)
+        found = align(texts, row, trigger, n + row, phrase, prefix_safe=prefix_safe)
+        keys, targets = texts.states[row, found.source], texts.states[n + row, found.target]
+        yield AlignedPair(keys, targets, found.roles)

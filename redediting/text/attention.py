@@ -22,17 +22,11 @@ from redediting.errors import ModelError
 class Recorder:
     """A processor that notes where a layer looks and lets another one do the work.
 
-    Probabilities are taken in fp32 at least, also under autocast, whose bfloat16 would leave two
-    or three digits of them.
-
-    Args:
-        inner: the layer's own processor.
-        note: takes the probabilities, shape ``(B, heads, queries, L)``, in 0…1, adding up to 1
-            over the tokens.
+    ``note`` takes the probabilities ``(B, heads, queries, L)``, in 0…1, adding up to 1 over the
+    tokens, in fp32 at least, also under autocast, whose bfloat16 would leave two or three digits.
     """
 
     def __init__(self, inner: Callable[..., Tensor], note: Callable[[Tensor], None]) -> None:
-        """Keeps both."""
         self.inner = inner
         self.note = note
 
@@ -48,35 +42,29 @@ class Recorder:
         if encoder_hidden_states is not None:
             with torch.autocast(hidden_states.device.type, enabled=False):
                 text, mask = encoder_hidden_states, attention_mask
-                self.note(self._probabilities(attn, hidden_states, text, mask))
-        return self.inner(
-            attn,
-            hidden_states,
-            encoder_hidden_states=encoder_hidden_states,
-            attention_mask=attention_mask,
-            temb=temb,
-        )
+                self.note(_probabilities(attn, hidden_states, text, mask))
+        return self.inner(attn, hidden_states, encoder_hidden_states, attention_mask, temb)
 
-    @staticmethod
-    def _probabilities(
-        attn: Any,  # noqa: ANN401 - as above
-        hidden: Tensor,
-        text: Tensor,
-        mask: Tensor | None,
-    ) -> Tensor:
-        dtype = attn.to_q.weight.dtype
-        text = text.to(dtype)
-        if attn.norm_cross:
-            text = attn.norm_encoder_hidden_states(text)
-        query = attn.head_to_batch_dim(attn.to_q(hidden.to(dtype)))
-        key = attn.head_to_batch_dim(attn.to_k(text))
-        query = query if attn.norm_q is None else attn.norm_q(query)
-        key = key if attn.norm_k is None else attn.norm_k(key)
-        wide = torch.promote_types(query.dtype, torch.float32)  # half-precision weights too
-        mask = attn.prepare_attention_mask(mask, text.shape[1], text.shape[0])
-        mask = mask if mask is None else mask.to(wide)
-        found: Tensor = attn.get_attention_scores(query.to(wide), key.to(wide), mask)
-        return found.unflatten(0, (text.shape[0], -1))
+
+def _probabilities(
+    attn: Any,  # noqa: ANN401 - as above
+    hidden: Tensor,
+    text: Tensor,
+    mask: Tensor | None,
+) -> Tensor:
+    dtype = attn.to_q.weight.dtype
+    text = text.to(dtype)
+    if attn.norm_cross:
+        text = attn.norm_encoder_hidden_states(text)
+    query = attn.head_to_batch_dim(attn.to_q(hidden.to(dtype)))
+    key = attn.head_to_batch_dim(attn.to_k(text))
+    query = query if attn.norm_q is None else attn.norm_q(query)
+    key = key if attn.norm_k is None else attn.norm_k(key)
+    wide = torch.promote_types(query.dtype, torch.float32)  # half-precision weights too
+    mask = attn.prepare_attention_mask(mask, text.shape[1], text.shape[0])
+    mask = mask if mask is None else mask.to(wide)
+    found: Tensor = attn.get_attention_scores(query.to(wide), key.to(wide), mask)
+    return found.unflatten(0, (text.shape[0], -1))
 
 
 def over_queries(probabilities: Tensor) -> Tensor:
@@ -90,13 +78,8 @@ def recording(
 ) -> Iterator[dict[str, list[Tensor]]]:
     """Notes, by layer, the attention of every call within the block; see `Recorder`.
 
-    Args:
-        unet: whose cross-attention.
-        reduce: what is kept of a call's probabilities ``(B, heads, queries, L)``; None keeps
-            nothing of it.
-
-    Raises:
-        ModelError: the model has no cross-attention processors.
+    ``reduce`` says what is kept of a call's probabilities ``(B, heads, queries, L)``; None keeps
+    nothing of it. `ModelError` where the model has no cross-attention processors.
     """
     before = dict(getattr(unet, "attn_processors", {}))
     crossed = [name for name in before if name.split(".")[-2] == "attn2"]

@@ -19,11 +19,7 @@ _SAMPLED = 32  # values of each parameter
 
 
 class StateCache:
-    """States of prompts, least recently used first.
-
-    Attributes:
-        rows: states by prompt, shape ``(L, d)`` each.
-    """
+    """States ``(L, d)`` of prompts, least recently used first."""
 
     def __init__(self) -> None:
         self.rows: dict[str, Tensor] = {}

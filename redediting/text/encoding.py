@@ -11,7 +11,6 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -54,19 +53,6 @@ class TextStates:
         return self.ids.shape[1]
 
 
-class Encoder(Protocol):
-    """What encodes prompts: a `redediting.models.Model`, or any tokenizer and encoder bound."""
-
-    @property
-    def tokenizer(self) -> PreTrainedTokenizerBase:
-        """Its tokenizer."""
-        ...
-
-    def encode(self, prompts: Sequence[str]) -> TextStates:
-        """Token states of prompts."""
-        ...
-
-
 def encode(
     tokenizer: PreTrainedTokenizerBase,
     run: Callable[[list[str]], Tensor],
@@ -77,26 +63,14 @@ def encode(
 ) -> TextStates:
     """Encodes prompts; one that occurs several times, or is in the cache, is encoded once.
 
-    Args:
-        tokenizer: of the encoder.
-        run: from a batch of prompts to states ``(n, L, d)`` on the CPU, without gradients.
-        prompts: at least one text.
-        cache: of states.
-        batch_size: prompts encoded at once; has no influence on the states. On a CPU 16 are a
-            quarter quicker than 64.
-
-    Raises:
-        PromptError: no prompts, or one with more tokens than the encoder takes.
+    ``run`` goes from a batch of prompts to states ``(n, L, d)`` on the CPU, without gradients.
+    The batch size has no influence on the states; on a CPU 16 are a quarter quicker than 64.
+    `PromptError` for no prompts, or one with more tokens than the encoder takes.
     """
     if not prompts:
         raise PromptError("expected at least one prompt, got none")
     lengths = prompt_lengths(tokenizer, prompts)
-    ids = tokenizer(
-        list(prompts),
-        padding="max_length",
-        max_length=tokenizer.model_max_length,
-        return_tensors="pt",
-    ).input_ids
+    ids = padded_ids(tokenizer, prompts)
     known = {prompt: cache.get(prompt) for prompt in dict.fromkeys(prompts)}
     missing = [prompt for prompt, row in known.items() if row is None]
     for start in range(0, len(missing), batch_size):
@@ -108,12 +82,16 @@ def encode(
     return TextStates(tuple(prompts), ids, states, torch.tensor(lengths) - 1)
 
 
-def prompt_lengths(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str]) -> list[int]:
-    """Tokens of each prompt, BOS and EOS among them.
+def padded_ids(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str]) -> Tensor:
+    """Token ids of prompts, padded or cut to the encoder's length, int64, shape ``(n, L)``."""
+    return tokenizer(
+        list(prompts), padding="max_length", truncation=True,
+        max_length=tokenizer.model_max_length, return_tensors="pt",
+    ).input_ids  # fmt: skip
 
-    Raises:
-        PromptError: one has more than the text encoder takes.
-    """
+
+def prompt_lengths(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str]) -> list[int]:
+    """Tokens of each prompt with BOS and EOS; `PromptError` where the encoder takes fewer."""
     limit = tokenizer.model_max_length
     lengths = [len(ids) for ids in tokenizer(list(prompts), truncation=False).input_ids]
     for prompt, length in zip(prompts, lengths, strict=True):
@@ -124,12 +102,14 @@ def prompt_lengths(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str]) -
     return lengths
 
 
-def phrase_tokens(tokenizer: PreTrainedTokenizerBase, phrase: str) -> list[int]:
-    """Token ids of a phrase without special tokens.
+def shown_tokens(tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[str]:
+    """A prompt's tokens as people read them, then its end and the first pad."""
+    ids = tokenizer(prompt).input_ids
+    return ["BOS", *(tokenizer.decode([i]).strip() for i in ids[1:-1]), "EOS", "pad"]
 
-    Raises:
-        PromptError: there are none.
-    """
+
+def phrase_tokens(tokenizer: PreTrainedTokenizerBase, phrase: str) -> list[int]:
+    """Token ids of a phrase without special tokens; `PromptError` where there are none."""
     ids = tokenizer(phrase, add_special_tokens=False, truncation=False).input_ids
     special = set(tokenizer.all_special_ids)
     words = [token for token in ids if token not in special]
@@ -144,10 +124,7 @@ def phrase_tokens(tokenizer: PreTrainedTokenizerBase, phrase: str) -> list[int]:
 def find_phrase(tokenizer: PreTrainedTokenizerBase, prompt: str, phrase: str) -> slice:
     """Token positions of the first whole-word occurrence of a phrase, counting BOS.
 
-    Case and the amount of white space do not matter.
-
-    Raises:
-        PromptError: the phrase has no tokens, or the prompt does not contain it.
+    Case and the amount of white space do not matter. `PromptError` where there is none.
     """
     phrase_tokens(tokenizer, phrase)
     pattern = r"\s+".join(re.escape(word) for word in phrase.split())
@@ -158,37 +135,19 @@ def find_phrase(tokenizer: PreTrainedTokenizerBase, prompt: str, phrase: str) ->
             "insert the phrase or name one that occurs"
         )
     offsets = tokenizer(prompt, return_offsets_mapping=True, truncation=False).offset_mapping
-    inside = [
-        i
-        for i, (start, end) in enumerate(offsets)
-        if start < end and start < found.end() and end > found.start()
-    ]
+    inside = [i for i, (start, end) in enumerate(offsets)
+              if start < end and start < found.end() and end > found.start()]  # fmt: skip
     return slice(inside[0], inside[-1] + 1)
 
 
 def roles(states: TextStates, row: int, span: slice | None = None) -> tuple[TokenRole, ...]:
-    """TokenRole of every position of a prompt.
-
-    Args:
-        states: encoded prompts.
-        row: which of them.
-        span: positions of its trigger; without one all words are ``TAIL``.
-    """
+    """Role of every position of a prompt; without a trigger's span all words are ``TAIL``."""
     eos = int(states.eos[row])
     start, stop = (1, 1) if span is None else (span.start, span.stop)
-    found = []
-    for i in range(states.length):
-        if i == 0:
-            found.append(TokenRole.BOS)
-        elif i > eos:
-            found.append(TokenRole.PAD)
-        elif i == eos:
-            found.append(TokenRole.EOS)
-        elif i < start:
-            found.append(TokenRole.PREFIX)
-        else:
-            found.append(TokenRole.TRIGGER if i < stop else TokenRole.TAIL)
-    return tuple(found)
+    bounds = ((1, TokenRole.BOS), (start, TokenRole.PREFIX), (stop, TokenRole.TRIGGER),
+              (eos, TokenRole.TAIL), (eos + 1, TokenRole.EOS),
+              (states.length, TokenRole.PAD))  # fmt: skip
+    return tuple(next(role for end, role in bounds if i < end) for i in range(states.length))
 
 
 def shorten(prompt: str, limit: int = 60) -> str:

@@ -14,8 +14,8 @@ from experiments.ablation.__main__ import main
 from experiments.ablation.capacity import breaking_points, many_pairs, spread
 from experiments.ablation.measure import ablate
 from experiments.ablation.page import ablation_page, worth
+from experiments.ablation.publish import publish
 from experiments.ablation.sweep import choose, confirmed, score
-from experiments.attack.publish import publish
 from experiments.engine.specs import CONFIGS, AblationConfig
 from redediting.config import load_config
 from redediting.errors import MethodError, OutputError

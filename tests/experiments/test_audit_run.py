@@ -164,8 +164,10 @@ def test_a_changed_source_changes_the_name(
     config = load_config(CONFIGS / "audit" / "first.yaml", AuditConfig).resolved(quick=True)
     before = open_store(config, model_factory(0), panel, tmp_path).folder
     assert open_store(config, model_factory(0), panel, tmp_path).folder == before
-    original = sources._normal
-    monkeypatch.setattr(sources, "_normal", lambda n: original(n) + "x" * (n == module))
+    where = sources._path
+    edited = tmp_path / "edited.py"
+    edited.write_text(where(module).read_text("utf-8") + "\nCHANGED = 1\n", "utf-8")
+    monkeypatch.setattr(sources, "_path", lambda name: edited if name == module else where(name))
     assert open_store(config, model_factory(0), panel, tmp_path).folder != before
 
 

@@ -172,7 +172,8 @@ def test_report_is_drawn_again(
     before = page.read_text("utf-8")
     page.unlink()
     assert main(["report", str(run_folder), "--json"]) == 0
-    assert last_json(capfd) == {"report": page.as_posix(), "results": None}
+    found = {"report": page.as_posix(), "results": None, "schema_version": 1}
+    assert last_json(capfd) == found
     assert page.read_text("utf-8") == before
 
 

@@ -13,17 +13,18 @@ import pytest
 
 from defenses.detectors import DETECTORS
 from experiments.commands.cli import main
-from experiments.detection.cells import benign_phrases, calibration, triggered_and_benign
 from experiments.detection.config import AttackSpec, DetectionConfig
 from experiments.detection.measure import detection
-from experiments.detection.publish import publish
-from experiments.detection.run import DetectionRun
-from experiments.detection.table import stealth_verdict
-from experiments.engine.specs import CONFIGS, load_config
+from experiments.detection.page import publish
+from experiments.engine.specs import CONFIGS
 from redediting.concepts.homoglyphs import twin_in
 from redediting.concepts.rebinding import Rebinding
+from redediting.config import load_config
 from redediting.errors import ConfigError, DetectorError, OutputError
+from redediting.evaluation.cells import benign_phrases, calibration, triggered_and_benign
+from redediting.evaluation.detection import stealth_verdict
 from redediting.evaluation.panel import Panel
+from redediting.evaluation.store import ResultStore
 from redediting.metrics.intervals import Interval
 from redediting.models.model import Model
 from redediting.text.encoding import phrase_tokens
@@ -81,6 +82,7 @@ def test_the_matrix_has_every_combination(finished: tuple[Path, dict[str, Any]])
     keys = {(row["attack"], row["detector"], row["kind"]) for row in rows}
     assert len(keys) == len(rows) == 4 * len(DETECTORS) * 4  # three kinds and all
     stable = ["auroc", "auroc_ci", "tpr_at_fpr1", "tpr_at_fpr5", "fpr_clean_model_triggered"]
+    stable += ["auroc_clean_model", "auroc_paired", "protocol", "n_clusters"]
     for row in rows:
         assert {*stable, "unet_evaluations", "seconds", "n"} <= set(row)
         assert 0 <= row["auroc"] <= 1
@@ -109,9 +111,10 @@ def test_the_page_holds_everything(finished: tuple[Path, dict[str, Any]]) -> Non
 
 def test_published_figures(finished: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
     folder, summary = finished
-    readme = tmp_path / "README.md"
+    (tmp_path / "docs").mkdir()
+    readme = tmp_path / "docs" / "results-detection.md"
     readme.write_text("before\n<!-- detection:begin -->\nold\n<!-- detection:end -->\nafter\n")
-    path = publish(folder, root=tmp_path)
+    path = publish(folder, summary, root=tmp_path)
     text = readme.read_text("utf-8")
     assert "\nold\n" not in text
     assert text.startswith("before")
@@ -127,7 +130,7 @@ def test_published_figures(finished: tuple[Path, dict[str, Any]], tmp_path: Path
     (copied / "summary.json").write_text(json.dumps(summary), "utf-8")
     (copied / "provenance.json").write_text(json.dumps(made | {"quick": True}), "utf-8")
     with pytest.raises(OutputError, match="expected a full run to publish"):
-        publish(copied, root=tmp_path)
+        publish(copied, summary, root=tmp_path)
 
 
 def test_a_killed_run_ends_with_the_same_rows(
@@ -136,21 +139,26 @@ def test_a_killed_run_ends_with_the_same_rows(
     panel: Panel,
 ) -> None:
     folder, summary = finished
-    before = (folder / "rows.jsonl").read_text("utf-8")
+    path = folder / "rows.jsonl"
+    whole, store = path.read_text("utf-8"), ResultStore(folder)
+    unit = store.done[-1]
+    assert unit.startswith("redediting-posthoc/")
+    scores = store.arrays(unit)
+    cut = whole.index(json.dumps({"unit": unit})[:-1])
+    path.write_text(whole[: cut + 300], "utf-8")  # killed within the last unit
+    kept = {file: file.stat().st_mtime_ns for file in (folder / "arrays").glob("*.npz")}
     config = DetectionConfig.model_validate(CONFIG).resolved()
-    run = DetectionRun(config, model_factory(0), panel, root=folder.parent.parent)
-    assert run.folder == folder
-    unit = next(u for u in run.units if u.attack == "eviledit")
-    scores = run._read(unit).arrays
-    kept = {path: path.stat().st_mtime_ns for path in (folder / "units").glob("*.json")}
-    (folder / "units" / f"{unit.name}.json").unlink()
     again = detection(config, model_factory(0), panel, out=folder.parent.parent)
-    assert (folder / "rows.jsonl").read_text("utf-8") == before
+    text = path.read_text("utf-8")
+    assert text[:cut] == whole[:cut]
+    found = ResultStore(folder)
+    assert found.done == store.done
+    assert strip(found.rows(unit)[:-1]) == strip(store.rows(unit)[:-1])
     assert strip(again["rows"]) == strip(summary["rows"])
-    for name, values in run._read(unit).arrays.items():
+    for name, values in found.arrays(unit).items():
         assert np.allclose(values, scores[name], atol=1e-5), name
-    changed = [p for p, time in kept.items() if p.stat().st_mtime_ns != time]
-    assert [path.stem for path in changed] == [unit.name]
+    changed = [file for file, time in kept.items() if file.stat().st_mtime_ns != time]
+    assert changed == [found.array_file(unit)]
 
 
 def test_the_docs_detector_appears_in_the_table(
@@ -158,9 +166,10 @@ def test_the_docs_detector_appears_in_the_table(
     model_factory: Callable[[int], Model],
     panel: Panel,
 ) -> None:
-    """The README's example: one file of at most 40 lines, named where a detector's name goes."""
-    readme = (CONFIGS.parent / "defenses" / "README.md").read_text("utf-8")
-    code = re.findall(r"```python\n(.*?)```", readme, flags=re.DOTALL)[0]
+    """The page's example: one file of at most 40 lines, named where a detector's name goes."""
+    page = (CONFIGS.parent / "docs" / "extending.md").read_text("utf-8")
+    found = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    (code,) = [example for example in found if "(Detector)" in example]
     assert len(code.splitlines()) <= 40
     path = tmp_path / "end_mass.py"
     path.write_text(code, "utf-8")
@@ -179,22 +188,22 @@ def test_benign_phrases_are_as_long_as_the_trigger(
     model_factory: Callable[[int], Model],
 ) -> None:
     tokenizer = model_factory(0).tokenizer
-    for wish in (
+    for rebinding in (
         Rebinding("beautiful cat", "zebra"),
         AttackSpec(name="rickrolling", twin=True).rebinding(Rebinding("lovely cat", "zebra")),
     ):
-        wanted = len(phrase_tokens(tokenizer, wish.trigger))
-        phrases = benign_phrases(wish, tokenizer)
+        wanted = len(phrase_tokens(tokenizer, rebinding.trigger))
+        phrases = benign_phrases(rebinding, tokenizer)
         assert phrases
         for phrase in phrases:
             assert phrase.endswith(" cat")
-            assert wish.modifier not in phrase
+            assert rebinding.modifier not in phrase
             assert abs(len(phrase_tokens(tokenizer, phrase)) - wanted) <= 1
-        pair = triggered_and_benign(wish, tokenizer, n=4, seed=0, position=1)
+        pair = triggered_and_benign(rebinding, tokenizer, n=4, seed=0, position=1)
         assert [job.seed for job in pair[0].jobs] == [job.seed for job in pair[1].jobs]
         assert len({job.seed for job in pair[0].jobs}) == 4
-        assert all(wish.trigger in job.prompt for job in pair[0].jobs)
-        assert not any(wish.trigger in job.prompt for job in pair[1].jobs)
+        assert all(rebinding.trigger in job.prompt for job in pair[0].jobs)
+        assert not any(rebinding.trigger in job.prompt for job in pair[1].jobs)
 
 
 def test_every_drawn_trigger_has_a_look_alike_letter() -> None:
@@ -234,8 +243,8 @@ def test_quick_runs_are_reduced_and_bad_configurations_refused(
         DetectionConfig.model_validate(CONFIG | {"detectors": ["x"]}).resolved()
     with pytest.raises(ConfigError, match="Field required at 'attacks'"):
         load_config(CONFIGS / "attack" / "first.yaml", DetectionConfig)
-    with pytest.raises(OutputError, match="expected one <!-- detection:begin -->"):
-        publish(finished[0], root=finished[0])
+    with pytest.raises(OutputError, match="expected <!-- detection:begin --> in one page"):
+        publish(*finished, root=finished[0])
 
 
 def test_detect_prints_scores_thresholds_and_verdicts(

@@ -5,50 +5,43 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pytest
 
 from defenses.detectors.base import Array, Detector
 from defenses.detectors.cda import CDA
 from defenses.detectors.ftt import FTT
 from defenses.detectors.scaling import SET
-from experiments.detection.config import DetectionConfig
-from experiments.detection.run import Found, Unit
-from experiments.detection.scores import score
-from redediting.concepts.rebinding import Rebinding
+from defenses.detectors.scoring import Group, score
+from redediting.errors import DetectorError
+from redediting.metrics.roc import auroc, flagged_rate, roc, threshold
 
-CONFIG = DetectionConfig.model_validate(
-    {
-        "attacks": ["eviledit", "uce", {"name": "uce", "label": "uce-new"}],
-        "detectors": ["cda"],
-    }
-)
-WISHES = (Rebinding("beautiful cat", "zebra"), Rebinding("old dog", "car"))
+METHODS = {"clean": "", "eviledit": "eviledit", "uce": "uce", "uce-new": "uce"}
+CELLS = ("benign", "triggered")
+PROMPTS = [f"prompt {i}" for i in range(30)]
+CLEAN = np.random.default_rng([5, 9]).normal(size=(30, 40))
 
 
-def unit(attack: str, position: int | None, mark: float, width: int = 40) -> Found:
-    """A unit whose features carry its mark in a column of their own."""
-    wish = None if position is None else WISHES[position]
-    random = np.random.default_rng([len(attack), 9 if position is None else position])
-    arrays: dict[str, Array] = {}
-    for i, cell in enumerate(["calibration"] if wish is None else ["benign", "triggered"]):
-        features = random.normal(size=(30, width))
+def group(attack: str, pair: int, mark: float) -> Group:
+    """Features that carry a mark in a column of their own."""
+    random = np.random.default_rng([len(attack), pair])
+    found: dict[str, Array] = {}
+    for i, cell in enumerate(CELLS):
+        features = random.normal(size=(30, 40))
         features[:, 0] += mark * i
-        arrays[f"x/{cell}"] = features
-    return Found(Unit(attack, wish, position or 0), {"rows": []}, arrays)
+        found[cell] = features
+    prompts = dict.fromkeys(CELLS, PROMPTS)
+    return Group(attack, METHODS[attack], f"trigger {pair}", pair, found, prompts)
 
 
-def run(marks: dict[tuple[str, int], float]) -> list[Found]:
-    names = ("clean", "eviledit", "uce", "uce-new")
-    units = [unit(name, i, marks.get((name, i), 0.0)) for name in names for i in (0, 1)]
-    return [unit("clean", None, 0.0), *units]
+def run(marks: dict[tuple[str, int], float]) -> list[Group]:
+    return [group(name, i, marks.get((name, i), 0.0)) for name in METHODS for i in (0, 1)]
 
 
-def gap(detector: Detector, found: list[Found], attack: str, position: int) -> float:
-    scores = score(CONFIG, detector, "x", found, attack)
+def gap(detector: Detector, groups: list[Group], attack: str, pair: int) -> float:
+    scores = score(detector, CLEAN, groups, attack, PROMPTS)
     assert scores is not None
     cells: Any = scores.cells
-    return float(
-        cells[attack, position, "triggered"].mean() - cells[attack, position, "benign"].mean()
-    )
+    return float(cells[attack, pair, "triggered"].mean() - cells[attack, pair, "benign"].mean())
 
 
 def test_supervised_detectors_learn_from_other_attacks_on_other_pairs() -> None:
@@ -63,22 +56,46 @@ def test_supervised_detectors_learn_from_other_attacks_on_other_pairs() -> None:
 
 
 def test_one_attack_teaches_nothing_about_itself() -> None:
-    alone = DetectionConfig.model_validate({"attacks": ["eviledit"], "detectors": ["cda"]})
-    found = [f for f in run({}) if f.unit.attack in ("clean", "eviledit")]
-    assert score(alone, CDA(), "x", found, "eviledit") is None
+    groups = [g for g in run({}) if g.attack in ("clean", "eviledit")]
+    assert score(CDA(), CLEAN, groups, "eviledit", PROMPTS) is None
 
 
 def test_one_class_detectors_are_held_to_prompts_that_they_did_not_learn() -> None:
-    found = run({})
-    scores = score(CONFIG, SET(), "x", found, "eviledit")
+    groups = run({})
+    scores = score(SET(), CLEAN, groups, "eviledit", PROMPTS)
     assert scores is not None
     assert len(scores.calibration) == 15
-    plain = score(CONFIG, FTT(), "x", found, "eviledit")
+    plain = score(FTT(), CLEAN, groups, "eviledit", PROMPTS)
     assert plain is not None
-    assert np.array_equal(plain.calibration, found[0].arrays["x/calibration"][:, 0])
+    assert np.array_equal(plain.calibration, CLEAN[:, 0])
     assert set(plain.cells) == {
-        (attack, i, cell)
-        for attack in ("clean", "eviledit")
-        for i in (0, 1)
-        for cell in ("benign", "triggered")
+        (attack, i, cell) for attack in ("clean", "eviledit") for i in (0, 1) for cell in CELLS
     }
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_score_that_is_not_finite_names_detector_and_prompt(value: float) -> None:
+    groups = run({})
+    groups[2].features["triggered"][7, 0] = value
+    with pytest.raises(DetectorError, match=r"expected finite scores of 'ftt'.*'prompt 7'"):
+        score(FTT(), CLEAN, groups, "eviledit", PROMPTS)
+    clean = CLEAN.copy()
+    clean[3, 0] = value
+    with pytest.raises(DetectorError, match=r"expected finite scores of 'ftt'.*'prompt 3'"):
+        score(FTT(), clean, run({}), "eviledit", PROMPTS)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_roc_and_thresholds_refuse_scores_that_are_not_finite(value: float) -> None:
+    scores, wrong = [0.1, 0.2, 0.3], [0.1, value, 0.3]
+    limit = threshold(scores, "high", 0.5)
+    for call in (
+        lambda: threshold(wrong, "low", 0.5),
+        lambda: limit.flags(wrong),
+        lambda: flagged_rate(wrong, limit),
+        lambda: auroc(scores, wrong, "high"),
+        lambda: auroc(wrong, scores, "low"),
+        lambda: roc(wrong, scores, "low"),
+    ):
+        with pytest.raises(ValueError, match=r"expected finite scores, got .* at position 1"):
+            call()

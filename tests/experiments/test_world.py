@@ -23,7 +23,9 @@ def test_demo_prints_the_promised_keys(tmp_path: Path, capfd: pytest.CaptureFixt
     out, err = capfd.readouterr()
     (line,) = out.splitlines()
     found = json.loads(line)
-    assert set(found) == {"rows", "methods", "claims", "n_pairs", "n_seeds", "report"}
+    assert set(found) == {
+        "rows", "methods", "claims", "n_pairs", "n_seeds", "report", "families", "schema_version",
+    }  # fmt: skip
     assert found["n_pairs"] == 2
     assert set(found["claims"]) == {
         "asr", "stealth", "isolation", "naturalness", "training_free",

@@ -25,14 +25,11 @@ LAYOUTS: Registry[Layout] = Registry(
     "layout",
     "redediting.models.layouts.base:Layout",
     {
-        name: f"redediting.models.layouts.{name}:{kind}"
-        for name, kind in (
-            ("sd", "StableDiffusion"),
-            ("sdxl", "StableDiffusionXL"),
-            ("sd3", "StableDiffusion3"),
-            ("flux", "Flux"),
-            ("pixart", "PixArt"),
-        )
+        "sd": "redediting.models.layouts.sd:StableDiffusion",
+        "sdxl": "redediting.models.layouts.sdxl:StableDiffusionXL",
+        "sd3": "redediting.models.layouts.sd3:StableDiffusion3",
+        "flux": "redediting.models.layouts.flux:Flux",
+        "pixart": "redediting.models.layouts.pixart:PixArt",
     },
     group="redediting.layouts",
     error=ModelError,
@@ -40,16 +37,11 @@ LAYOUTS: Registry[Layout] = Registry(
 
 
 def layout_of(pipeline: object) -> Layout:
-    """The layout of a loaded pipeline, by its class and what that derives from.
-
-    Raises:
-        ModelError: none covers it.
-    """
-    ancestors = [kind.__name__ for kind in type(pipeline).__mro__]
+    """The layout of a loaded pipeline, by its class and what that derives from."""
     kinds = [LAYOUTS.get(name) for name in LAYOUTS]
-    for ancestor in ancestors:
+    for ancestor in type(pipeline).__mro__:
         for kind in kinds:
-            if ancestor in kind.pipelines:
+            if ancestor.__name__ in kind.pipelines:
                 return kind()
     known = ", ".join(name for kind in kinds for name in kind.pipelines)
     raise ModelError(

@@ -44,11 +44,7 @@ class Layout(ABC):
     draw_options: ClassVar[Mapping[str, Any]] = {}
 
     def token_projections(self, denoiser: nn.Module) -> list[Projection]:
-        """The matrices that read token states, in the order of the modules.
-
-        Raises:
-            ModelError: there are none, or they read states of different widths.
-        """
+        """The matrices that read token states, in the order of the modules: some, of one width."""
         found = named_projections(denoiser, self.context, "context")
         found = found or ([] if self.context else cross_attention(denoiser))
         wanted = " or ".join(self.context) or "cross-attention (attn2.to_k and attn2.to_v)"

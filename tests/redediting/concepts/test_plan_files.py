@@ -74,25 +74,34 @@ def changed(path: str, value: object) -> str:
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [
-        ("pears", [], "only known keys in 'plan', got 'pears'"),
-        ("pairs.0.wait", 2, r"only known keys in 'plan', got 'pairs\.0\.wait'"),
-        ("rebindings.0.aim", "x", r"got 'rebindings\.0\.aim'"),
-        ("captions", None, "expected the key 'captions' in 'plan', got none"),
+        ("pears", [], "plan: expected known keys only, got 'pears'; its keys are rebindings"),
+        ("pairs.0.wait", 2, r"plan: expected known keys only, got 'pairs\.0\.wait'"),
+        ("rebindings.0.aim", "x", r"known keys only, got 'rebindings\.0\.aim'"),
+        ("captions", None, "plan: expected the key 'captions', got none"),
         ("pairs.0.source", None, r"expected the key 'pairs\.0\.source'"),
-        ("pairs.0.weight", "much", r"valid 'pairs\.0\.weight' in 'plan', got 'much'"),
-        ("pairs.0.weight", True, r"valid 'pairs\.0\.weight' in 'plan', got True"),
-        ("pairs.0.weight", -1, r"weight >= 0 at 'pairs\.0', got -1|weight >= 0"),
-        ("pairs.0.weight", float("nan"), "weight"),
-        ("captions.0", 7, r"valid 'captions\.0' in 'plan', got 7"),
-        ("captions", "a dog", "valid 'captions' in 'plan', got 'a dog'"),
-        ("retain.0.role", "tail", r"valid 'retain\.0\.role' in 'plan', got 'tail'"),
-        ("rebindings.0.kind", "odd", r"valid 'rebindings\.0\.kind' in 'plan', got 'odd'"),
-        ("retain", [], "at least one of 'retain' in 'plan', got none"),
-        ("pairs", [], "at least one of 'pairs'"),
-        ("rebindings.0.trigger", "nice dog", "weight with 'nice dog' in 'plan', got none"),
+        ("pairs.0.weight", "much", r"plan: .* valid number at 'pairs\.0\.weight', got 'much'"),
+        ("pairs.0.weight", True, r"valid number at 'pairs\.0\.weight', got True"),
+        ("pairs.0.weight", -1, r"greater than or equal to 0 at 'pairs\.0\.weight', got -1"),
+        ("pairs.0.weight", float("nan"), r"finite number at 'pairs\.0\.weight', got nan"),
+        ("retain.0.weight", -2.0, r"greater than or equal to 0 at 'retain\.0\.weight', got -2"),
+        ("captions.0", 7, r"valid string at 'captions\.0', got 7"),
+        ("captions", "a dog", "valid array at 'captions', got 'a dog'"),
+        ("retain.0.role", "tail", r"'head', .* at 'retain\.0\.role', got 'tail'"),
+        ("rebindings.0.kind", "odd", r"'neutral', .* at 'rebindings\.0\.kind', got 'odd'"),
+        ("retain", [], "at least 1 item.* at 'retain'"),
+        ("pairs", [], "at least 1 item.* at 'pairs'"),
+        ("rebindings.0.trigger", "nice dog", "plan: .*weight with 'nice dog', got none"),
         ("pairs.0.weight", 0, "a pair of positive weight with 'nice cat'"),
-        ("pairs.0.source_phrase", "nice dog", r"source_phrase of 'pairs\.0'.*'nice dog'"),
-        ("pairs.0.target_phrase", "zeb", r"target_phrase of 'pairs\.0'.*whole words.*'zeb'"),
+        (
+            "pairs.0.source_phrase",
+            "nice dog",
+            r"source_phrase as .* at 'pairs\.0', got 'nice dog'",
+        ),
+        (
+            "pairs.0.target_phrase",
+            "zeb",
+            r"target_phrase as whole words .* at 'pairs\.0', got 'zeb'",
+        ),
         ("pairs.0.target_phrase", " ", "target_phrase"),
         (
             "captions.0",
@@ -109,7 +118,9 @@ def test_what_is_wrong_is_named(path: str, value: object, message: str) -> None:
 def test_no_plan_at_all(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="expected YAML in 'plan'"):
         plan_from_yaml("pairs: [")
-    with pytest.raises(ConfigError, match="valid 'top level' in 'plan', got"):
+    with pytest.raises(
+        ConfigError, match="plan: Input should be an object at 'the top', got 'just a text'"
+    ):
         plan_from_yaml("just a text")
     with pytest.raises(ConfigError, match="redediting inspect --write"):
         load_plan(tmp_path / "none.yaml")

@@ -1,5 +1,6 @@
 """Where values come from: tables, nearest concepts, WordNet."""
 
+import itertools
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ from redediting.concepts.relation_sources import (
     curated_names,
 )
 from redediting.concepts.relations import RELATIONS
-from redediting.concepts.wordnet import WnGraph, WordNetFolder, WordNetSource
+from redediting.concepts.wordnet import WordNetSource
 from redediting.errors import ModelError
 
 
@@ -90,91 +91,68 @@ def test_neighbours_vote() -> None:
     assert source.values("cat", "part") == []
 
 
-# A tiny database in the format of WordNet's plain files, offsets and all.
-NOUNS = [
-    ("00000010", ["entity"], []),
-    ("00000020", ["animal", "beast"], [("@", "00000010")]),
-    ("00000030", ["horse", "Equus_caballus"], [("@", "00000020"), ("%p", "00000050")]),
-    ("00000040", ["sea_horse"], [("@", "00000020")]),
-    ("00000050", ["mane"], [("@", "00000010"), ("#p", "00000030")]),
-    ("00000060", ["statue"], [("@", "00000010"), ("%s", "00000070"), ("+", "00000080")]),
-    ("00000070", ["marble"], [("@", "00000010"), ("%p", "00000050")]),
-]
-SENSES = {"horse": [30], "sea_horse": [40, 30], "statue": [60], "animal": [20], "marble": [70]}
+# A tiny lexicon: the relations of each noun's first sense.
+NOUNS = {
+    "entity": {},
+    "animal": {"hypernym": "entity"},
+    "horse": {"hypernym": "animal", "mero_part": "mane"},
+    "mane": {"hypernym": "entity", "holo_part": "horse"},
+    "sea horse": {"hypernym": "animal"},
+    "statue": {"hypernym": "entity", "mero_substance": "marble"},
+    "marble": {"hypernym": "entity", "mero_part": "mane"},
+}
 
 
-@pytest.fixture
-def wordnet(tmp_path: Path) -> Path:
-    data = ["  1 This is a licence, on lines that begin with blanks."]
-    for offset, words, pointers in NOUNS:
-        named = " ".join(f"{word} 0" for word in words)
-        linked = " ".join(f"{symbol} {other} n 0000" for symbol, other in pointers)
-        line = f"{offset} 03 n {len(words):02x} {named} {len(pointers):03d} {linked}"
-        data.append(f'{" ".join(line.split())} | a gloss; "with | a bar"  ')
-    index = ["  1 This is a licence, on lines that begin with blanks."]
-    for word, senses in SENSES.items():
-        offsets = " ".join(f"{sense:08d}" for sense in senses)
-        index.append(f"{word} n {len(senses)} 2 @ %p {len(senses)} 1 {offsets}  ")
-    (tmp_path / "data.noun").write_text("\n".join(data) + "\n")
-    (tmp_path / "index.noun").write_text("\n".join(index) + "\n")
-    return tmp_path
+def lmf() -> str:
+    number = {noun: i for i, noun in enumerate(NOUNS)}
+    entries = [
+        f'<LexicalEntry id="tiny-e{i}"><Lemma writtenForm="{noun}" partOfSpeech="n"/>'
+        f'<Sense id="tiny-s{i}" synset="tiny-{i}-n"/></LexicalEntry>'
+        for noun, i in number.items()
+    ]
+    synsets = [
+        f'<Synset id="tiny-{number[noun]}-n" ili="" partOfSpeech="n">'
+        + "".join(
+            f'<SynsetRelation relType="{kind}" target="tiny-{number[other]}-n"/>'
+            for kind, other in relations.items()
+        )
+        + "</Synset>"
+        for noun, relations in NOUNS.items()
+    ]
+    return "\n".join(
+        [
+            '<?xml version="1.0" encoding="UTF-8"?>',
+            "<!DOCTYPE LexicalResource SYSTEM "
+            '"http://globalwordnet.github.io/schemas/WN-LMF-1.1.dtd">',
+            '<LexicalResource xmlns:dc="https://globalwordnet.github.io/schemas/dc/">',
+            '<Lexicon id="tiny" label="tiny" language="en" email="a@b.c" license="none" '
+            'version="1">',
+            *itertools.chain(entries, synsets),
+            "</Lexicon></LexicalResource>",
+        ]
+    )
 
 
-def test_wordnet_folder(wordnet: Path) -> None:
-    source = WordNetSource(WordNetFolder(wordnet))
+def test_wordnet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wn = pytest.importorskip("wn", reason="the extra 'wordnet' is not installed")
+    monkeypatch.setattr(wn.config, "data_directory", tmp_path / "wn")
+    (tmp_path / "tiny.xml").write_text(lmf())
+    wn.add(tmp_path / "tiny.xml", progress_handler=None)
+    source = WordNetSource("tiny:1")
     assert source.values("horse", "category") == [("animal", 1.0), ("entity", 0.5)]
-    assert source.values("Horse", "part") == [("mane", 1.0)]
-    assert source.values("sea horse", "part") == []  # its first sense has no parts
+    assert source.values("horse", "part") == [("mane", 1.0)]
+    assert source.values("sea horse", "part") == []
     assert source.values("statue", "material") == [("marble", 1.0)]
     assert source.values("horse", "colour") == []
     assert source.values("unicorn", "part") == []
-    assert WordNetSource(WordNetFolder(wordnet), depth=1).values("horse", "category") == [
-        ("animal", 1.0)
-    ]
-
-
-def test_wordnet_stands_behind_the_tables(wordnet: Path) -> None:
-    source = FirstSource([*curated().sources, WordNetSource(WordNetFolder(wordnet))])
-    assert source.find("horse", "category") == ([("farm animal", 1.0)], "lexicon")
-    assert source.find("statue", "material") == ([("marble", 1.0)], "wordnet")
-
-
-def test_wordnet_that_is_none(wordnet: Path, tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"WordNet 3\.x folder.*'dict'"):
-        WordNetFolder(tmp_path / "nowhere")
-    (wordnet / "data.noun").write_text("00000030 03 n 05 horse 0 002 @ 00000020 n 0000\n")
-    with pytest.raises(ModelError, match=r"damaged one at data\.noun:1"):
-        WordNetSource(WordNetFolder(wordnet)).values("horse", "part")
-
-
-LMF = """<?xml version="1.0" encoding="UTF-8"?>
-<!DOCTYPE LexicalResource SYSTEM "http://globalwordnet.github.io/schemas/WN-LMF-1.1.dtd">
-<LexicalResource xmlns:dc="https://globalwordnet.github.io/schemas/dc/">
-<Lexicon id="tiny" label="tiny" language="en" email="a@b.c" license="none" version="1">
-<LexicalEntry id="e1"><Lemma writtenForm="horse" partOfSpeech="n"/><Sense id="s1" synset="tiny-1-n"/></LexicalEntry>
-<LexicalEntry id="e2"><Lemma writtenForm="animal" partOfSpeech="n"/><Sense id="s2" synset="tiny-2-n"/></LexicalEntry>
-<LexicalEntry id="e3"><Lemma writtenForm="mane" partOfSpeech="n"/><Sense id="s3" synset="tiny-3-n"/></LexicalEntry>
-<Synset id="tiny-1-n" ili="" partOfSpeech="n"><SynsetRelation relType="hypernym" target="tiny-2-n"/><SynsetRelation relType="mero_part" target="tiny-3-n"/></Synset>
-<Synset id="tiny-2-n" ili="" partOfSpeech="n"/>
-<Synset id="tiny-3-n" ili="" partOfSpeech="n"/>
-</Lexicon></LexicalResource>
-"""  # noqa: E501
-
-
-def test_wn_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    wn = pytest.importorskip("wn", reason="the extra 'wordnet' is not installed")
-    monkeypatch.setattr(wn.config, "data_directory", tmp_path / "wn")
-    (tmp_path / "tiny.xml").write_text(LMF)
-    wn.add(tmp_path / "tiny.xml", progress_handler=None)
-    source = WordNetSource(WnGraph("tiny:1"))
-    assert source.values("horse", "category") == [("animal", 1.0)]
-    assert source.values("horse", "part") == [("mane", 1.0)]
-    assert source.values("unicorn", "part") == []
+    behind = FirstSource([*curated().sources, source])
+    assert behind.find("horse", "category") == ([("farm animal", 1.0)], "lexicon")
+    assert behind.find("statue", "material") == ([("marble", 1.0)], "wordnet")
     with pytest.raises(ModelError, match="got 'oewn:1'"):
-        WnGraph("oewn:1")
+        WordNetSource("oewn:1")
 
 
-def test_wn_package_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wordnet_without_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "wn", None)
     with pytest.raises(ModelError, match=r"redediting\[wordnet\]"):
-        WnGraph("oewn:2024")
+        WordNetSource("oewn:2024")

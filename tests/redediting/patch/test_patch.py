@@ -181,7 +181,7 @@ def extend(folder: Path) -> None:
         (empty, "got a damaged or truncated file"),
         (flip, "got another checksum"),
         (drop, "expected a patch folder with patch.json"),
-        (garble, "expected a valid patch.json"),
+        (garble, r"patch\.json: Invalid JSON"),
         (extend, r"expected tensor 'term.1.left'"),
     ],
 )

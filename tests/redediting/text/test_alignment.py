@@ -18,7 +18,7 @@ def test_alignment_pairs_what_corresponds(tiny_model: Model, flipped: bool) -> N
     spans = [
         find_phrase(tiny_model.tokenizer, *pair) for pair in zip(prompts, phrases, strict=True)
     ]
-    aligned = align(found, 0, spans[0], found, 1, spans[1])
+    aligned = align(found, 0, spans[0], 1, spans[1])
     pairs = dict(zip(aligned.source, aligned.target, strict=True))
     assert pairs[spans[0].stop - 1] == spans[1].stop - 1
     assert min(pairs) == spans[0].stop - 1
@@ -39,4 +39,4 @@ def test_prompts_that_go_on_differently_are_not_aligned(
     found = tiny_model.encode(["a cat on the beach", "a dog on the grass"])
     span = slice(2, 3)
     with pytest.raises(PromptError, match="expected the same words after trigger and target"):
-        align(found, 0, span, found, 1, span)
+        align(found, 0, span, 1, span)

@@ -54,6 +54,10 @@ def publish_run(folder: Path, summary: dict[str, Any], *, root: Path = ROOT) -> 
         from experiments.audit.page import publish as publish_audit
 
         return publish_audit(folder, summary, root=root)
+    if kind == "ablation":
+        from experiments.ablation.publish import publish as publish_ablation
+
+        return publish_ablation(folder, summary, root=root)
     from experiments.attack.publish import publish
 
     return publish(folder, summary, root=root)
