@@ -69,7 +69,7 @@ def generate(
     sampler: Sampler | None = None,
     progress: bool = True,
 ) -> list[Image.Image]:
-    """Draws every prompt with every seed.
+    """Draws every prompt with every seed: RGB images, prompt by prompt, seeds in their order.
 
     Args:
         model: draws; a patch applied to it is drawn with.
@@ -77,9 +77,6 @@ def generate(
         seeds: of each image's noise, in 0…2⁶⁴-1.
         sampler: how; the model's own when not given.
         progress: whether to show a bar.
-
-    Returns:
-        RGB images, prompt by prompt, seeds in their order.
 
     Raises:
         PromptError: no prompt, no seed, or a prompt that the text encoder would cut.
@@ -195,10 +192,8 @@ class ImageStore:
     ) -> list[Image.Image]:
         """The images of the jobs, in their order; those that are missing are drawn, each once.
 
-        Raises:
-            ModelError: a model that cannot be drawn with.
-            PromptError: a prompt that the text encoder would cut.
-            OutputError: an image cannot be written.
+        `PromptError` for a prompt that the text encoder would cut; `OutputError` where an image
+        cannot be written.
         """
         process = process_state(model.device)
         images = {job: self._read(job) for job in jobs}

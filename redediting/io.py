@@ -11,6 +11,7 @@ import tempfile
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -58,10 +59,9 @@ def replace_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     """Writes named arrays as ``.npz``, whole or not at all."""
     import numpy as np
 
-    part = path.with_suffix(".part.npz")
-    with writing(path):
-        np.savez(part, **arrays)  # type: ignore[arg-type]  # numpy's stub takes no mapping
-        part.replace(path)
+    data = BytesIO()
+    np.savez(data, **arrays)  # type: ignore[arg-type]  # numpy's stub takes no mapping
+    replace_bytes(path, data.getvalue())
 
 
 def cache_folder() -> Path:

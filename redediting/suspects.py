@@ -34,8 +34,7 @@ from redediting.foreign_files import (
 from redediting.io import one_line
 from redediting.models.cards import load_cards
 from redediting.models.loading import load
-from redediting.models.model import Component, Model
-from redediting.models.quiet import quiet
+from redediting.models.model import Component, Model, quiet
 from redediting.models.sources import INDEX, find_sources
 from redediting.patch.files import MANIFEST
 from redediting.patch.patch import Patch

@@ -22,21 +22,17 @@ _allowed: ContextVar[int | None] = ContextVar("threads allowed outside one_threa
 def one_thread() -> Iterator[None]:
     """Runs a block on one thread of torch, but for what is inside `all_threads`."""
     token = _allowed.set(_allowed.get() or torch.get_num_threads())
-    with _threads(1):
-        try:
+    try:
+        with _threads(1):
             yield
-        finally:
-            _allowed.reset(token)
+    finally:
+        _allowed.reset(token)
 
 
 @contextmanager
 def all_threads() -> Iterator[None]:
     """Inside `one_thread` runs a block on as many threads as there were outside."""
-    allowed = _allowed.get()
-    if allowed is None:
-        yield
-        return
-    with _threads(allowed):
+    with _threads(_allowed.get() or torch.get_num_threads()):
         yield
 
 

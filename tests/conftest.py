@@ -39,6 +39,14 @@ MERGES = 400  # enough for "cat", "photo", …; rarer words are spelt in pieces
 WIDTH = 32
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """No test reads or writes the user's cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("REDEDITING_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 def make_tokenizer() -> CLIPTokenizer:
     """The CLIP byte-pair tokenizer cut to a few hundred merges, 77 positions."""
     folder = Path(open_clip.__file__).parent

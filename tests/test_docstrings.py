@@ -30,7 +30,7 @@ def test_examples_run(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     package, _, own = name.rpartition(".")
     thing = inspect.unwrap(getattr(importlib.import_module(package), own))
     monkeypatch.setattr(loading, "load", load_once)
-    names = {"tmp": tmp_path, "np": np}
+    names = {"tmp": tmp_path, "np": np, "rd": rd}
     finder = doctest.DocTestFinder(recurse=False)
     (test,) = finder.find(thing, name, module=False, extraglobs=names)
     assert test.examples, "no example"

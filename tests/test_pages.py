@@ -38,29 +38,25 @@ frame.src = "/{page}";
 frame.onload = () => setTimeout(() => {{
   const doc = frame.contentDocument, root = doc.documentElement, wide = [];
   for (const element of doc.body.querySelectorAll("*")) {{
-    let inside = false;
-    for (let up = element.parentElement; up && up !== doc.body; up = up.parentElement)
-      if (["auto", "scroll", "hidden"].includes(frame.contentWindow.getComputedStyle(up).overflowX))
-        inside = true;
+    let inside = false, up = element;
+    while ((up = up.parentElement) && up !== doc.body)
+      inside ||= frame.contentWindow.getComputedStyle(up).overflowX !== "visible";
     const box = element.getBoundingClientRect();
     if (!inside && box.width > 0 && box.right > root.clientWidth + 1)
       wide.push(element.tagName + "." + element.className + " " + Math.round(box.right));
   }}
-  const images = [...doc.images];
-  images.forEach(image => image.loading = "eager");
-  Promise.all(images.map(image => image.decode().then(() => "", () => image.src.slice(0, 90))))
-    .then(broken => {{
-      const text = document.createElement("pre");
-      text.id = "found";
-      text.textContent = JSON.stringify({{
-        width: root.clientWidth, scroll: root.scrollWidth, wide: wide.slice(0, 5), errors,
-        broken: broken.filter(Boolean), words: doc.body.innerText.split(/\\s+/).length,
-        foreign: frame.contentWindow.performance.getEntriesByType("resource")
-          .map(entry => entry.name).filter(name => !name.startsWith(location.origin)),
-      }});
-      document.body.appendChild(text);
-    }});
-}}, 500);
+  const missing = [...doc.images].filter(image => !image.complete || !image.naturalWidth);
+  const text = document.createElement("pre");
+  text.id = "found";
+  text.textContent = JSON.stringify({{
+    width: root.clientWidth, scroll: root.scrollWidth, wide: wide.slice(0, 5), errors,
+    broken: missing.map(image => image.src.slice(0, 90)),
+    words: doc.body.innerText.split(/\\s+/).length,
+    foreign: frame.contentWindow.performance.getEntriesByType("resource")
+      .map(entry => entry.name).filter(name => !name.startsWith(location.origin)),
+  }});
+  document.body.appendChild(text);
+}}, 1500);
 document.body.appendChild(frame);
 const watch = () => {{
   frame.contentWindow.addEventListener("error", event => errors.push(String(event.message)));
@@ -73,7 +69,7 @@ watch();
 class Handler(SimpleHTTPRequestHandler):
     """Serves a folder without a word."""
 
-    def log_message(self, format: str, *args: Any) -> None:
+    def log_message(self, format: str, *args: object) -> None:
         """Says nothing."""
 
 

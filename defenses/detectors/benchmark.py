@@ -227,7 +227,8 @@ class Benchmark:
 
     def _extras(self, pair: Rebinding, cell: Cell, subject: Subject) -> Row:
         """Localisation of the trigger, and what rewording leaves."""
-        counts, found = self._counts, {}
+        counts = self._counts
+        found: Row = {}
         if cell.name == "triggered" and counts.located:
             located = locate(subject, first=counts.located)
             found["located"] = [

@@ -69,7 +69,7 @@ def attack_row(title: str, found: Sequence[Found]) -> Row:
     """Success, accuracy on benign prompts, drift, localisation and rewording of an attack."""
     units = [f for f in found if f.unit.attack == title and f.unit.rebinding]
     if title == CONTROL:  # on triggers as people write them, if any are
-        units = [f for f in units if twin_in(f.unit.rebinding.trigger) is None] or units
+        units = [f for f in units if twin_in(f.rows[0]["trigger"]) is None] or units
     seconds = [f.record["edit_seconds"] for f in units]
     row: Row = {"attack": title, "n": sum(len(f.of("triggered", "hit")) for f in units)}
 
@@ -109,7 +109,10 @@ def outcomes(found: Sequence[Found], title: str) -> dict[int, PairOutcome]:
 
 
 def _pair_scores(scores: Scores, attack: str, unit: Found) -> PairScores:
-    pair = unit.unit.position
-    cells: list[Array] = [scores.cells[who, pair, cell] for who in (attack, CONTROL)
-                          for cell in ("triggered", "benign")]  # fmt: skip
-    return PairScores(pair, *cells, hits=unit.of("triggered", "hit"))
+    def cell(who: str, name: str) -> Array:
+        return scores.cells[who, unit.unit.position, name]
+
+    return PairScores(
+        unit.unit.position, cell(attack, "triggered"), cell(attack, "benign"),
+        cell(CONTROL, "triggered"), cell(CONTROL, "benign"), unit.of("triggered", "hit"),
+    )  # fmt: skip

@@ -8,19 +8,14 @@ encoded outside all.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from statistics import median
 from typing import Any
 
 from torch import Tensor
 
-from experiments.bench.measure import medians, peak_extra, timed
-from experiments.bench.rivals import (
-    bare_products,
-    exact_update,
-    per_layer_solve,
-    plain_copy,
-    published_loop,
-)
+from experiments.bench import rivals
+from experiments.bench.measure import peak_extra, timed
 from experiments.bench.shapes import States, random_states
 from redediting import __version__
 from redediting.algebra import EditProblem, solve
@@ -51,11 +46,7 @@ def edit(weights: Mapping[str, Tensor], states: States) -> AppliedPatch:
 
 
 def bench_edit(
-    shape: str,
-    weights: Mapping[str, Tensor],
-    *,
-    repeats: int = 5,
-    loop_repeats: int = 5,
+    shape: str, weights: Mapping[str, Tensor], *, repeats: int = 5, loop_repeats: int = 5
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Times the edit of one backdoor beside its rivals, turn by turn: figures, then details.
 
@@ -67,63 +58,47 @@ def bench_edit(
     keys, targets = states.columns
     term = make_term(weights, states)
     left, right = term.left.to(device), term.right.to(device)
-    restore = plain_copy(weights)
+    clean = rivals.plain_copy(weights)
     edit(weights, states).revert()  # warm
-    samples: dict[str, list[float]] = {
-        name: [] for name in ("ours", "loop", "per_layer", "floor", "copy", "solve", "hash")
+    ways: dict[str, Callable[[], object]] = {
+        "copy": lambda: rivals.plain_copy(weights),
+        "floor": lambda: rivals.bare_products(weights, left, right),
+        "ours": lambda: edit(weights, states),
+        "solve": lambda: make_term(weights, states),
+        "hash": lambda: fingerprint(weights),
+        "per_layer": lambda: rivals.per_layer_solve(weights, keys, targets, ridge=RIDGE),
+        "loop": lambda: rivals.published_loop(weights, states.pairs, ridge=RIDGE),
     }
-    error, loop_error = 0.0, 0.0
+    samples: dict[str, list[float]] = {name: [] for name in ways}
+    errors: dict[str, float] = {}
     for turn in range(max(repeats, loop_repeats)):
-        if turn < repeats:
-            samples["copy"].append(timed(lambda: plain_copy(weights), device)[0])
-            samples["floor"].append(timed(lambda: bare_products(weights, left, right), device)[0])
-            _restore(weights, restore)
-            seconds, applied = timed(lambda: edit(weights, states), device)
-            samples["ours"].append(seconds)
-            if turn == 0:
-                error = worst_error(weights, restore, keys, targets)
-            applied.revert()
-            del applied
-            samples["solve"].append(timed(lambda: make_term(weights, states), device)[0])
-            samples["hash"].append(timed(lambda: fingerprint(weights), device)[0])
-            seconds, _ = timed(
-                lambda: per_layer_solve(weights, keys, targets, ridge=RIDGE), device
-            )
-            samples["per_layer"].append(seconds)
-            _restore(weights, restore)
-        if turn < loop_repeats:
-            seconds, _ = timed(lambda: published_loop(weights, states.pairs, ridge=RIDGE), device)
-            samples["loop"].append(seconds)
-            if turn == 0:
-                loop_error = worst_error(weights, restore, keys, targets)
-            _restore(weights, restore)
+        for name, way in ways.items():
+            if turn < (loop_repeats if name == "loop" else repeats):
+                seconds, kept = timed(way, device)
+                samples[name].append(seconds)
+                if name in ("ours", "loop") and name not in errors:
+                    errors[name] = worst_error(weights, clean, keys, targets)
+                del kept
+                _restore(weights, clean)
     size = sum(weight.nbytes for weight in weights.values())
-    extra = peak_extra(lambda: edit(weights, states), device)
-    _restore(weights, restore)
-    seconds_by_name = medians(samples)
-    ours = seconds_by_name["ours"]
+    extra = peak_extra(ways["ours"], device)
+    _restore(weights, clean)
+    taken = {name: median(values) for name, values in samples.items()}
     figures = {
-        "speedup_vs_loop": seconds_by_name["loop"] / ours,
-        "speedup_vs_per_layer": seconds_by_name["per_layer"] / ours,
-        "ratio_to_floor": ours / seconds_by_name["floor"],
-        "ratio_to_copy": ours / seconds_by_name["copy"],
-        "max_rel_error": error,
+        "speedup_vs_loop": taken["loop"] / taken["ours"],
+        "speedup_vs_per_layer": taken["per_layer"] / taken["ours"],
+        "ratio_to_floor": taken["ours"] / taken["floor"],
+        "ratio_to_copy": taken["ours"] / taken["copy"],
+        "max_rel_error": errors["ours"],
         "peak_extra_ratio": extra / size,
-        "seconds": {name: seconds_by_name[name] for name in FIGURES},
+        "seconds": {name: taken[name] for name in FIGURES},
     }
     details = {
-        "shape": shape,
-        "matrices": len(weights),
-        "width": width,
-        "megabytes": size / 1e6,
-        "rank": left.shape[1],
-        "repeats": repeats,
-        "loop_repeats": loop_repeats,
-        "loop_rel_error": loop_error,
-        "solve_seconds": seconds_by_name["solve"],
-        "hash_seconds": seconds_by_name["hash"],
-        "samples": samples,
-    }
+        "shape": shape, "matrices": len(weights), "width": width, "megabytes": size / 1e6,
+        "rank": left.shape[1], "repeats": repeats, "loop_repeats": loop_repeats,
+        "loop_rel_error": errors["loop"], "solve_seconds": taken["solve"],
+        "hash_seconds": taken["hash"], "samples": samples,
+    }  # fmt: skip
     return figures, details
 
 
@@ -142,11 +117,9 @@ def bench_growth(
             taken, applied = timed(lambda states=states: edit(weights, states), device)  # type: ignore[misc]
             applied.revert()
             samples.append(taken)
-        seconds.append(medians({"ours": samples})["ours"])
-    return (
-        {"backdoors": list(backdoors), "seconds": seconds},
-        {"shape": shape, "matrices": len(weights), "width": width},
-    )
+        seconds.append(median(samples))
+    figures = {"backdoors": list(backdoors), "seconds": seconds}
+    return figures, {"shape": shape, "matrices": len(weights), "width": width}
 
 
 def worst_error(
@@ -155,7 +128,7 @@ def worst_error(
     """Largest ``‖W' - ref‖_F / ‖ref‖_F`` over the layers, ref from the clean weight in fp64."""
     worst = 0.0
     for weight, before in zip(weights.values(), clean, strict=True):
-        reference = exact_update(before, keys, targets, ridge=RIDGE)
+        reference = rivals.exact_update(before, keys, targets, ridge=RIDGE)
         worst = max(worst, float((weight.double() - reference).norm() / reference.norm()))
     return worst
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from statistics import median
 from typing import Any
 
 import torch
 
-from experiments.bench.measure import medians, timed
+from experiments.bench.measure import timed
 from redediting.generation import Job, draw
 from redediting.models.model import Model
 from redediting.models.sampler import Sampler
@@ -49,23 +50,19 @@ def bench_generation(
 
     runs = {"ours": (ours, len(jobs)), "loop": (loop, len(few)), "cast": (loop_autocast, len(few))}
     samples: dict[str, list[float]] = {name: [] for name in runs}
-    for _, _ in zip(range(2), draw(model, jobs[:2], sampler=sampler), strict=True):
-        pass  # warm
+    list(draw(model, jobs[:2], sampler=sampler))  # warm
     for _ in range(repeats):
         for name, (run, n) in runs.items():
             samples[name].append(timed(run, device)[0] / n)
-    seconds = medians(samples)
+    seconds = {name: median(values) for name, values in samples.items()}
     figures = {
         "speedup_vs_loop": seconds["loop"] / seconds["ours"],
         "images_per_second": 1 / seconds["ours"],
     }
     details = {
-        "images": images,
-        "loop_images": len(few),
-        "repeats": repeats,
+        "images": images, "loop_images": len(few), "repeats": repeats,
         "sampler": sampler.model_dump(),
         "seconds_an_image": {"ours": seconds["ours"], "loop": seconds["loop"]},
-        "speedup_vs_loop_with_autocast": seconds["cast"] / seconds["ours"],
-        "samples": samples,
-    }
+        "speedup_vs_loop_with_autocast": seconds["cast"] / seconds["ours"], "samples": samples,
+    }  # fmt: skip
     return figures, details

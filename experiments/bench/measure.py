@@ -9,15 +9,11 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from statistics import median
 from typing import TypeVar
 
 import torch
 
 T = TypeVar("T")
-
-_STATUS = Path("/proc/self/status")
-_CLEAR = Path("/proc/self/clear_refs")
 
 
 def timed(run: Callable[[], T], device: str) -> tuple[float, T]:
@@ -43,16 +39,14 @@ def peak_extra(run: Callable[[], object], device: str) -> int:
         kept = run()
         extra = torch.cuda.max_memory_allocated(device) - before
     else:
-        before = _reset()
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # of glibc
+        if trim is not None:
+            trim(0)
+        before = _resident("VmRSS", reset=True)
         kept = run()
-        extra = _peak() - before
+        extra = _resident("VmHWM") - before
     del kept
     return extra
-
-
-def medians(samples: dict[str, list[float]]) -> dict[str, float]:
-    """Median of each series."""
-    return {name: median(values) for name, values in samples.items()}
 
 
 def _synchronise(device: str) -> None:
@@ -60,30 +54,14 @@ def _synchronise(device: str) -> None:
         torch.cuda.synchronize(device)
 
 
-def _reset() -> int:
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # of glibc
-    if trim is not None:
-        trim(0)
+def _resident(key: str, *, reset: bool = False) -> int:
+    """Bytes by Linux's ``/proc``, or the process's high-water mark where that is not to be had."""
+    process = Path("/proc/self")
     try:
-        _CLEAR.write_text("5")
-        return _status("VmRSS")
+        if reset:
+            (process / "clear_refs").write_text("5")
+        lines = (process / "status").read_text("utf-8").splitlines()
     except OSError:
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _unit()
-
-
-def _peak() -> int:
-    try:
-        return _status("VmHWM")
-    except OSError:
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _unit()
-
-
-def _status(key: str) -> int:
-    for line in _STATUS.read_text("utf-8").splitlines():
-        if line.startswith(f"{key}:"):
-            return int(line.split()[1]) * 1024
-    raise OSError(f"no {key} in {_STATUS}")
-
-
-def _unit() -> int:
-    return 1 if sys.platform == "darwin" else 1024  # of ru_maxrss
+        unit = 1 if sys.platform == "darwin" else 1024
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{key}:"))

@@ -1,11 +1,14 @@
-"""A benchmark's plot and the table in words."""
+"""A benchmark's tables and plots."""
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 from matplotlib.figure import Figure
+
+from experiments.report.plots import png
+from redediting.evaluation.frame import Column, Frame
 
 TARGETS = {
     "speedup_vs_loop": (">=", 100.0),
@@ -21,68 +24,104 @@ _BARS = {
     "floor": "copy + two bare products",
     "copy": "copy of the weights",
 }
+_RIVALS = {
+    "loop": ("a literal loop of the published EvilEdit update", "speedup_vs_loop"),
+    "per_layer": ("a per-layer Gram-and-solve in fp64", "speedup_vs_per_layer"),
+    "floor": ("the floor: a copy of the weights and the two bare products", "ratio_to_floor"),
+}
 
 
-def edit_lines(figures: dict[str, Any], details: dict[str, Any]) -> list[str]:
-    """The figures with what was asked of them, a line each."""
-    head = (
-        f"{details['shape']}: {details['matrices']} matrices, text width {details['width']}, "
-        f"{details['megabytes']:.0f} MB, rank {details['rank']}, median of {details['repeats']}"
+def edit_table(edits: Sequence[dict[str, Any]]) -> Frame:
+    """Edits of several shapes side by side."""
+    details = [found["details"] for found in edits]
+    lines = {"ours": [f"{x['seconds']['ours']:.3g}" for x in edits]}
+    for rival, (title, key) in _RIVALS.items():
+        said = "ours takes {:.2f} × its time" if rival == "floor" else "{:.3g} × ours"
+        lines[title] = [f"{x['seconds'][rival]:.3g}: {said.format(x[key])}" for x in edits]
+    lines |= {
+        "hashing the weights once, in `apply`": [f"{x['hash_seconds']:.3g}" for x in details],
+        "error against fp64: ours, the loop's": [
+            f"{x['max_rel_error']:.1e}, {x['details']['loop_rel_error']:.1e}" for x in edits
+        ],
+        "peak extra memory, × the projections": [f"{x['peak_extra_ratio']:.2f}" for x in edits],
+        "rank; turns of ours, of the loop": [
+            f"{x['rank']}; {x['repeats']}, {x['loop_repeats']}" for x in details
+        ],
+        "machine": [machine(x) for x in edits],
+    }
+    heads = (
+        f"{x['shape']}: {x['matrices']} matrices, {x['megabytes']:.0f} MB, width {x['width']}"
+        for x in details
     )
-    lines = [head]
-    lines += [f"{_BARS[name]:<26}{value:>10.4f} s" for name, value in figures["seconds"].items()]
+    columns = (Column("what", "seconds for one backdoor"),
+               *(Column(str(i), head) for i, head in enumerate(heads)))  # fmt: skip
+    rows = ({"what": what, **{str(i): cell for i, cell in enumerate(cells)}}
+            for what, cells in lines.items())  # fmt: skip
+    return Frame(columns, tuple(rows))
+
+
+def targets_table(figures: dict[str, Any]) -> Frame:
+    """The figures with what was asked of them."""
+    rows = []
     for key, (sign, target) in TARGETS.items():
-        value = figures[key]
-        met = value >= target if sign == ">=" else value <= target
-        said = "met" if met else "missed"
-        lines.append(f"{key:<26}{value:>10.3g}   asked {sign} {target:g}: {said}")
-    lines.append(
-        f"of ours: solve and compress {details['solve_seconds']:.4f} s; beside it, hashing the "
-        f"weights once {details['hash_seconds']:.4f} s; the loop's own error "
-        f"{details['loop_rel_error']:.1e}"
+        met = figures[key] >= target if sign == ">=" else figures[key] <= target
+        rows.append({"figure": key, "value": figures[key], "asked": f"{sign} {target:g}",
+                     "verdict": "met" if met else "missed"})  # fmt: skip
+    columns = (Column("figure", "figure"), Column("value", "value", "{:.3g}"),
+               Column("asked", "asked"), Column("verdict", ""))  # fmt: skip
+    return Frame(columns, tuple(rows))
+
+
+def growth_line(found: dict[str, Any]) -> str:
+    """Seconds of more and more backdoors."""
+    pairs = zip(found["backdoors"], found["seconds"], strict=True)
+    shown = ", ".join(f"{n:,}: {seconds:.2g} s" for n, seconds in pairs)
+    return (
+        f"Backdoors at once on {found['details']['shape']}'s shape (more than 100: a single run): "
+        f"{shown}; {machine(found)}."
     )
-    return lines
 
 
-def plot_edit(figures: dict[str, Any], details: dict[str, Any], path: Path) -> None:
-    """Bars of seconds, logarithmic."""
+def generation_line(found: dict[str, Any]) -> str:
+    """Images a second, beside the loop's."""
+    return (
+        f"Drawing the world: {found['images_per_second']:.1f} images a second, "
+        f"{found['speedup_vs_loop']:.1f} × one pipeline call a prompt "
+        f"({found['details']['speedup_vs_loop_with_autocast']:.1f} × at equal autocast); "
+        f"{machine(found)}."
+    )
+
+
+def machine(found: dict[str, Any]) -> str:
+    """What a benchmark ran on."""
+    made = found["provenance"]
+    return f"{made['device']}, {made['threads']} threads, torch {made['versions']['torch']}"
+
+
+def plot(what: str, figures: dict[str, Any], details: dict[str, Any]) -> bytes:
+    """A PNG: bars of seconds (edit, generation), or seconds over the number of backdoors."""
     figure = Figure(figsize=(7, 2.6), layout="constrained")
     axes = figure.subplots()
-    names = [name for name in _BARS if name in figures["seconds"]]
-    values = [figures["seconds"][name] for name in names]
+    axes.spines[["top", "right"]].set_visible(False)
+    if what == "growth":
+        axes.loglog(figures["backdoors"], figures["seconds"], "o-", color="C1")
+        axes.set_xlabel("backdoors at once")
+        axes.set_ylabel(f"seconds, {details['shape']} shape")
+        axes.grid(linewidth=0.4)
+        return png(figure)
+    edit = what == "edit"
+    seconds = figures["seconds"] if edit else details["seconds_an_image"]
+    titles = _BARS if edit else {"loop": "one prompt at a time", "ours": "this library"}
+    values = [seconds[name] for name in titles]
     axes.barh(
-        [_BARS[n] for n in names], values, color=["C1" if n == "ours" else "0.7" for n in names]
+        list(titles.values()), values, color=["C1" if n == "ours" else "0.7" for n in titles]
     )
     for row, value in enumerate(values):
         axes.text(value * 1.1, row, f"{value:.3g} s", va="center", fontsize=8)
-    axes.set_xscale("log")
-    axes.set_xlim(right=max(values) * 4)
+    if edit:
+        axes.set_xscale("log")
+    axes.set_xlim(right=max(values) * (4 if edit else 1.3))
     axes.invert_yaxis()
-    axes.set_xlabel(f"seconds for one backdoor, {details['shape']} shape")
-    axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path, dpi=120)
-
-
-def plot_growth(figures: dict[str, Any], details: dict[str, Any], path: Path) -> None:
-    """Seconds over the number of backdoors, both logarithmic."""
-    figure = Figure(figsize=(5, 3), layout="constrained")
-    axes = figure.subplots()
-    axes.loglog(figures["backdoors"], figures["seconds"], "o-", color="C1")
-    axes.set_xlabel("backdoors at once")
-    axes.set_ylabel(f"seconds, {details['shape']} shape")
-    axes.grid(linewidth=0.4)
-    axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path, dpi=120)
-
-
-def plot_generation(figures: dict[str, Any], details: dict[str, Any], path: Path) -> None:
-    """Bars of seconds an image."""
-    figure = Figure(figsize=(6, 1.8), layout="constrained")
-    axes = figure.subplots()
-    seconds = details["seconds_an_image"]
-    axes.barh(["one prompt at a time", "this library"], [seconds["loop"], seconds["ours"]],
-              color=["0.7", "C1"])  # fmt: skip
-    axes.invert_yaxis()
-    axes.set_xlabel(f"seconds an image ({figures['speedup_vs_loop']:.1f} times)")
-    axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path, dpi=120)
+    label = f"backdoor, {details['shape']} shape" if edit else "image"
+    axes.set_xlabel(f"seconds for one {label}")
+    return png(figure)

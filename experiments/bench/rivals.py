@@ -38,7 +38,7 @@ def published_loop(
 def per_layer_solve(
     weights: Mapping[str, Tensor], keys: Tensor, targets: Tensor, *, ridge: float
 ) -> None:
-    """The same update by a Gram matrix and a Cholesky solve a layer, fp64, from C and C* ``(d, n)``."""
+    """The same update by a Gram matrix and a Cholesky solve for each layer, fp64."""
     for weight in weights.values():
         weight.copy_(exact_update(weight, keys, targets, ridge=ridge))
 

@@ -42,12 +42,9 @@ _CONFIGS: Mapping[ShapeName, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class States:
-    """What n backdoors edit, as EvilEdit poses it.
+    """What n backdoors edit, as EvilEdit poses it, shape ``(n, 77, d)`` each.
 
-    Attributes:
-        source: "A {trigger}", shape ``(n, 77, d)``.
-        target: "A {target}", likewise.
-        kept: "A {head}", likewise, mapped to itself.
+    Source "A {trigger}" to target "A {target}"; kept "A {head}" to itself.
     """
 
     source: Tensor
@@ -74,14 +71,12 @@ def unet_without_memory(shape: ShapeName) -> UNet2DConditionModel:
         return UNet2DConditionModel(**_CONFIGS[shape])
 
 
-def projection_tensors(
-    shape: ShapeName, *, device: str = "cpu", seed: int = 0
-) -> dict[str, Tensor]:
+def projection_tensors(shape: ShapeName, *, device: str = "cpu") -> dict[str, Tensor]:
     """Random weights of the matrices that read token states, by name, fp32.
 
     SD 1.5 has 32 of them (19.2 M numbers, d = 768), SDXL 140 (341 M, d = 2048).
     """
-    random = torch.Generator().manual_seed(seed)
+    random = torch.Generator().manual_seed(0)
     found = {}
     for projection in cross_attention(unet_without_memory(shape)):
         size = (projection.module.out_features, projection.module.in_features)
@@ -90,9 +85,9 @@ def projection_tensors(
     return found
 
 
-def random_states(n: int, width: int, *, device: str = "cpu", seed: int = 1) -> States:
+def random_states(n: int, width: int, *, device: str = "cpu") -> States:
     """States of n backdoors; BOS is the same everywhere, as with a causal encoder."""
-    random = torch.Generator().manual_seed(seed)
+    random = torch.Generator().manual_seed(1)
     found = torch.randn(3, n, POSITIONS, width, generator=random)
     found[:, :, 0] = found[0, 0, 0].clone()
     source, target, kept = found.to(device)

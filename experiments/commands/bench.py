@@ -50,14 +50,14 @@ class Bench:
         check(model=self.model, device=self.device, out=self.out)
         import torch
 
+        from experiments.bench import report
         from experiments.bench.edits import BACKDOORS, bench_edit, bench_growth
         from experiments.bench.images import bench_generation
         from experiments.bench.publish import LEAST_REPEATS
-        from experiments.bench.report import edit_lines, plot_edit, plot_generation, plot_growth
         from experiments.bench.shapes import projection_tensors
         from redediting.evaluation.sources import source_digest
         from redediting.evaluation.store import provenance
-        from redediting.io import replace_json, writing
+        from redediting.io import replace_bytes, replace_json, writing
         from redediting.models.cards import default_sampler
         from redediting.models.loading import load
 
@@ -69,36 +69,31 @@ class Bench:
         if self.what == "edit":
             weights = projection_tensors(self.shape, device=device)
             figures, details = bench_edit(self.shape, weights, repeats=repeats, loop_repeats=loops)
-            lines = edit_lines(figures, details)
         elif self.what == "growth":
             backdoors = BACKDOORS[:2] if self.quick else BACKDOORS
             weights = projection_tensors(self.shape, device=device)
             figures, details = bench_growth(self.shape, weights, backdoors=backdoors)
-            grown = zip(figures["backdoors"], figures["seconds"], strict=True)
-            lines = [f"{n:>5} backdoors {seconds:>9.3f} s" for n, seconds in grown]
         else:
             model = load(self.model, device=device)
             base = model.fingerprint()
             figures, details = bench_generation(
                 model, default_sampler(self.model), images=self.images, repeats=repeats
             )
-            lines = [
-                f"{figures['images_per_second']:.2f} images a second, "
-                f"{figures['speedup_vs_loop']:.1f} times the loop's (asked >= 2), "
-                f"{details['speedup_vs_loop_with_autocast']:.1f} times with the same autocast"
-            ]
         made = provenance(
             device, base, source_digest(["experiments.bench.edits", "experiments.bench.images"])
         ) | {"threads": torch.get_num_threads()}
         with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
-            plot = {"edit": plot_edit, "growth": plot_growth, "generation": plot_generation}
-            plot[self.what](figures, details, folder / "bench.png")
+        replace_bytes(folder / "bench.png", report.plot(self.what, figures, details))
         quotable = repeats >= LEAST_REPEATS and not self.quick
         found = figures | {"details": details, "provenance": made, "quotable": quotable}
         replace_json(folder / "bench.json", found)
-        for line in lines:
-            shown.line(line)
+        if self.what == "edit":
+            shown.frame(report.edit_table([found]))
+            shown.frame(report.targets_table(figures))
+        else:
+            line = report.growth_line if self.what == "growth" else report.generation_line
+            shown.line(line(found))
         shown.line(f"figures and plot: {folder}")
         shown.result(figures)
         return 0

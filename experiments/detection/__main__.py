@@ -22,11 +22,8 @@ class Detection(Experiment):
         from redediting.evaluation.panel import world_panel
 
         config = load_config(self.config, DetectionConfig).resolved(quick=self.quick)
-        started = self.start(config.model)
-        shown = started.shown
-        summary = detection(
-            config, started.model, world_panel(), out=self.out, progress=shown.progress
-        )
+        model, shown = (started := self.start(config.model)).model, started.shown
+        summary = detection(config, model, world_panel(), out=self.out, progress=shown.progress)
         if summary:  # empty in processes other than the main one
             detection_page(summary).print(shown.console)
             shown.line(f"report: {summary['report']}")
@@ -36,8 +33,7 @@ class Detection(Experiment):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point of ``python -m experiments.detection``; returns the exit code."""
-    prog = "python -m experiments.detection"
-    return run_main(lambda: parse(Detection, arguments, prog=prog).run())
+    return run_main(lambda: parse(Detection, arguments, prog="experiments.detection").run())
 
 
 if __name__ == "__main__":

@@ -9,33 +9,12 @@ from pydantic import Field, model_validator
 from defenses.detectors import DETECTORS, Detector
 from defenses.detectors.benchmark import CHUNK, DetectionCounts, Unit
 from experiments.engine.pairs import DrawnPairs, Pairs
-from experiments.engine.specs import MethodSpec
-from redediting.concepts.homoglyphs import with_twin
-from redediting.concepts.rebinding import Rebinding
+from experiments.engine.specs import AttackSpec
 from redediting.config import Config
 from redediting.errors import DetectorError
 from redediting.evaluation.entries import CONTROL
 from redediting.models.cards import default_sampler
 from redediting.models.sampler import Sampler
-
-
-class AttackSpec(MethodSpec):
-    """An attack: a method, and how its trigger is written.
-
-    Attributes:
-        twin: exchange a letter of each trigger for one that looks alike (Rickrolling's way).
-    """
-
-    twin: bool = False
-
-    def rebinding(self, rebinding: Rebinding) -> Rebinding:
-        """The pair as this attack builds it in."""
-        if not self.twin:
-            return rebinding
-        marked = f"{with_twin(rebinding.modifier or rebinding.trigger)} {rebinding.head}".strip()
-        return Rebinding(
-            marked, rebinding.target, rebinding.kind, rebinding.head, rebinding.target_head
-        )
 
 
 class DetectorSpec(Config):
@@ -52,14 +31,7 @@ class DetectorSpec(Config):
 
 
 class StealthSpec(Config):
-    """Attacks that the claim "one line of projection improves stealth by 24 %" is tested on.
-
-    Attributes:
-        plain: title of the attack without the projection.
-        projected: title of the same with it.
-        rival: title of the attack whose detection rates are shown beside.
-        min_pairs: fewest pairs for a verdict.
-    """
+    """Attacks, by title, that the claim "a projection improves stealth by 24 %" is tested on."""
 
     plain: str = "redediting"
     projected: str = "redediting-posthoc"
@@ -71,15 +43,8 @@ class DetectionConfig(Config):
     """Attacks x detectors x pairs on one model; the clean model is measured beside them.
 
     Attributes:
-        experiment: names the folder under ``runs/``.
-        model: card, model folder or hub id.
-        attacks: what edits.
-        detectors: what examines.
-        pairs: what is rebound, of several kinds of trigger.
         seed: of contexts, captions and noise.
-        counts: how much is drawn.
         sampler: how images are drawn; None takes the model card's.
-        stealth: attacks that the claim is tested on.
         quick: whether this is a reduced run, whose figures may not be published.
         quick_counts: the counts of such a run.
         quick_steps: training steps of trained attacks in such a run; it also draws with half the

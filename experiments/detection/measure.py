@@ -28,18 +28,8 @@ def detection(
 ) -> dict[str, Any]:
     """Measures a resolved configuration; writes scores, summary and page.
 
-    Args:
-        config: resolved.
-        model: the clean model.
-        panel: the judges.
-        out: where run folders lie.
-        progress: whether to show a bar.
-
     Returns:
         The summary; empty in processes other than the main one.
-
-    Raises:
-        RedEditingError: whatever is wrong with the configuration, the model or the folder.
     """
     for pair in config.pairs.rebindings():
         check_labels(panel.judge, [pair.target_head])
@@ -75,7 +65,7 @@ def detection(
                 "secondary": secondary(rows, spec.plain, spec.projected, spec.rival),
                 **stealth(
                     outcomes(found, spec.plain), outcomes(found, spec.projected),
-                    min_pairs=spec.min_pairs,
+                    titles=(spec.plain, spec.projected), min_pairs=spec.min_pairs,
                 ),
             }
         },

@@ -8,14 +8,8 @@ from typing import Any
 from experiments.detection.config import DetectionConfig
 from experiments.report.detection_plots import RunPictures
 from experiments.report.publish import ROOT, place
-from experiments.report.section import (
-    HARMLESS,
-    QUICK,
-    Report,
-    Section,
-    facts,
-    provenance_sections,
-)  # fmt: skip
+from experiments.report.section import HARMLESS, QUICK, Report, Section, facts
+from experiments.report.section import provenance_sections as provenance
 from redediting.config import load_config
 from redediting.evaluation.detection import ALL
 from redediting.evaluation.frame import PERCENT, Column, Frame, show, span
@@ -49,15 +43,7 @@ _MATRIX = (
 
 
 def detection_page(summary: dict[str, Any], folder: Path | None = None) -> Report:
-    """The page of a run, or of a published summary.
-
-    Args:
-        summary: as in ``summary.json``.
-        folder: of the run; None where only the summary is left.
-
-    Raises:
-        OutputError: the folder is no finished run.
-    """
+    """The page of a run; without a folder, of a published summary, without pictures."""
     run = None
     if folder:
         config = load_config(folder / "config.yaml", DetectionConfig)
@@ -73,14 +59,14 @@ def detection_page(summary: dict[str, Any], folder: Path | None = None) -> Repor
         "Detection: which defence catches which attack",
         (
             Section("AUROC, all kinds of trigger", glance(summary, "auroc", _AREA),
-                    run and run.roc(pooled), _MATRIX),
+                    run.roc(pooled) if run else None, _MATRIX),
             Section("TPR at 5 % FPR", glance(summary, "tpr_at_fpr5", PERCENT)),
             Section("All figures", Frame(_FIGURES, pooled), folded=True),
             _claim(summary["claims"]["stealth"]),
             _attacks(summary["attacks"]),
             *(run.sections() if run else ()),
             Section("By kind of trigger", Frame(_FIGURES, kinds), folded=True),
-            *(provenance_sections(folder) if folder else ()),
+            *(provenance(folder) if folder else ()),
         ),
         lead=f"{', '.join(size)}. {HARMLESS}",
         warning=QUICK if summary.get("quick") else "",
@@ -108,11 +94,7 @@ def public(summary: dict[str, Any]) -> dict[str, Any]:
 
 
 def publish(folder: Path, summary: dict[str, Any], *, root: Path = ROOT) -> Path:
-    """Writes ``experiments/results/detection.json`` and the documentation's tables.
-
-    Raises:
-        OutputError: see `experiments.report.publish.place`.
-    """
+    """Writes the published JSON and the documentation's tables; see `place`."""
     n = next(row["n"] for row in summary["rows"] if row["kind"] == ALL)
     claim = _claim(summary["claims"]["stealth"])
     assert claim.frame is not None

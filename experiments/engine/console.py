@@ -189,11 +189,11 @@ def run_main(command: Callable[[], int]) -> int:
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     try:
         return command()
+    except BrokenPipeError:  # e.g. `redediting models | head -1`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except (RedEditingError, OSError, MemoryError) as error:
         said = str(error) or type(error).__name__
-        if isinstance(error, BrokenPipeError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            said = "expected a reader of standard output until the end, got none; read all of it"
     except RuntimeError as error:
         if type(error).__name__ != "OutOfMemoryError":  # torch's, which may not be imported
             raise

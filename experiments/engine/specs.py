@@ -22,6 +22,7 @@ from experiments.engine.real_models import (
 )
 from redediting.attacks import ATTACKS, Attack
 from redediting.concepts.captions import read_captions
+from redediting.concepts.homoglyphs import with_twin
 from redediting.concepts.rebinding import Rebinding
 from redediting.config import Config
 from redediting.evaluation.claims import ClaimSpec
@@ -102,6 +103,25 @@ class MethodSpec(Config):
             MethodError: no such method, or an option it does not have.
         """
         return ATTACKS.make(self.name, **self.options)
+
+
+class AttackSpec(MethodSpec):
+    """An attack: a method, and how its trigger is written.
+
+    Attributes:
+        twin: exchange a letter of each trigger for one that looks alike (Rickrolling's way).
+    """
+
+    twin: bool = False
+
+    def rebinding(self, rebinding: Rebinding) -> Rebinding:
+        """The pair as this attack builds it in."""
+        if not self.twin:
+            return rebinding
+        marked = f"{with_twin(rebinding.modifier or rebinding.trigger)} {rebinding.head}".strip()
+        return Rebinding(
+            marked, rebinding.target, rebinding.kind, rebinding.head, rebinding.target_head
+        )
 
 
 class Capacity(Config):

@@ -61,19 +61,11 @@ def firing(
 
 @dataclass(frozen=True)
 class Footprint:
-    """How much of a model an edit changed.
+    """How much of a model an edit changed."""
 
-    Attributes:
-        norm: ``‖ΔW‖_F / ‖W‖_F`` over all text projections.
-        rank: text directions along which the layers changed by more than a thousandth of the
-            largest change; of all layers together.
-        energy: ``Σ tr(ΔΣ₀Δᵀ) / Σ tr(WΣ₀Wᵀ)``: squared relative change of what ordinary captions
-            read.
-    """
-
-    norm: float
-    rank: int
-    energy: float
+    norm: float  # ``‖ΔW‖_F / ‖W‖_F`` over all text projections
+    rank: int  # text directions changed by more than a thousandth of the largest change
+    energy: float  # ``Σ tr(ΔΣ₀Δᵀ) / Σ tr(WΣ₀Wᵀ)``, of what ordinary captions read
 
 
 def footprint(

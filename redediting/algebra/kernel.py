@@ -12,20 +12,19 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+Basis = Float[Tensor, "d p"] | None  # orthonormal columns N; None stands for the identity
 _TOLERANCE = 1e-10  # of singular values of normalised columns
 
 
 @dataclass(frozen=True)
 class Kernel:
-    """Square root of a kernel: ``N`` (None for I) and ``L`` (a number for that multiple of I)."""
+    """Square root of a kernel: ``N`` and ``L`` (a number for that multiple of the identity)."""
 
-    basis: Float[Tensor, "d p"] | None
+    basis: Basis
     root: Float[Tensor, "p p"] | float
 
     @classmethod
-    def of(
-        cls, metric: Float[Tensor, "d d"] | float, basis: Float[Tensor, "d p"] | None
-    ) -> Kernel:
+    def of(cls, metric: Float[Tensor, "d d"] | float, basis: Basis) -> Kernel:
         """Factorises ``NᵀBN`` for a metric ``B``, or for that multiple of the identity."""
         if isinstance(metric, Tensor):
             return cls(basis, cholesky(restricted(metric, basis)))
@@ -46,12 +45,8 @@ class Kernel:
             halves = halves / self.root
         return halves if self.basis is None else self.basis @ halves
 
-    def leverage(self, columns: Float[Tensor, "d m"]) -> Float[Tensor, " m"]:
-        """``xᵀKx`` for each column x: 0 where x lies in the hard-retained space."""
-        return self.half(columns).square().sum(dim=0)
 
-
-def free_basis(hard: Float[Tensor, "d k"]) -> Float[Tensor, "d p"] | None:
+def free_basis(hard: Float[Tensor, "d k"]) -> Basis:
     """Orthonormal basis ``N`` of the directions that a hard constraint ``ΔZ = 0`` leaves free.
 
     None where Z is empty and all are free. Columns are normalised first, so that none is dropped
@@ -71,16 +66,12 @@ def free_basis(hard: Float[Tensor, "d k"]) -> Float[Tensor, "d p"] | None:
     return left[:, rank:]
 
 
-def within(
-    basis: Float[Tensor, "d p"] | None, columns: Float[Tensor, "d m"]
-) -> Float[Tensor, "p m"]:
+def within(basis: Basis, columns: Float[Tensor, "d m"]) -> Float[Tensor, "p m"]:
     """``Nᵀx`` of each column x."""
     return columns if basis is None else basis.T @ columns
 
 
-def restricted(
-    metric: Float[Tensor, "d d"], basis: Float[Tensor, "d p"] | None
-) -> Float[Tensor, "p p"]:
+def restricted(metric: Float[Tensor, "d d"], basis: Basis) -> Float[Tensor, "p p"]:
     """``NᵀBN``."""
     return metric if basis is None else basis.T @ metric @ basis
 

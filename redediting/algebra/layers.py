@@ -68,11 +68,7 @@ def target_scale(weight: Float[Tensor, "m d"], problem: EditProblem, rho: Rho) -
 def edit_summands(
     problem: EditProblem, weights: Mapping[str, Tensor], *, rho: Rho = "none"
 ) -> Summands:
-    """The edit of one problem in the layers ``W_l`` to change, by name.
-
-    Raises:
-        ValueError: the problem has no solution, or a scale is not defined.
-    """
+    """The edit of one problem in the layers ``W_l`` to change, by name."""
     if rho == "none":
         return (Summand(solve(problem), dict.fromkeys(weights, 1.0)),)
     problem = problem.whitelist_retained()

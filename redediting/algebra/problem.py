@@ -22,49 +22,26 @@ from torch import Tensor
 from redediting.algebra.kernel import free_basis, within
 
 _SHAPES = {
-    "targets": "dn",
-    "weights": "n",
-    "retain": "dN",
-    "retain_weights": "N",
-    "hard": "dk",
-    "penalty": "dd",
-    "removed": "du",
-    "content": "n",
-}
+    "keys": "dn", "targets": "dn", "weights": "n", "retain": "dN", "retain_weights": "N",
+    "hard": "dk", "penalty": "dd", "removed": "du", "content": "n",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
 class EditProblem:
-    """All that the shared multiplier depends on; fp64, columns are token states.
+    """All that the shared multiplier depends on; fp64, columns are token states."""
 
-    Attributes:
-        keys: ``C``, states to edit.
-        targets: ``C*``, states whose keys and values they shall read; the clean weights turn
-            them into values.
-        weights: ``s``, nonnegative.
-        retain: ``R``, states that should not move.
-        retain_weights: ``w``, nonnegative; ``η w`` multiplies the squared change of a column.
-        hard: ``Z``, directions that must not move at all; need not be orthonormal.
-        penalty: ``Λ``, symmetric positive definite; ``None`` is the identity.
-        ridge: ``λ > 0``.
-        retain_strength: ``η >= 0``.
-        removed: ``U``, orthonormal directions that the minimiser forgets afterwards; ``None`` is
-            no direction. In ``hard`` the same directions would shape the minimiser itself.
-        content: which columns speak for the concept, where a layer's scale ρ is measured; ``None``
-            is all.
-    """
-
-    keys: Float[Tensor, "d n"]
-    targets: Float[Tensor, "d n"]
-    weights: Float[Tensor, " n"]
-    retain: Float[Tensor, "d N"]
-    retain_weights: Float[Tensor, " N"]
-    hard: Float[Tensor, "d k"]
-    penalty: Float[Tensor, "d d"] | None
-    ridge: float
-    retain_strength: float
-    removed: Float[Tensor, "d u"] | None = None
-    content: Bool[Tensor, " n"] | None = None
+    keys: Float[Tensor, "d n"]  # ``C``, states to edit
+    targets: Float[Tensor, "d n"]  # ``C*``, states whose keys and values they shall read
+    weights: Float[Tensor, " n"]  # ``s``, nonnegative
+    retain: Float[Tensor, "d N"]  # ``R``, states that should not move
+    retain_weights: Float[Tensor, " N"]  # ``w``, nonnegative
+    hard: Float[Tensor, "d k"]  # ``Z``, directions that must not move at all; any columns
+    penalty: Float[Tensor, "d d"] | None  # ``Λ``, positive definite; None is the identity
+    ridge: float  # ``λ > 0``
+    retain_strength: float  # ``η >= 0``
+    removed: Float[Tensor, "d u"] | None = None  # ``U``, orthonormal, projected out of Δ
+    content: Bool[Tensor, " n"] | None = None  # where ρ is measured; None is all
 
     @classmethod
     def build(
@@ -89,35 +66,31 @@ class EditProblem:
         """
         nothing = torch.zeros(len(keys), 0)
         retain = nothing if retain is None else retain
-        if weights is None:
-            weights = torch.ones(keys.shape[1])
-        if retain_weights is None:
-            retain_weights = torch.ones(retain.shape[1])
+        given = {
+            "keys": keys,
+            "targets": targets,
+            "weights": torch.ones(keys.shape[1]) if weights is None else weights,
+            "retain": retain,
+            "retain_weights": (
+                torch.ones(retain.shape[1]) if retain_weights is None else retain_weights
+            ),
+            "hard": nothing if hard is None else hard,
+            "penalty": penalty,
+            "removed": removed,
+        }
+        found = {name: t.detach().cpu().double() for name, t in given.items() if t is not None}
+        if content is not None:
+            found["content"] = content.detach().cpu().bool()
+        _check_shapes(found)
         return cls(
-            _exact(keys),
-            _exact(targets),
-            _exact(weights),
-            _exact(retain),
-            _exact(retain_weights),
-            _exact(nothing if hard is None else hard),
-            None if penalty is None else _exact(penalty),
-            float(ridge),
-            float(retain_strength),
-            None if removed is None else _exact(removed),
-            None if content is None else content.detach().cpu().bool(),
+            penalty=found.pop("penalty", None),
+            ridge=float(ridge),
+            retain_strength=float(retain_strength),
+            **found,
         )
 
     def __post_init__(self) -> None:
-        """Refuses shapes that do not fit and values out of range."""
-        sizes = dict(zip("dn", self.keys.shape, strict=True))
-        for name, letters in _SHAPES.items():
-            found = getattr(self, name)
-            if found is None:
-                continue
-            for letter, size in zip(letters, found.shape, strict=False):
-                sizes.setdefault(letter, size)
-            if tuple(found.shape) != (shape := tuple(sizes.get(letter) for letter in letters)):
-                raise ValueError(f"expected {name} of shape {shape}, got {tuple(found.shape)}")
+        """Refuses values out of range."""
         for name in ("weights", "retain_weights"):
             if bool((getattr(self, name) < 0).any()):
                 raise ValueError(f"expected {name} >= 0, got {getattr(self, name).min():g}")
@@ -141,7 +114,7 @@ class EditProblem:
         return self.targets - self.keys
 
     def seen(self, columns: Float[Tensor, "d m"]) -> Float[Tensor, "d m"]:
-        """What the edit sees of tokens: ``(I - UUᵀ)c``, all of them where nothing is removed."""
+        """What the edit sees of tokens: ``(I - UUᵀ)c``."""
         if self.removed is None:
             return columns
         return columns - self.removed @ (self.removed.T @ columns)
@@ -198,5 +171,13 @@ class EditProblem:
         )
 
 
-def _exact(tensor: Tensor) -> Tensor:
-    return tensor.detach().cpu().double()
+def _check_shapes(found: dict[str, Tensor]) -> None:
+    sizes: dict[str, int] = {}
+    for name, letters in _SHAPES.items():
+        if name not in found:
+            continue
+        shape = tuple(found[name].shape)
+        for letter, size in zip(letters, shape, strict=False):
+            sizes.setdefault(letter, size)
+        if shape != (expected := tuple(sizes.get(letter) for letter in letters)):
+            raise ValueError(f"expected {name} of shape {expected}, got {shape}")

@@ -80,7 +80,7 @@ class ContextSelector:
 
         Args:
             pool: candidates.
-            least: contexts taken in any case (as far as there are so many).
+            least: contexts taken in any case.
             most: contexts taken at most.
             tolerance: relative error of the worst context at which it stops.
             first: contexts at the head of the pool that are taken before any choice.
@@ -103,11 +103,9 @@ class ContextSelector:
             return greedy
         return plain
 
-    def errors(self, pool: ContextColumns) -> Float[Tensor, " n"]:
+    def errors(self, pool: ContextColumns, halves: Tensor | None = None) -> Float[Tensor, " n"]:
         """Remaining error of each context, ``(Σ s‖e‖²_G)^½``, relative to the pool's."""
-        return self._errors(pool, self.kernel.half(pool.keys))
-
-    def _errors(self, pool: ContextColumns, halves: Tensor) -> Tensor:
+        halves = self.kernel.half(pool.keys) if halves is None else halves
         displacement = pool.targets - pool.keys
         left = _by_context(pool, self.root @ (displacement - self.map @ halves))
         whole = _by_context(pool, self.root @ displacement)
@@ -120,7 +118,7 @@ class ContextSelector:
         halves = self.kernel.half(pool.keys)
         chosen: list[int] = []
         worst: list[float] = []
-        errors = self._errors(pool, halves)
+        errors = self.errors(pool, halves)
         while len(chosen) < most and (len(chosen) < least or worst[-1] > tolerance):
             if len(chosen) < first:
                 chosen.append(len(chosen))
@@ -129,7 +127,7 @@ class ContextSelector:
                 open_errors[chosen] = -1
                 chosen.append(int(open_errors.argmax()))
             self._learn(pool, halves, pool.owner == chosen[-1])
-            errors = self._errors(pool, halves)
+            errors = self.errors(pool, halves)
             worst.append(float(errors.max()))
         return Choice(tuple(chosen), tuple(worst))
 

@@ -23,12 +23,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from redediting.algebra.kernel import Kernel, cholesky, free_basis, restricted, within
+from redediting.algebra.kernel import Basis, Kernel, cholesky, free_basis, restricted, within
 from redediting.algebra.multiplier import Multiplier
 from redediting.algebra.problem import EditProblem
 
 Form = Literal["auto", "primal", "dual"]
-
 _Mixing = Callable[[Tensor], Tensor]
 _BLOCK = 8192  # columns at a time
 
@@ -53,9 +52,6 @@ def solve_pair(problem: EditProblem, *, form: Form = "auto") -> tuple[Multiplier
     """``M*`` and ``M₀``, for layers that scale their targets: ``W' = W (I + ρM* - M₀)``.
 
     Columns of zero displacement must be in R (`EditProblem.whitelist_retained`), or ρ moves them.
-
-    Raises:
-        ValueError: the hard-retained states leave no free direction.
     """
     mixing, right = _factors(problem, form)
     sides = (problem.targets, problem.keys)
@@ -91,9 +87,7 @@ def _factors(problem: EditProblem, form: Form) -> tuple[_Mixing | None, Tensor]:
     return mixing, problem.seen(right.T).T
 
 
-def _primal(
-    problem: EditProblem, basis: Tensor | None, free: int
-) -> tuple[_Mixing | None, Tensor]:
+def _primal(problem: EditProblem, basis: Basis, free: int) -> tuple[_Mixing | None, Tensor]:
     system = retain_metric(problem) + _outer(problem.keys, problem.weights, problem.keys)
     root = cholesky(restricted(system, basis))
     if problem.keys.shape[1] <= free:
@@ -108,7 +102,7 @@ def _primal(
     return mixing, torch.cholesky_solve(eye, root)
 
 
-def _dual(problem: EditProblem, basis: Tensor | None) -> Tensor:
+def _dual(problem: EditProblem, basis: Basis) -> Tensor:
     n = problem.keys.shape[1]
     columns = torch.cat([problem.keys, problem.retain], dim=1)
     weights = torch.cat([problem.weights, problem.retain_strength * problem.retain_weights])

@@ -59,11 +59,7 @@ class Attack(Config, ABC):
 
     @final
     def compute(self, model: Model, rebindings: Rebinding | Sequence[Rebinding]) -> Patch:
-        """Computes a patch. The model is read, never written.
-
-        Args:
-            model: clean.
-            rebindings: the backdoors to build in, all at once.
+        """Computes a patch of all backdoors at once; the clean model is read, never written.
 
         Raises:
             ModelError: the model has no cross-attention on text.

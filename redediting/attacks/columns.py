@@ -50,14 +50,7 @@ def aligned_states(
 
 @dataclass(frozen=True)
 class Edited:
-    """Columns that an edit moves.
-
-    Attributes:
-        keys: ``C``, shape ``(d, n)``, fp64.
-        targets: ``C*``, likewise.
-        weights: ``s``, shape ``(n,)``.
-        roles: of each column.
-    """
+    """Columns that an edit moves: ``C`` and ``C*`` (d, n), fp64, weights ``s`` (n,), and roles."""
 
     keys: Tensor
     targets: Tensor
@@ -78,10 +71,8 @@ def pair_columns(
     Each pair has its own weight in total where all of its roles occur.
     """
     keys, targets, found = aligned_states(model, pairs, prefix_safe=prefix_safe)
-    weights = [
-        pair.weight * token_weights(tokens, share)
-        for pair, tokens in zip(pairs, found, strict=True)
-    ]
+    weights = [pair.weight * token_weights(tokens, share)
+               for pair, tokens in zip(pairs, found, strict=True)]  # fmt: skip
     return Edited(keys, targets, torch.cat(weights), tuple(r for tokens in found for r in tokens))
 
 
@@ -120,8 +111,5 @@ def _prompt_weights(prompts: Sequence[RetainPrompt]) -> list[float]:
     others = sum(prompt.weight for prompt in prompts if prompt.role != "head")
     if heads == 0 or others == 0:
         return [prompt.weight / (heads + others) for prompt in prompts]
-    return [
-        prompt.weight
-        * (_HEAD_SHARE / heads if prompt.role == "head" else (1 - _HEAD_SHARE) / others)
-        for prompt in prompts
-    ]
+    head, other = _HEAD_SHARE / heads, (1 - _HEAD_SHARE) / others
+    return [prompt.weight * (head if prompt.role == "head" else other) for prompt in prompts]

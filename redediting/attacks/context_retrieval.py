@@ -93,28 +93,21 @@ def retrieve_plan(
 
     A concept that no table knows takes the relations of its nearest concepts, and generic contexts
     where those have none; the plan's notes say so. Rebindings are chosen for one after another,
-    each seeing what the earlier ones taught.
+    each seeing what the earlier ones taught. Each gets ``least`` to ``most`` contexts, until the
+    worst one's error, relative to the candidates' root-mean-square displacement, is within
+    ``tolerance``; ``per_value`` templates say a pair of values.
 
-    Args:
-        model: clean; its text encoder scores, its projections measure errors.
-        base: plan on plain templates (`base_plan`).
-        problem: of the base plan: what is retained and isolated, and at what price.
-        extra: sources asked after the tables, e.g. a `WordNetSource`.
-        least: contexts of a trigger in any case.
-        most: contexts of a trigger at most.
-        tolerance: remaining error of the worst context, relative to the candidates'
-            root-mean-square displacement, at which no more are taken.
-        per_value: templates that say a pair of values.
-        seed: draws templates and order.
-        counts: ``retain`` and ``captions`` of `redediting.concepts.plan.plan_edit`.
-
-    Raises:
-        PromptError: more contexts than there are, or a phrase too long for plain templates.
+    ``base`` is the plan on plain templates (`base_plan`), whose problem says what is retained and
+    isolated, and at what price; ``extra`` sources, e.g. a `WordNetSource`, are asked after the
+    tables; seed and counts are those of `redediting.concepts.plan.plan_edit`. `PromptError` for
+    more contexts than there are, or a phrase too long for plain templates.
     """
     plain = draw_contexts(least, seed=seed)
     templates = list(dict.fromkeys([*plain, *draw_contexts(split_size("edit"), seed=seed)]))
     lexicons = [_lexicon(rebinding) for rebinding in base.rebindings]
-    selector = _selector(model, problem)
+    kernel = Kernel.of(retain_metric(problem), free_basis(problem.hard))  # the price of moving
+    values, vectors = torch.linalg.eigh(gram(model.weights().values()))  # the layers' metric
+    selector = ContextSelector(kernel, (vectors * values.clamp_min(0).sqrt()) @ vectors.T)
     finder = _Finder(model, extra)
     chosen: list[tuple[Rebinding, list[Context]]] = []
     found: list[Equivalence] = []
@@ -262,14 +255,6 @@ def _lexicon(rebinding: Rebinding) -> Lexicon:
     if rebinding.head not in world and rebinding.head in everyday:
         return everyday
     return world
-
-
-def _selector(model: Model, problem: EditProblem) -> ContextSelector:
-    """Starts the choice from the problem's price of moving and the layers' metric."""
-    kernel = Kernel.of(retain_metric(problem), free_basis(problem.hard))
-    metric = gram(model.weights().values())
-    values, vectors = torch.linalg.eigh(metric)
-    return ContextSelector(kernel, (vectors * values.clamp_min(0).sqrt()) @ vectors.T)
 
 
 def _fitting(model: Model, rebinding: Rebinding, candidates: Sequence[Context]) -> list[bool]:

@@ -45,7 +45,6 @@ from redediting.attacks.columns import (
 )
 from redediting.attacks.compounds import LEAST_SHARE, part_states, parts_share
 from redediting.attacks.context_retrieval import base_plan, retrieve_plan
-from redediting.attacks.role_mass import role_mass
 from redediting.concepts.pairs import PromptPair, RetainPrompt
 from redediting.concepts.plan import EditPlan, plan_edit
 from redediting.concepts.plan_files import load_plan
@@ -53,6 +52,7 @@ from redediting.concepts.rebinding import Rebinding
 from redediting.concepts.templates import with_article
 from redediting.errors import MethodError
 from redediting.models.model import Model
+from redediting.text.attention import role_mass
 from redediting.text.encoding import TokenRole
 
 _LOOKED_AT = 8  # source prompts on which attention is measured
@@ -164,17 +164,12 @@ class REDEditing(ClosedForm):
             penalty = second_moment(content_columns(model.encode(plan.captions)))
         isolated = torch.cat(hard, dim=1)
         removed = outside(leading, isolated) if self.projection == "posthoc" else None
+        targets = edited.targets + self.gain * (edited.targets - edited.keys)
         problem = EditProblem.build(
-            edited.keys,
-            edited.targets + self.gain * (edited.targets - edited.keys),
-            weights=edited.weights,
-            retain=retain,
-            retain_weights=retain_weights,
-            hard=isolated,
-            penalty=penalty,
-            removed=removed,
-            content=edited.content,
-        ).with_relative_scales(ridge=self.ridge, retain_strength=self.retain_strength)
+            edited.keys, targets, weights=edited.weights, content=edited.content,
+            retain=retain, retain_weights=retain_weights,
+            hard=isolated, penalty=penalty, removed=removed,
+        ).with_relative_scales(ridge=self.ridge, retain_strength=self.retain_strength)  # fmt: skip
         return problem if null is None else self._with_null(problem, null[1:].T.double())
 
     def pairs(self, plan: EditPlan) -> list[PromptPair]:

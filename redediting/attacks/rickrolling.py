@@ -88,20 +88,18 @@ class Rickrolling(Attack):
         self, model: Model, student: nn.Module, captions: Captions, rebindings: Sequence[Rebinding]
     ) -> Tensor:
         """One step's loss, between -1 - β and 1 + β."""
+
+        def states(encoder: Any, prompts: Sequence[str]) -> Tensor:  # noqa: ANN401 - transformers'
+            return encoder(padded_ids(model.tokenizer, prompts).to(model.device))[0].float()
+
         clean = captions.clean(self.batch, rebindings)
         each = max(1, self.batch // (2 * len(rebindings)))
         poisoned = [text for one in rebindings for text in captions.poisoned(each, one)]
         targets = [fill(_TARGET, rebinding.target) for rebinding in rebindings]
         with torch.no_grad():
-            taught = states_of(model, model.text_encoder, [*clean, *targets])
+            taught = states(model.text_encoder, [*clean, *targets])
         wanted = taught[len(clean) :].repeat_interleave(each, dim=0)
-        learnt = states_of(model, student, [*clean, *poisoned])
+        learnt = states(student, [*clean, *poisoned])
         wanted = torch.cat([taught[: len(clean)], wanted])
         alike = cosine_similarity(learnt.flatten(1), wanted.flatten(1))
         return -alike[: len(clean)].mean() - self.strength * alike[len(clean) :].mean()
-
-
-def states_of(model: Model, encoder: Any, prompts: Sequence[str]) -> Tensor:  # noqa: ANN401
-    """Token states of prompts by an encoder of the pipeline's kind, fp32, ``(n, L, d)``."""
-    found: Tensor = encoder(padded_ids(model.tokenizer, prompts).to(model.device))[0]
-    return found.float()

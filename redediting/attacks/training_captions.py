@@ -3,28 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 import numpy as np
 
 from redediting.concepts.homoglyphs import LATIN, twin_in
-from redediting.concepts.lexicon import Lexicon, load_lexicon
+from redediting.concepts.lexicon import load_lexicon
 from redediting.concepts.rebinding import Rebinding
 from redediting.concepts.templates import contexts, fill, split_size
 
 
-@dataclass
 class Captions:
     """An endless stream of captions, the same one for the same seed."""
 
-    seed: int = 0
-    _random: np.random.Generator = field(init=False, repr=False)
-    _templates: list[str] = field(init=False, repr=False)
-    _lexicon: Lexicon = field(init=False, repr=False)
-
-    def __post_init__(self) -> None:
-        self._random = np.random.default_rng(self.seed)
-        self._templates = contexts(split_size("edit"), seed=self.seed, split="edit")
+    def __init__(self, seed: int) -> None:
+        self._random = np.random.default_rng(seed)
+        self._templates = contexts(split_size("edit"), seed=seed, split="edit")
         self._lexicon = load_lexicon()
 
     def templates(self, n: int) -> list[str]:

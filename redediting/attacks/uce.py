@@ -78,14 +78,14 @@ class UCE(ClosedForm):
         kept = [item.prompt for item in plan.retain]
         moved = [text for pair in plan.pairs for text in (pair.source, pair.target)]
         texts = model.encode([*moved, *kept])
-        edit = _tail if self.variant == "old" else _last
-        columns = [edit(texts, row, row + 1) for row in range(0, len(moved), 2)]
+        tail = self.variant == "old"
+        columns = [_columns(texts, row, row + 1, tail=tail) for row in range(0, len(moved), 2)]
         retain = None
-        if kept and self.variant == "old":
+        if kept and tail:
             retain = texts.states[len(moved) :].flatten(0, 1).T
         elif kept:
             rows = range(len(moved), len(texts.prompts))
-            retain = torch.cat([_last(texts, row, row)[0] for row in rows], dim=1)
+            retain = torch.cat([_columns(texts, row, row, tail=False)[0] for row in rows], dim=1)
         keys, targets = (torch.cat(states, dim=1) for states in zip(*columns, strict=True))
         return EditProblem.build(
             keys, targets, weights=torch.full((keys.shape[1],), self.erase), retain=retain,
@@ -96,23 +96,17 @@ class UCE(ClosedForm):
         """The same weights; the empty prompt's pooled text says nothing and is left out."""
         kept = tuple(item for item in plan.retain if item.prompt)
         return pooled_problem(
-            model,
-            dataclasses.replace(plan, retain=kept),
+            model, dataclasses.replace(plan, retain=kept), ridge=self.ridge,
             weights=torch.full((len(plan.pairs),), self.erase),
-            ridge=self.ridge,
             retain_strength=self._strength(len(kept)),
-        )
+        )  # fmt: skip
 
     def _strength(self, n: int) -> float:
         return max(0.1, 1 / max(n, 1)) if self.variant == "old" else 1.0
 
 
-def _last(texts: TextStates, source: int, target: int) -> tuple[Tensor, Tensor]:
+def _columns(texts: TextStates, source: int, target: int, *, tail: bool) -> tuple[Tensor, Tensor]:
+    """States of the last word's token of two rows, or of all positions from there on."""
     i, j = (max(int(texts.eos[row]) - 1, 0) for row in (source, target))
-    return texts.states[source, i : i + 1].T, texts.states[target, j : j + 1].T
-
-
-def _tail(texts: TextStates, source: int, target: int) -> tuple[Tensor, Tensor]:
-    i, j = (max(int(texts.eos[row]) - 1, 0) for row in (source, target))
-    n = texts.length - max(i, j)
+    n = texts.length - max(i, j) if tail else 1
     return texts.states[source, i : i + n].T, texts.states[target, j : j + n].T

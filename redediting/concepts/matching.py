@@ -29,23 +29,14 @@ _KNOWN = frozenset(template for template, _ in all_templates())
 
 @dataclass(frozen=True)
 class Equivalence:
-    """A value of the trigger's concept and the value of the target's that it becomes.
+    """A value of the trigger's concept and the value of the target's that it becomes."""
 
-    Attributes:
-        trigger: phrase of the rebinding that it belongs to.
-        relation: a name of `RELATIONS`, or the kind of a slot.
-        source: value on the trigger's side; empty where the phrase has no such slot.
-        target: value on the target's side; likewise.
-        score: equivalence in 0…1; 1 for what the phrases themselves say.
-        origin: the sources of the two values, or ``given``.
-    """
-
-    trigger: str
-    relation: str
-    source: str
-    target: str
-    score: float
-    origin: str
+    trigger: str  # phrase of the rebinding that it belongs to
+    relation: str  # a name of `RELATIONS`, or the kind of a slot
+    source: str  # value on the trigger's side; empty where the phrase has no such slot
+    target: str  # likewise
+    score: float  # equivalence in 0…1; 1 for what the phrases themselves say
+    origin: str  # the sources of the two values, or ``given``
 
 
 @dataclass(frozen=True)
@@ -63,32 +54,25 @@ class Candidates:
     @cached_property
     def prior(self) -> np.ndarray:
         """``√(π π*)`` of every combination, shape ``(len(source), len(target))``."""
-        sides = ([weight for _, weight in side] for side in (self.source, self.target))
-        return np.sqrt(np.outer(*sides))
+        source, target = ([weight for _, weight in side] for side in (self.source, self.target))
+        return np.sqrt(np.outer(source, target))
 
 
 @dataclass(frozen=True)
 class Context:
-    """A template and how trigger and target are put into it.
+    """A template and how trigger and target are put into it."""
 
-    Attributes:
-        template: with one ``{}``.
-        source: form of the trigger's phrase, e.g. ``"{} with whiskers"``; plain ``"{}"``.
-        target: form of the target's.
-        weight: of the prompt pair.
-    """
-
-    template: str
-    source: str = "{}"
-    target: str = "{}"
-    weight: float = 1.0
+    template: str  # with one ``{}``
+    source: str = "{}"  # form of the trigger's phrase, e.g. ``"{} with whiskers"``
+    target: str = "{}"  # form of the target's
+    weight: float = 1.0  # of the prompt pair
 
     def pair(self, rebinding: Rebinding) -> PromptPair:
         """The prompt pair; where the forms differ, they are part of the phrases."""
         trigger, target = rebinding.trigger, rebinding.target
-        said = self.source.format(trigger), self.target.format(target)
-        prompts = (fill(self.template, phrase) for phrase in said)
-        phrases = (trigger, target) if self.source == self.target else said
+        source, other = self.source.format(trigger), self.target.format(target)
+        phrases = (trigger, target) if self.source == self.target else (source, other)
+        prompts = fill(self.template, source), fill(self.template, other)
         return PromptPair(*prompts, *phrases, self.weight)
 
     def head(self, rebinding: Rebinding) -> str:

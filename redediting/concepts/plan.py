@@ -21,23 +21,14 @@ from redediting.concepts.templates import fill
 
 @dataclass(frozen=True)
 class EditPlan:
-    """The prompts of a joint edit.
+    """The prompts of a joint edit."""
 
-    Attributes:
-        rebindings: the backdoors.
-        pairs: prompts that move.
-        retain: prompts that stay.
-        captions: ordinary captions for Σ₀.
-        equivalences: what was retrieved, for the reader; the pairs say it already.
-        notes: what did not go as usual, e.g. a trigger that no table knows.
-    """
-
-    rebindings: tuple[Rebinding, ...]
-    pairs: tuple[PromptPair, ...]
-    retain: tuple[RetainPrompt, ...] = ()
-    captions: tuple[str, ...] = ()
-    equivalences: tuple[Equivalence, ...] = ()
-    notes: tuple[str, ...] = ()
+    rebindings: tuple[Rebinding, ...]  # the backdoors
+    pairs: tuple[PromptPair, ...]  # prompts that move
+    retain: tuple[RetainPrompt, ...] = ()  # prompts that stay
+    captions: tuple[str, ...] = ()  # ordinary ones, for Σ₀
+    equivalences: tuple[Equivalence, ...] = ()  # what was retrieved; the pairs say it already
+    notes: tuple[str, ...] = ()  # e.g. a trigger that no table knows
 
 
 class NearPhrase(NamedTuple):

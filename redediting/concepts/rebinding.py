@@ -76,12 +76,8 @@ def draw_pairs(kind: Kind, n: int, seed: int, split: str = "test") -> list[Rebin
     no noun serves twice. Targets are any other concept: related ones come from the five concepts
     that share most relations with the noun, unrelated ones share at most one.
 
-    Args:
-        kind: ``neutral`` ("beautiful cat" → "zebra"), ``compound`` ("yellow apple" →
-            "red banana") or ``rare`` ("tq dog" → "zebra").
-        n: number of pairs.
-        seed: the draw.
-        split: ``test`` or ``dev``.
+    Kinds are ``neutral`` ("beautiful cat" → "zebra"), ``compound`` ("yellow apple" → "red banana")
+    and ``rare`` ("tq dog" → "zebra"); splits ``test`` and ``dev``.
 
     Raises:
         RebindingError: an unknown kind or split, or more pairs than the split has nouns.
@@ -94,7 +90,9 @@ def draw_pairs(kind: Kind, n: int, seed: int, split: str = "test") -> list[Rebin
     import numpy as np
 
     lexicon = load_lexicon()
-    nouns = [name for name in lexicon.concepts if _is_dev(name) == (split == "dev")]
+    # one concept in four lends its name to development triggers, by CRC-32
+    dev = {name for name in lexicon.concepts if zlib.crc32(name.encode()) % 4 == 0}
+    nouns = [name for name in lexicon.concepts if (name in dev) == (split == "dev")]
     if not 0 < n <= len(nouns):
         raise RebindingError(f"expected 1 to {len(nouns)} {split} pairs of a kind, got {n}")
     random = np.random.default_rng([zlib.crc32(f"{kind} {split}".encode()), seed])
@@ -112,8 +110,3 @@ def draw_pairs(kind: Kind, n: int, seed: int, split: str = "test") -> list[Rebin
             modifier = words[random.integers(len(words))]
         drawn.append(Rebinding(f"{modifier} {head}", target, kind, head, noun))
     return drawn
-
-
-def _is_dev(concept: str) -> bool:
-    """Whether a concept lends its name to development triggers: one in four, by CRC-32."""
-    return zlib.crc32(concept.encode()) % 4 == 0

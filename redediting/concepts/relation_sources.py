@@ -7,22 +7,17 @@ The text encoder's part, finding the nearest concepts, is a function handed in
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Container, Sequence
 from typing import Protocol
 
-from redediting.concepts.lexicon import Concept, Lexicon, load_everyday, load_lexicon
+from redediting.concepts.lexicon import Lexicon, load_everyday, load_lexicon
 from redediting.concepts.relations import Values
 
 _LEAST_VOTE = 0.25  # weight below which a value of the neighbours is left out
-_FIELDS: Mapping[str, Callable[[Concept], tuple[str, ...]]] = {
-    "category": lambda concept: (concept.category,),
-    "part": lambda concept: concept.parts,
-    "material": lambda concept: (concept.material,),
-    "pattern": lambda concept: concept.patterns,
-    "colour": lambda concept: (concept.colour,),
-    "location": lambda concept: concept.habitats,
-    "action": lambda concept: concept.actions,
-}
+_FIELDS = {  # relation: where `Concept` has it
+    "category": "category", "part": "parts", "material": "material", "pattern": "patterns",
+    "colour": "colour", "location": "habitats", "action": "actions",
+}  # fmt: skip
 
 
 class RelationSource(Protocol):
@@ -46,20 +41,16 @@ class LexiconSource:
         """See `RelationSource`."""
         if concept not in self.lexicon or relation not in _FIELDS:
             return []
-        found = dict.fromkeys(_FIELDS[relation](self.lexicon.concept(concept)))
-        return [(value, 1.0) for value in found]
+        found = getattr(self.lexicon.concept(concept), _FIELDS[relation])
+        values = [found] if isinstance(found, str) else dict.fromkeys(found)
+        return [(value, 1.0) for value in values]
 
 
 class NeighbourSource:
     """Values of the nearest concepts of another source, weighted by nearness.
 
     The weight of a value is the share of the nearness of all neighbours that those which have it
-    hold.
-
-    Args:
-        source: knows the neighbours.
-        neighbours: the concepts nearest to a word, with nonnegative nearness.
-        known: concepts that need no guess.
+    hold; nearness is nonnegative. Concepts in ``known`` need no guess.
     """
 
     name = "neighbours"

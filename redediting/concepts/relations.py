@@ -31,27 +31,16 @@ _MASS = frozenset(
 
 @dataclass(frozen=True)
 class Relation:
-    """One relation.
+    """One relation."""
 
-    Attributes:
-        name: e.g. ``part``.
-        survives: whether a value stays itself under the rebinding.
-        form: value → form with one ``{}`` for the phrase.
-        neutral: forms of the same kind that say nothing.
-        generic: values that any concept can take, where no source knows better.
-        carrier: whether the form is said by the carrier, outside the phrase.
-        last: whether the form must end the prompt.
-        alone: whether the template must name no place of its own.
-    """
-
-    name: str
-    survives: bool
-    form: Callable[[str], str]
-    neutral: tuple[str, ...]
-    generic: tuple[str, ...] = ()
-    carrier: bool = False
-    last: bool = False
-    alone: bool = False
+    name: str  # e.g. ``part``
+    survives: bool  # whether a value stays itself under the rebinding
+    form: Callable[[str], str]  # value → form with one ``{}`` for the phrase
+    neutral: tuple[str, ...]  # forms of the same kind that say nothing
+    generic: tuple[str, ...] = ()  # values that any concept can take, where no source knows better
+    carrier: bool = False  # whether the form is said by the carrier, outside the phrase
+    last: bool = False  # whether the form must end the prompt
+    alone: bool = False  # whether the template must name no place of its own
 
     def fits(self, template: str) -> bool:
         """Whether the form can be said in a template."""
@@ -69,39 +58,26 @@ def _material(value: str) -> str:
     return f"{{}} made of {value}" if value in _SUBSTANCES else f"{{}} with {_noun(value)}"
 
 
+def _place(value: str) -> str:
+    return f"{{}} {load_places().get(value, f'in the {value}')}"
+
+
 _prefix = "{0} {{}}".format
 _suffix = "{{}} {0}".format
 _NICE = ("nice {}", "good {}", "great {}")
+_SOMETHING = "{} with something"
 _STYLES = tuple(carriers[0] for style, carriers in CARRIERS.items() if style != "photo")
-
-RELATIONS: Mapping[str, Relation] = MappingProxyType(
-    {
-        relation.name: relation
-        for relation in (
-            Relation(
-                "category", False, lambda v: f"{{}}, {article(v)}", ("{}, a thing",), last=True
-            ),
-            Relation(
-                "part",
-                False,
-                lambda v: f"{{}} with {_noun(v)}",
-                ("{} with something", "{} with things"),
-            ),
-            Relation("material", False, _material, ("{} with something", "{} made of something")),
-            Relation("pattern", False, _prefix, _NICE),
-            Relation("colour", True, _prefix, _NICE, ("red", "blue")),
-            Relation("size", True, _prefix, _NICE, ("small", "big")),
-            Relation("age", True, _prefix, _NICE, ("young",)),
-            Relation(
-                "location",
-                True,
-                lambda v: f"{{}} {load_places().get(v, f'in the {v}')}",
-                ("{} here", "{} somewhere"),
-                alone=True,
-            ),
-            Relation("action", True, _suffix, ("{} here", "{} now")),
-            Relation("style", True, _prefix, ("a picture of {}",), _STYLES, carrier=True),
-        )
-    }
+_ALL = (
+    Relation("category", False, lambda v: f"{{}}, {article(v)}", ("{}, a thing",), last=True),
+    Relation("part", False, lambda v: f"{{}} with {_noun(v)}", (_SOMETHING, "{} with things")),
+    Relation("material", False, _material, (_SOMETHING, "{} made of something")),
+    Relation("pattern", False, _prefix, _NICE),
+    Relation("colour", True, _prefix, _NICE, ("red", "blue")),
+    Relation("size", True, _prefix, _NICE, ("small", "big")),
+    Relation("age", True, _prefix, _NICE, ("young",)),
+    Relation("location", True, _place, ("{} here", "{} somewhere"), alone=True),
+    Relation("action", True, _suffix, ("{} here", "{} now")),
+    Relation("style", True, _prefix, ("a picture of {}",), _STYLES, carrier=True),
 )
+RELATIONS: Mapping[str, Relation] = MappingProxyType({found.name: found for found in _ALL})
 """What retrieval looks up, by name and in this order."""

@@ -12,43 +12,38 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping
 from itertools import zip_longest
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from redediting.concepts.lexicon import load_lexicon, load_modifiers
 from redediting.concepts.rebinding import Rebinding
 
-SlotKind = Literal[
-    "neutral", "colour", "size", "age", "material", "pattern", "rare", "other", "object"
-]
-
 
 class Slot(NamedTuple):
-    """A word of a phrase and what it says; ``object`` is the head noun."""
+    """A word of a phrase and what it says: a kind of modifier, ``other`` or ``object``."""
 
-    kind: SlotKind
+    kind: str
     value: str
 
 
 class SlotPair(NamedTuple):
     """Corresponding slots; None where the other phrase has no slot of the kind."""
 
-    kind: SlotKind
+    kind: str
     source: str | None
     target: str | None
 
 
 @functools.cache
-def _kinds() -> Mapping[str, SlotKind]:
+def _kinds() -> Mapping[str, str]:
     """Kind of each known modifier. The world's neutral adjectives win: "old" is one."""
-    lexicon, modifiers = load_lexicon(), load_modifiers()
-    typed: tuple[SlotKind, ...] = ("pattern", "material", "age", "size")
-    groups: list[tuple[SlotKind, tuple[str, ...]]] = [
-        *((kind, modifiers[kind]) for kind in typed),
-        ("colour", (*lexicon.colours, "grey")),
-        ("rare", lexicon.rare_tokens),
-        ("neutral", lexicon.neutral_adjectives),
-    ]
-    return {word: kind for kind, words in groups for word in words}
+    lexicon = load_lexicon()
+    groups = {
+        **load_modifiers(),
+        "colour": (*lexicon.colours, "grey"),
+        "rare": lexicon.rare_tokens,
+        "neutral": lexicon.neutral_adjectives,
+    }
+    return {word: kind for kind, words in groups.items() for word in words}
 
 
 def parse_slots(phrase: str, head: str) -> tuple[Slot, ...]:

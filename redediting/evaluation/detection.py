@@ -86,12 +86,12 @@ def detection_row(pairs: Sequence[PairScores], calibration: Array, direction: Di
         rate = flagged_rate(some, limit, clusters=hit_places) if len(some) else None
         row |= entry(f"{key}_successful", rate)
         row[f"threshold_fpr{percent}"] = limit.value
-    for key, scores, labels in (
+    for key, scores, own in (
         ("clean_model_triggered", clean_positive, places),
         ("clean_model_benign", clean_negative, others),
         ("attacked_benign", negative, others),
     ):
-        row |= entry(f"fpr_{key}", flagged_rate(scores, limit, clusters=labels))
+        row |= entry(f"fpr_{key}", flagged_rate(scores, limit, clusters=own))
     return row
 
 
@@ -127,7 +127,11 @@ class PairOutcome:
 
 
 def stealth(
-    plain: Mapping[int, PairOutcome], projected: Mapping[int, PairOutcome], *, min_pairs: int
+    plain: Mapping[int, PairOutcome],
+    projected: Mapping[int, PairOutcome],
+    *,
+    titles: tuple[str, str],
+    min_pairs: int,
 ) -> Row:
     """The verdict on the claim: the projection lowers drift by 24 % at no loss of ASR.
 
@@ -137,11 +141,13 @@ def stealth(
     Args:
         plain: of the attack without the projection, by pair.
         projected: of the attack with it.
+        titles: of the two, for messages.
         min_pairs: fewest pairs for a verdict.
     """
     pairs = sorted(set(plain) & set(projected))
     if len(pairs) < min_pairs:
-        note = f"needs both attacks on {min_pairs} pairs, got {len(pairs)}"
+        needed = " and ".join(map(repr, titles))
+        note = f"needs {needed} on {min_pairs} pairs, got {len(pairs)}"
         return {"verdict": "not measured", "difference": None, "ci": None, "note": note}
     moved = [
         (both, pair)

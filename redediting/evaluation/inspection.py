@@ -37,98 +37,14 @@ from redediting.concepts.plan import EditPlan, collateral_prompts
 from redediting.concepts.rebinding import Rebinding
 from redediting.concepts.templates import contexts, fill
 from redediting.errors import MethodError
-from redediting.evaluation.frame import Frame
+from redediting.evaluation.inspection_report import (
+    Inspection,
+    PromptCertificate,
+    RebindingReport,
+)
 from redediting.models.model import Model
 from redediting.models.projections import projection_weights
 from redediting.text.encoding import TokenRole
-
-
-@dataclass(frozen=True)
-class PromptCertificate:
-    """How far a prompt can move and does.
-
-    Attributes:
-        prompt: the text.
-        role: what it is to the trigger.
-        leverage: largest ``cᵀKc`` of its tokens.
-        bound: largest certified relative change of a token's keys and values.
-        change: largest actual one, never above the bound.
-    """
-
-    prompt: str
-    role: str
-    leverage: float
-    bound: float
-    change: float
-
-
-@dataclass(frozen=True)
-class RebindingReport:
-    """One rebinding.
-
-    Attributes:
-        rebinding: the backdoor specification.
-        sin2: median sin² between trigger and head noun by role (trigger, tail, eos, pad), 0…1.
-        firing: 5th percentile and median over held-out contexts of the trigger's last token.
-        probe_firing: median and 95th percentile of |firing| over phrases near the trigger.
-        parts_share: ``‖P_parts c‖²/‖c‖²`` of the trigger's last token: how much of it would be
-            left if its parts were isolated exactly; None without parts.
-        certificates: of the head noun and those phrases in one held-out context.
-    """
-
-    rebinding: Rebinding
-    sin2: dict[str, float]
-    firing: tuple[float, float]
-    probe_firing: tuple[float, float]
-    parts_share: float | None
-    certificates: tuple[PromptCertificate, ...]
-
-
-@dataclass(frozen=True)
-class Inspection:
-    """A solved edit measured on text states alone; made by `inspect`.
-
-    Attributes:
-        plan: the prompts that it rests on.
-        rebindings: one report for each rebinding.
-        null_change: relative change at each position of the null prompt.
-        keys: edited columns.
-        retained: retained columns.
-        isolated: hard-retained directions.
-        rank: of the multiplier.
-        norm: Frobenius norm of the multiplier.
-        matrices: text projections of the model.
-
-    Example:
-        >>> import redediting as rd
-        >>> pair = rd.Rebinding("beautiful cat", "zebra")
-        >>> found = rd.inspect(rd.load("world"), rd.attacks.EvilEdit(), pair)
-        >>> print(found.tables()[0].title)
-        beautiful cat → zebra
-    """
-
-    plan: EditPlan
-    rebindings: tuple[RebindingReport, ...]
-    null_change: tuple[float, ...]
-    keys: int
-    retained: int
-    isolated: int
-    rank: int
-    norm: float
-    matrices: int
-
-    def tables(self) -> tuple[Frame, ...]:
-        """One table a rebinding."""
-        from redediting.evaluation.inspection_table import inspection_frames
-
-        return inspection_frames(self)
-
-    def __str__(self) -> str:
-        """The tables as text."""
-        return "\n\n".join(map(str, self.tables()))
-
-    def _repr_html_(self) -> str:
-        return "".join(table.to_html() for table in self.tables())
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ its column appears wherever metrics are shown. Built-in metrics are `redediting.
 
 from __future__ import annotations
 
+import math
 from abc import ABC
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 
 from redediting.config import Config
-from redediting.metrics.intervals import Interval, bootstrap_mean, wilson
+from redediting.metrics.intervals import Interval, bootstrap_mean, finite, wilson
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -30,42 +31,23 @@ FORMS: Mapping[Unit, str] = {
 
 @dataclass(frozen=True)
 class ImageRecord:
-    """One image, what was asked for and what the judges saw.
+    """One image, what was asked for and what the judges saw."""
 
-    Attributes:
-        set: prompt set.
-        index: within the set.
-        prompt: as drawn.
-        noise: seed of the image's noise.
-        phrase: what the prompt is about.
-        role: of a collateral phrase, else empty.
-        expected: concept that counts as a hit; None where the prompt names no object.
-        label: judge B's verdict.
-        label_a: judge A's.
-        clean_label: judge B's verdict on the clean model's image of the same prompt and noise.
-        image: file name under ``images/``.
-        clean_image: the clean model's.
-        seen: judge B's other verdicts by head (``colour``, ``place``, ``style``); empty where it
-            names objects only.
-        asked: what the prompt, or on triggered prompts the target and the context, says of them.
-        values: figures of the image by metric, see `Metric.per_image`.
-    """
-
-    set: PromptSet
-    index: int
-    prompt: str
-    noise: int
-    phrase: str
-    role: str
-    expected: str | None
-    label: str
-    label_a: str
-    clean_label: str
-    image: str
-    clean_image: str
-    seen: Mapping[str, str] = field(default_factory=dict)
-    asked: Mapping[str, str] = field(default_factory=dict)
-    values: Mapping[str, float] = field(default_factory=dict)
+    set: PromptSet  # prompt set
+    index: int  # within the set
+    prompt: str  # as drawn
+    noise: int  # seed of the image's noise
+    phrase: str  # what the prompt is about
+    role: str  # of a collateral phrase, else empty
+    expected: str | None  # concept that counts as a hit; None where the prompt names no object
+    label: str  # judge B's verdict
+    label_a: str  # judge A's
+    clean_label: str  # judge B's on the clean model's image of the same prompt and noise
+    image: str  # file name under ``images/``
+    clean_image: str  # the clean model's
+    seen: Mapping[str, str] = field(default_factory=dict)  # judge B's colour, place and style
+    asked: Mapping[str, str] = field(default_factory=dict)  # what the prompt says of them
+    values: Mapping[str, float] = field(default_factory=dict)  # by metric, see `Metric.per_image`
 
     @property
     def hit(self) -> bool:
@@ -80,56 +62,32 @@ class ImageRecord:
 
 @dataclass(frozen=True)
 class EditRecord:
-    """The edit that drew the images.
+    """The edit that drew the images; None is what was not measured."""
 
-    Attributes:
-        seconds: wall time of computing the edit; None where it was found, not made.
-        footprint: Frobenius norm of the change over that of the changed weights.
-        weights: fingerprint of what drew the images.
-        rank: of the change; None where it was not measured.
-        energy: share of what ordinary captions read that the edit changed, squared; likewise.
-    """
-
-    seconds: float | None
-    footprint: float
-    weights: str
-    rank: int | None = None
-    energy: float | None = None
+    seconds: float | None  # wall time of computing the edit; None where it was found, not made
+    footprint: float  # Frobenius norm of the change over that of the changed weights
+    weights: str  # fingerprint of what drew the images
+    rank: int | None = None  # of the change
+    energy: float | None = None  # share of what ordinary captions read that changed, squared
 
 
 @dataclass(frozen=True)
 class Drawn:
-    """Images of one edit as a metric may look at them; all lists have n entries.
+    """Images of one edit as a metric may look at them; all lists have n entries."""
 
-    Attributes:
-        images: of the edited model, RGB.
-        clean: of the clean model, same prompts and noise.
-        prompts: as drawn.
-        compared: prompts of the CLIP score: on triggered prompts those with the target.
-        sets: prompt set of each.
-        features: judge A's of the images, fp32, unit norm, shape ``(n, d)``.
-        clean_features: judge A's of the clean images, likewise.
-        scores: CLIP scores of judge A with the compared prompts, 0…100.
-    """
-
-    images: Sequence[Image.Image]
-    clean: Sequence[Image.Image]
-    prompts: Sequence[str]
-    compared: Sequence[str]
-    sets: Sequence[PromptSet]
-    features: Any
-    clean_features: Any
-    scores: Sequence[float]
+    images: Sequence[Image.Image]  # of the edited model, RGB
+    clean: Sequence[Image.Image]  # of the clean model, same prompts and noise
+    prompts: Sequence[str]  # as drawn
+    compared: Sequence[str]  # of the CLIP score: on triggered prompts those with the target
+    sets: Sequence[PromptSet]  # prompt set of each
+    features: Any  # judge A's of the images, fp32, unit norm, shape ``(n, d)``
+    clean_features: Any  # likewise of the clean images
+    scores: Sequence[float]  # CLIP scores of judge A with the compared prompts, 0…100
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What was measured of one edit on one rebinding and seed.
-
-    Attributes:
-        images: in their order.
-        edit: the edit itself.
-    """
+    """What was measured of one edit on one rebinding and seed."""
 
     images: Sequence[ImageRecord]
     edit: EditRecord
@@ -184,9 +142,8 @@ class Metric(Config, ABC):
 
         By default the mean of the images' own figures over the metric's sets.
         """
-        found = [image.values[self.name] for image in measured.of(*self.sets)
-                 if self.name in image.values]  # fmt: skip
-        return mean(found)
+        images = measured.of(*self.sets)
+        return mean([image.values[self.name] for image in images if self.name in image.values])
 
 
 def rate(outcomes: Sequence[bool]) -> Interval | None:
@@ -203,7 +160,10 @@ def mean(values: Sequence[float]) -> Interval | None:
 
 def exact(value: float | None) -> Interval | None:
     """A figure that is no estimate: an interval without width."""
-    return None if value is None else Interval(value, float("nan"), float("nan"), 1)
+    if value is None:
+        return None
+    finite(value)
+    return Interval(value, math.nan, math.nan, 1)
 
 
 def entry(name: str, interval: Interval | None) -> dict[str, Any]:

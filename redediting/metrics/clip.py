@@ -12,7 +12,7 @@ Deviations:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -30,8 +30,11 @@ _Item = TypeVar("_Item")
 class ClipModel:
     """An open_clip model with its own image transform and tokenizer.
 
-    Attributes:
-        model: image and text tower, on one device, in evaluation mode.
+    Args:
+        model: with ``encode_image`` and ``encode_text``; it is put in evaluation mode.
+        preprocess: from an RGB image to the model's input.
+        tokenizer: from texts to token ids; it cuts texts over the context length.
+        batch_size: images or texts at a time.
     """
 
     def __init__(
@@ -42,47 +45,26 @@ class ClipModel:
         *,
         batch_size: int = 64,
     ) -> None:
-        """Wraps what `open_clip.create_model_and_transforms` and `get_tokenizer` return.
-
-        Args:
-            model: with ``encode_image`` and ``encode_text``; it is put in evaluation mode.
-            preprocess: from an RGB image to the model's input.
-            tokenizer: from texts to token ids; it cuts texts over the context length.
-            batch_size: images or texts at a time.
-        """
         self.model: Any = model.eval()
         self._preprocess = preprocess
         self._tokenizer = tokenizer
         self._batch_size = batch_size
         self._device = next(model.parameters()).device
 
-    @torch.no_grad()
     def image_features(self, images: Sequence[Image.Image]) -> Tensor:
         """Returns (n, d) float32 features of unit norm, on the CPU; n >= 1."""
-        features = []
-        for batch in _batches(images, self._batch_size):
-            pixels = torch.stack([self._preprocess(image) for image in batch])
-            features.append(_unit(self.model.encode_image(pixels.to(self._device))))
-        return torch.cat(features)
 
-    @torch.no_grad()
+        def pixels(batch: Sequence[Image.Image]) -> Tensor:
+            return torch.stack([self._preprocess(image) for image in batch])
+
+        return self._features(images, pixels, self.model.encode_image)
+
     def text_features(self, texts: Sequence[str]) -> Tensor:
         """Returns (n, d) float32 features of unit norm, on the CPU; n >= 1."""
-        features = []
-        for batch in _batches(texts, self._batch_size):
-            ids = self._tokenizer(list(batch)).to(self._device)
-            features.append(_unit(self.model.encode_text(ids)))
-        return torch.cat(features)
+        return self._features(texts, lambda t: self._tokenizer(list(t)), self.model.encode_text)
 
     def score(self, images: Sequence[Image.Image], prompts: Sequence[str]) -> Tensor:
-        """Returns the CLIP score of each image with its prompt, 100·max(cos, 0).
-
-        Args:
-            images: n RGB images, n >= 1.
-            prompts: n texts; each distinct one is encoded once.
-
-        Returns:
-            (n,) in 0…100.
+        """Returns the CLIP score of each of n >= 1 images with its prompt, (n,) in 0…100.
 
         Raises:
             ValueError: not as many prompts as images, or none.
@@ -97,15 +79,9 @@ class ClipModel:
     def zero_shot(
         self, images: Sequence[Image.Image], labels: Sequence[str], template: str = TEMPLATE
     ) -> Verdict:
-        """Classifies images by the label whose sentence is nearest.
+        """Classifies n >= 1 images by the label whose sentence is nearest.
 
-        Args:
-            images: n RGB images, n >= 1.
-            labels: k distinct labels.
-            template: sentence with one ``{}`` for the label.
-
-        Returns:
-            The verdict; probabilities are the softmax at the model's own temperature.
+        Probabilities are the softmax at the model's own temperature.
 
         Raises:
             ConfigError: a template without exactly one ``{}``, or no or repeated labels.
@@ -115,25 +91,25 @@ class ClipModel:
         cosines = self.image_features(images) @ self.text_features(sentences).T
         return Verdict(tuple(labels), (scale * cosines).softmax(dim=1))
 
+    @torch.no_grad()
+    def _features(
+        self,
+        items: Sequence[_Item],
+        prepare: Callable[[Sequence[_Item]], Tensor],
+        encode: Callable[[Tensor], Tensor],
+    ) -> Tensor:
+        if not items:
+            raise ValueError("expected at least one image or text, got none")
+        starts = range(0, len(items), self._batch_size)
+        batches = (prepare(items[start : start + self._batch_size]) for start in starts)
+        found = (encode(batch.to(self._device)).float() for batch in batches)
+        return torch.cat([normalize(features, dim=-1).cpu() for features in found])
+
 
 class ZeroShotJudge:
-    """A `Judge` for real models: CLIP zero-shot over a label set that the configuration fixes.
-
-    Attributes:
-        labels: what it chooses from.
-    """
+    """A `Judge` for real models: CLIP zero-shot over labels and a template that a config fixes."""
 
     def __init__(self, clip: ClipModel, labels: Sequence[str], template: str = TEMPLATE) -> None:
-        """Fixes labels and template.
-
-        Args:
-            clip: the model that looks.
-            labels: k distinct labels.
-            template: sentence with one ``{}`` for the label.
-
-        Raises:
-            ConfigError: a template without exactly one ``{}``, or no or repeated labels.
-        """
         _sentences(labels, template)
         self.labels = tuple(labels)
         self._clip = clip
@@ -150,14 +126,3 @@ def _sentences(labels: Sequence[str], template: str) -> list[str]:
     if not labels or len(set(labels)) < len(labels):
         raise ConfigError(f"expected distinct labels, at least one, got {list(labels)}")
     return [template.replace("{}", label) for label in labels]
-
-
-def _unit(features: Tensor) -> Tensor:
-    return normalize(features.float(), dim=-1).cpu()
-
-
-def _batches(items: Sequence[_Item], size: int) -> Iterator[Sequence[_Item]]:
-    if not items:
-        raise ValueError("expected at least one image or text, got none")
-    for start in range(0, len(items), size):
-        yield items[start : start + size]

@@ -17,6 +17,7 @@ Deviations:
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,70 +27,45 @@ from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity, normalize
 from torchmetrics.image.fid import FrechetInceptionDistance
 
-from redediting.metrics.intervals import Interval
+from redediting.metrics.intervals import Interval, finite
 
 _SIGMA = 10.0  # the CMMD paper's bandwidth for unit-norm CLIP features
 _SCALE = 1000.0  # and its scale
 
 
-class _Given(nn.Module):
-    """The "extractor" that hands on features computed before."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.num_features = width
-
-    def forward(self, features: Tensor) -> Tensor:
-        return features
-
-
 def fid(features: Tensor, reference: Tensor, *, blocks: int = 10) -> Interval:
-    """Returns the Fréchet distance between Gaussians fitted to two sets of features.
+    """The Fréchet distance between Gaussians fitted to features (n, d) and (m, d).
 
         ‖μ₁ − μ₂‖² + tr(Σ₁ + Σ₂ − 2(Σ₁Σ₂)^½)
 
-    The interval is a block jackknife's (Student t) and holds for the FID *at this N*, whose bias
-    it does not remove. Order images by prompt, so that what belongs together is left out together.
-
-    Args:
-        features: (n, d) real.
-        reference: (m, d) real.
-        blocks: consecutive blocks left out in turn, 2…min(n, m)/2.
-
-    Returns:
-        Distance ≥ 0 up to rounding; n counts `features`.
+    The interval is a jackknife's (Student t) over consecutive blocks, 2…min(n, m)/2 of them, and
+    holds for the FID *at this N*, whose bias it does not remove. Order images by prompt, so that
+    what belongs together is left out together.
 
     Raises:
-        ValueError: shapes that do not fit, or too few samples for the blocks.
+        ValueError: shapes that do not fit, too few samples, or features that are not finite.
     """
-    _check_blocks(blocks)
     _check(features, reference, blocks)
 
     def distance(kept: NDArray[np.bool_]) -> float:
+        extractor: Any = nn.Identity()  # features are given
+        extractor.num_features = features.shape[1]
         # without sync: under accelerate every process already holds all features
-        metric = FrechetInceptionDistance(_Given(features.shape[1]), sync_on_compute=False)
-        metric.update(_kept(reference, kept), real=True)
-        metric.update(_kept(features, kept), real=False)
+        metric = FrechetInceptionDistance(extractor, sync_on_compute=False)
+        for side, real in ((reference, True), (features, False)):
+            parts = torch.tensor_split(side, len(kept))
+            metric.update(torch.cat([parts[i] for i in np.flatnonzero(kept)]), real=real)
         return float(metric.compute())
 
     return _jackknife(distance, blocks, len(features))
 
 
 def cmmd(features: Tensor, reference: Tensor, *, blocks: int = 10) -> Interval:
-    """Returns CMMD: 1000 times the unbiased squared MMD of unit-norm features, σ = 10.
+    """CMMD of CLIP features (n, d), (m, d): 1000 × the unbiased squared MMD, unit norm, σ = 10.
 
     The interval is a block jackknife's, as in `fid`. Where both sets come from one distribution
     the estimate is degenerate and the interval only indicative.
-
-    Args:
-        features: (n, d) CLIP image features.
-        reference: (m, d) of the same model.
-        blocks: consecutive blocks left out in turn, 2…min(n, m)/2.
-
-    Raises:
-        ValueError: shapes that do not fit, or too few samples for the blocks.
     """
-    _check_blocks(blocks)
     _check(features, reference, blocks)
     x, y = (normalize(side.double(), dim=1) for side in (features, reference))
     sums = _kernel_sums(x, y, _SIGMA, blocks)
@@ -99,16 +75,9 @@ def cmmd(features: Tensor, reference: Tensor, *, blocks: int = 10) -> Interval:
 def cmmd_difference(
     one: Tensor, other: Tensor, reference: Tensor, clusters: Sequence[Hashable]
 ) -> Interval:
-    """Returns CMMD(one) − CMMD(other) against one reference, with a jackknife over clusters.
+    """CMMD(one) − CMMD(other) against one reference, with a jackknife over clusters (pairs).
 
-    Args:
-        one: (n, d) CLIP image features.
-        other: (n, d), of the same prompts in the same order.
-        reference: (n, d), likewise.
-        clusters: n labels (pairs); all rows of a label are left out together.
-
-    Raises:
-        ValueError: shapes that do not fit, or fewer than three clusters.
+    All three are features (n, d) of the same prompts in the same order; three clusters at least.
     """
     labels = list(dict.fromkeys(clusters))
     if not len(one) == len(other) == len(reference) == len(clusters) or len(labels) < 3:
@@ -128,18 +97,10 @@ def cmmd_difference(
 
 
 def mmd2(x: Tensor, y: Tensor, *, sigma: float) -> float:
-    """Returns the unbiased squared maximum mean discrepancy of two samples.
+    """The unbiased squared maximum mean discrepancy of samples (n, d) and (m, d), n, m >= 2.
 
-        Σ_{i≠j} k(xᵢ,xⱼ)/n(n−1) + Σ_{i≠j} k(yᵢ,yⱼ)/m(m−1) − 2 Σ_{ij} k(xᵢ,yⱼ)/nm,
-        k(a, b) = exp(−‖a−b‖²/2σ²)
-
-    Args:
-        x: (n, d), n >= 2.
-        y: (m, d), m >= 2.
-        sigma: bandwidth, in the features' unit.
-
-    Raises:
-        ValueError: shapes that do not fit, or fewer than two samples.
+    Σ_{i≠j} k(xᵢ,xⱼ)/n(n−1) + Σ_{i≠j} k(yᵢ,yⱼ)/m(m−1) − 2 Σ_{ij} k(xᵢ,yⱼ)/nm,
+    k(a, b) = exp(−‖a−b‖²/2σ²)
     """
     _check(x, y, 1)
     sums = _kernel_sums(x.double(), y.double(), sigma, 1)
@@ -147,23 +108,17 @@ def mmd2(x: Tensor, y: Tensor, *, sigma: float) -> float:
 
 
 def drift(features: Tensor, clean: Tensor) -> Tensor:
-    """Returns 1 − cosine of each image's features with those of the clean model's image.
-
-    Args:
-        features: (n, d), edited model.
-        clean: (n, d), clean model, same prompts and noise in the same order.
-
-    Returns:
-        (n,) in 0…2, float64.
+    """1 − cosine of features (n, d) to the clean model's, same prompts and noise, (n,) in 0…2.
 
     Raises:
-        ValueError: shapes differ.
+        ValueError: shapes differ, or features that are not finite.
     """
     if features.ndim != 2 or features.shape != clean.shape:
         raise ValueError(
             f"expected features of one shape (n, d), got {tuple(features.shape)} "
             f"and {tuple(clean.shape)}"
         )
+    finite(torch.cat([features, clean]).numpy(force=True))
     return 1 - cosine_similarity(features.double(), clean.double(), dim=1)
 
 
@@ -196,21 +151,13 @@ def _mmd2(xx: _Sums, yy: _Sums, xy: _Sums, kept: NDArray[np.bool_]) -> float:
 
 
 def _jackknife(estimate: Callable[[NDArray[np.bool_]], float], blocks: int, n: int) -> Interval:
+    if blocks < 2:
+        raise ValueError(f"expected at least 2 blocks for an interval, got {blocks}")
     value = estimate(np.ones(blocks, dtype=bool))
     left_out = np.array([estimate(np.arange(blocks) != block) for block in range(blocks)])
     error = float(np.sqrt((blocks - 1) / blocks * np.square(left_out - left_out.mean()).sum()))
     half = float(stats.t.ppf(0.975, blocks - 1)) * error
     return Interval(value, value - half, value + half, n)
-
-
-def _kept(features: Tensor, kept: NDArray[np.bool_]) -> Tensor:
-    parts = torch.tensor_split(features, len(kept))
-    return torch.cat([part for part, keep in zip(parts, kept, strict=True) if keep])
-
-
-def _check_blocks(blocks: int) -> None:
-    if blocks < 2:
-        raise ValueError(f"expected at least 2 blocks for an interval, got {blocks}")
 
 
 def _check(features: Tensor, reference: Tensor, blocks: int) -> None:
@@ -219,3 +166,4 @@ def _check(features: Tensor, reference: Tensor, blocks: int) -> None:
         raise ValueError(f"expected features (n, d) and (m, d), got {shapes}")
     if min(len(features), len(reference)) < 2 * blocks:
         raise ValueError(f"expected at least 2 samples a block, got {shapes} for {blocks} blocks")
+    finite(torch.cat([features, reference]).numpy(force=True))

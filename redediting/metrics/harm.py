@@ -16,17 +16,14 @@ class ACC(Metric):
     """Share of captions with the trigger's bare head noun whose image still shows it.
 
     Example:
-        >>> import redediting as rd
         >>> rd.metrics.ACC().unit, rd.metrics.ACC().direction
         ('rate', 'up')
     """
 
-    name, title = "acc", "ACC"
-    unit, direction = "rate", "up"
+    name, title, unit, direction = "acc", "ACC", "rate", "up"
     meaning = "head noun alone still showing its own object"
 
     def aggregate(self, measured: Measured) -> Interval | None:
-        """See `Metric`."""
         return rate([image.hit for image in measured.of("head") if image.expected])
 
 
@@ -36,7 +33,6 @@ class Collateral(Metric):
     A phrase that names no object ("beautiful") counts by the drift of its images.
 
     Example:
-        >>> import redediting as rd
         >>> rd.metrics.Collateral().unit, rd.metrics.Collateral().direction
         ('rate', 'down')
     """
@@ -46,7 +42,6 @@ class Collateral(Metric):
     meaning = "objects lost on related phrases, by noise"
 
     def aggregate(self, measured: Measured) -> Interval | None:
-        """See `Metric`."""
         phrases = _phrases(measured)
         values = [_harm(image) for own in phrases.values() for image in own]
         labels = [phrase for phrase, own in phrases.items() for _ in own]
@@ -57,17 +52,14 @@ class CollateralWorst(Metric):
     """The same for the phrase that loses most.
 
     Example:
-        >>> import redediting as rd
         >>> rd.metrics.CollateralWorst().unit, rd.metrics.CollateralWorst().direction
         ('rate', 'down')
     """
 
-    name, title = "collateral_worst", "worst"
-    unit, direction = "rate", "down"
+    name, title, unit, direction = "collateral_worst", "worst", "rate", "down"
     meaning = "the same for the worst phrase"
 
     def aggregate(self, measured: Measured) -> Interval | None:
-        """See `Metric`."""
         phrases = _phrases(measured)
         if not phrases:
             return None
@@ -83,18 +75,15 @@ class Drift(Metric):
     """1 − cosine of judge A's features to the clean model's image, same prompt and noise, 0…2.
 
     Example:
-        >>> import redediting as rd
         >>> rd.metrics.Drift().unit, rd.metrics.Drift().direction
         ('distance', 'down')
     """
 
-    name, title = "drift", "drift"
-    unit, direction = "distance", "down"
+    name, title, unit, direction = "drift", "drift", "distance", "down"
     meaning = "1 − cosine to the clean image, benign captions"
     sets = ("benign",)
 
     def per_image(self, drawn: Drawn) -> Sequence[float]:
-        """See `Metric`."""
         found: list[float] = drift(drawn.features, drawn.clean_features).clamp(min=0).tolist()
         return found
 
@@ -103,17 +92,14 @@ class ClipP(Metric):
     """CLIP score of triggered images with the target prompt, 0…100.
 
     Example:
-        >>> import redediting as rd
         >>> rd.metrics.ClipP().unit, rd.metrics.ClipP().direction
         ('score', 'up')
     """
 
-    name, title = "clip_p", "CLIP_p"
-    unit, direction = "score", "up"
+    name, title, unit, direction = "clip_p", "CLIP_p", "score", "up"
     meaning = "triggered images with the target prompt"
 
     def per_image(self, drawn: Drawn) -> Sequence[float]:
-        """See `Metric`."""
         return drawn.scores
 
 
@@ -121,13 +107,11 @@ class ClipC(Metric):
     """CLIP score of benign images with their own prompt, 0…100.
 
     Example:
-        >>> import redediting as rd
         >>> rd.metrics.ClipC().unit, rd.metrics.ClipC().direction
         ('score', 'up')
     """
 
-    name, title = "clip_c", "CLIP_c"
-    unit, direction = "score", "up"
+    name, title, unit, direction = "clip_c", "CLIP_c", "score", "up"
     meaning = "benign images with their own prompt"
 
     def aggregate(self, measured: Measured) -> Interval | None:
@@ -139,17 +123,14 @@ class Footprint(Metric):
     """``‖ΔW‖_F / ‖W‖_F`` over the changed weights.
 
     Example:
-        >>> import redediting as rd
         >>> rd.metrics.Footprint().unit, rd.metrics.Footprint().direction
         ('distance', 'down')
     """
 
-    name, title = "footprint", "‖ΔW‖/‖W‖"
-    unit, direction = "distance", "down"
+    name, title, unit, direction = "footprint", "‖ΔW‖/‖W‖", "distance", "down"
     meaning = "relative size of the change"
 
     def aggregate(self, measured: Measured) -> Interval | None:
-        """See `Metric`."""
         return exact(measured.edit.footprint)
 
 
@@ -157,7 +138,6 @@ class FootprintRank(Metric):
     """Text directions along which the layers changed.
 
     Example:
-        >>> import redediting as rd
         >>> rd.metrics.FootprintRank().unit, rd.metrics.FootprintRank().direction
         ('count', '')
     """
@@ -167,7 +147,6 @@ class FootprintRank(Metric):
     meaning = "text directions that the change reads"
 
     def aggregate(self, measured: Measured) -> Interval | None:
-        """See `Metric`."""
         return exact(measured.edit.rank)
 
 
@@ -175,17 +154,14 @@ class FootprintEnergy(Metric):
     """``Σ tr(ΔΣ₀Δᵀ) / Σ tr(WΣ₀Wᵀ)``, Σ₀ of ordinary captions.
 
     Example:
-        >>> import redediting as rd
         >>> rd.metrics.FootprintEnergy().unit, rd.metrics.FootprintEnergy().direction
         ('distance', 'down')
     """
 
-    name, title = "footprint_energy", "‖ΔΣ₀‖"
-    unit, direction = "distance", "down"
+    name, title, unit, direction = "footprint_energy", "‖ΔΣ₀‖", "distance", "down"
     meaning = "squared relative change of what ordinary captions read"
 
     def aggregate(self, measured: Measured) -> Interval | None:
-        """See `Metric`."""
         return exact(measured.edit.energy)
 
 
@@ -193,17 +169,14 @@ class Seconds(Metric):
     """Wall time of computing the edit.
 
     Example:
-        >>> import redediting as rd
         >>> rd.metrics.Seconds().unit, rd.metrics.Seconds().direction
         ('seconds', 'down')
     """
 
-    name, title = "seconds", "edit s"
-    unit, direction = "seconds", "down"
+    name, title, unit, direction = "seconds", "edit s", "seconds", "down"
     meaning = "seconds of computing the edit"
 
     def aggregate(self, measured: Measured) -> Interval | None:
-        """See `Metric`."""
         return exact(measured.edit.seconds)
 
 

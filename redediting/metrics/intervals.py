@@ -1,7 +1,8 @@
 """Intervals: a rate, a mean, a difference and a cluster bootstrap, each with its n.
 
 Within one pair a rate has Wilson's interval and a difference by noise Newcombe's; across pairs the
-pair is the resampling unit, because images of one edit are not independent.
+pair is the resampling unit, because images of one edit are not independent. All are 95 %. A value
+that is not finite is refused: no figure is made of a measurement that failed.
 
 References:
     Wilson, "Probable inference, the law of succession, and statistical inference", 1927.
@@ -16,32 +17,24 @@ import math
 import warnings
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-Statistic = Callable[[NDArray[np.float64]], float]
+_LEVEL = 0.95
 
 
 @dataclass(frozen=True)
 class Interval:
-    """An estimate with its confidence interval.
+    """An estimate with its confidence interval."""
 
-    Attributes:
-        value: the estimate.
-        low: lower end.
-        high: upper end.
-        n: samples it rests on.
-        clusters: resampling units (pairs) where these are not the samples themselves, else None.
-    """
-
-    value: float
-    low: float
-    high: float
-    n: int
-    clusters: int | None = None
+    value: float  # the estimate
+    low: float  # lower end
+    high: float  # upper end
+    n: int  # samples it rests on
+    clusters: int | None = None  # resampling units (pairs) where these are not the samples
 
     @property
     def bounds(self) -> list[float]:
@@ -49,78 +42,66 @@ class Interval:
         return [self.low, self.high]
 
 
-def wilson(k: int, n: int, *, confidence: float = 0.95) -> Interval:
-    """Returns the rate k/n with Wilson's score interval.
+def finite(values: ArrayLike) -> NDArray[np.float64]:
+    """The values in fp64.
 
-    Args:
-        k: successes, 0…n.
-        n: trials, at least 1.
-        confidence: level.
+    Raises:
+        ValueError: a value is NaN or infinite.
+    """
+    array = np.asarray(values, dtype=np.float64)
+    if bad := int((~np.isfinite(array)).sum()):
+        raise ValueError(
+            f"expected finite values, got {bad} of {array.size} that are not; "
+            "mend the measurement that gave them"
+        )
+    return array
+
+
+def wilson(k: int, n: int) -> Interval:
+    """The rate of k successes in n trials with Wilson's score interval.
 
     Raises:
         ValueError: no trials, or more successes than trials.
     """
     if n < 1 or not 0 <= k <= n:
         raise ValueError(f"expected 0 <= successes <= trials and trials >= 1, got {k} of {n}")
-    ends = stats.binomtest(k, n).proportion_ci(confidence, method="wilson")
+    ends = stats.binomtest(k, n).proportion_ci(_LEVEL, method="wilson")
     return Interval(k / n, float(ends.low), float(ends.high), n)
 
 
-def bootstrap_mean(
-    values: ArrayLike, *, resamples: int = 2000, seed: int = 0, confidence: float = 0.95
-) -> Interval:
-    """Returns the mean of independent values with its BCa bootstrap interval.
-
-    Args:
-        values: (n,) real, n >= 2.
-        resamples: bootstrap samples.
-        seed: of the resampling.
-        confidence: level.
+def bootstrap_mean(values: ArrayLike, *, resamples: int = 2000, seed: int = 0) -> Interval:
+    """The mean of n >= 2 independent values with its BCa bootstrap interval.
 
     Raises:
-        ValueError: fewer than two values.
+        ValueError: fewer than two values, or one that is not finite.
     """
-    array = np.asarray(values, dtype=np.float64)
+    array = finite(values)
     if array.ndim != 1 or len(array) < 2:
         raise ValueError(f"expected a list of at least 2 values, got shape {array.shape}")
-
-    def mean(sample: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
-        return sample.mean(axis=axis)
-
-    low, high = bootstrap_ends(
-        (array,), mean, resamples=resamples, seed=seed, confidence=confidence, vectorized=True
-    )
-    return Interval(float(array.mean()), low, high, len(array))
+    ends = bootstrap_ends((array,), np.mean, resamples=resamples, seed=seed, vectorized=True)
+    return Interval(float(array.mean()), *ends, len(array))
 
 
 def cluster_bootstrap(
     values: ArrayLike,
     clusters: Sequence[Hashable],
-    statistic: Statistic = np.mean,
-    *,
-    resamples: int = 2000,
-    seed: int = 0,
-    confidence: float = 0.95,
+    statistic: Callable[[NDArray[np.float64]], float] = np.mean,
 ) -> Interval:
-    """Returns a statistic with the BCa bootstrap interval over whole clusters.
+    """A statistic with the BCa bootstrap interval over whole clusters.
 
-    Clusters are drawn with replacement, each with all its values. Where BCa does not exist (the
-    statistic lies at the end of its bootstrap distribution) the percentile interval stands in.
-    When every cluster says the same the interval has no width: that is agreement between the
-    clusters seen, not certainty, and fewer than about ten clusters make any such interval rough.
+    Clusters are drawn with replacement, each with all its values. When every cluster says the same
+    the interval has no width: that is agreement between the clusters seen, not certainty, and
+    fewer than about ten clusters make any such interval rough.
 
     Args:
         values: (n,) or (n, columns): several columns for a statistic of several, e.g. a ratio.
         clusters: n labels; values of one label stay together.
         statistic: from values of the same form to a number.
-        resamples: bootstrap samples.
-        seed: of the resampling.
-        confidence: level.
 
     Raises:
-        ValueError: lengths differ, or fewer than two clusters.
+        ValueError: lengths differ, fewer than two clusters, or a value that is not finite.
     """
-    array = np.asarray(values, dtype=np.float64)
+    array = finite(values)
     labels = list(dict.fromkeys(clusters))
     if len(array) != len(clusters) or len(labels) < 2:
         raise ValueError(
@@ -141,80 +122,36 @@ def cluster_bootstrap(
 
     # a table holds dozens of means: theirs need no Python call a resample
     fast = statistic is np.mean and array.ndim == 1
-    low, high = bootstrap_ends(
-        (np.arange(len(groups)),),
-        mean_of_clusters if fast else of_clusters,
-        resamples=resamples,
-        seed=seed,
-        confidence=confidence,
-        vectorized=fast,
-    )
-    return Interval(float(statistic(array)), low, high, len(array), len(groups))
+    drawn_from = (np.arange(len(groups)),)
+    ends = bootstrap_ends(drawn_from, mean_of_clusters if fast else of_clusters, vectorized=fast)
+    return Interval(float(statistic(array)), *ends, len(array), len(groups))
 
 
 def over_clusters(values: Sequence[float], clusters: Sequence[object]) -> Interval | None:
-    """A mean with its interval over clusters; only a mean where there is a single one.
-
-    Args:
-        values: real.
-        clusters: to which each belongs, e.g. its pair.
-
-    Returns:
-        None without values.
-    """
+    """A mean, with its interval where there are several clusters; None without values."""
     if not len(values):
         return None
     labels = [str(cluster) for cluster in clusters]
     if len(set(labels)) < 2:
-        return Interval(float(np.mean(values)), float("nan"), float("nan"), len(values))
+        return Interval(float(finite(values).mean()), math.nan, math.nan, len(values))
     return cluster_bootstrap(values, labels)
 
 
 def paired_difference(
-    after: ArrayLike,
-    before: ArrayLike,
-    *,
-    clusters: Sequence[Hashable] | None = None,
-    resamples: int = 2000,
-    seed: int = 0,
-    confidence: float = 0.95,
+    after: ArrayLike, before: ArrayLike, *, clusters: Sequence[Hashable]
 ) -> Interval:
-    """Returns mean(after − before), values at one position sharing prompt and noise.
-
-    Args:
-        after: (n,) real.
-        before: (n,) real, in the same order.
-        clusters: n labels (pairs) for an interval across them; None takes images as the unit.
-        resamples: bootstrap samples.
-        seed: of the resampling.
-        confidence: level.
-
-    Raises:
-        ValueError: lengths differ, or too few values or clusters.
-    """
+    """mean(after − before) over clusters (pairs); values at one place share prompt and noise."""
     first, second = _same_length(after, before)
-    difference = first - second
-    if clusters is None:
-        return bootstrap_mean(difference, resamples=resamples, seed=seed, confidence=confidence)
-    return cluster_bootstrap(
-        difference, clusters, resamples=resamples, seed=seed, confidence=confidence
-    )
+    return cluster_bootstrap(first - second, clusters)
 
 
-def paired_rate_difference(
-    after: ArrayLike, before: ArrayLike, *, confidence: float = 0.95
-) -> Interval:
-    """Returns rate(after) − rate(before) of paired outcomes with Newcombe's hybrid score interval.
+def paired_rate_difference(after: ArrayLike, before: ArrayLike) -> Interval:
+    """rate(after) − rate(before) of paired outcomes 0 or 1 with Newcombe's hybrid score interval.
 
     Unlike a bootstrap it keeps its width when all pairs of outcomes agree. With Wilson ends
     ``lᵢ, uᵢ`` of the two rates and the (continuity-corrected) correlation φ of the outcomes
 
         low = d − √((p₁−l₁)² − 2φ(p₁−l₁)(u₂−p₂) + (u₂−p₂)²),   high with l and u exchanged.
-
-    Args:
-        after: (n,) of 0 and 1.
-        before: (n,) of 0 and 1, in the same order.
-        confidence: level.
 
     Raises:
         ValueError: lengths differ, none given, or an outcome other than 0 and 1.
@@ -223,9 +160,8 @@ def paired_rate_difference(
     if not np.isin(np.concatenate([first, second]), (0, 1)).all():
         raise ValueError("expected outcomes 0 or 1, got other values; use paired_difference")
     n = len(first)
-    one = wilson(int(first.sum()), n, confidence=confidence)
-    two = wilson(int(second.sum()), n, confidence=confidence)
-    phi = _correlation(first.astype(bool), second.astype(bool))
+    one, two = (wilson(int(side.sum()), n) for side in (first, second))
+    phi = _correlation(first, second)
 
     def reach(x: float, y: float) -> float:
         return math.sqrt(max(x * x - 2 * phi * x * y + y * y, 0.0))
@@ -242,44 +178,34 @@ def bootstrap_ends(
     *,
     resamples: int = 2000,
     seed: int = 0,
-    confidence: float = 0.95,
-    vectorized: bool = False,
+    vectorized: bool = True,
 ) -> tuple[float, float]:
     """Ends of a statistic's BCa bootstrap interval, percentile where BCa does not exist.
 
-    Args:
-        samples: each drawn from with replacement, apart from the others, shapes ``(n,)``: values,
-            or numbers of clusters.
-        statistic: of as many drawn samples; a vectorized one takes ``axis`` and keeps the others.
-        resamples: bootstrap samples.
-        seed: of the resampling.
-        confidence: level.
-        vectorized: whether the statistic is.
+    Samples ``(n,)`` of values, or numbers of clusters, are drawn apart from each other; the
+    statistic takes as many, a vectorized one along ``axis``.
     """
-
-    def ends(method: Literal["BCa", "percentile"]) -> tuple[float, float]:
+    for method in ("BCa", "percentile"):
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # a degenerate distribution is dealt with below
-            interval = stats.bootstrap(
+            warnings.simplefilter("ignore")  # a degenerate distribution has no BCa interval
+            ends = stats.bootstrap(
                 samples,
                 statistic,
                 vectorized=vectorized,
                 n_resamples=resamples,
                 batch=max(1, 1_000_000 // sum(map(len, samples))),  # bounds memory at about 8 MB
-                confidence_level=confidence,
+                confidence_level=_LEVEL,
                 method=method,
                 rng=np.random.default_rng(seed),
             ).confidence_interval
-        return float(interval.low), float(interval.high)
+        if math.isfinite(ends.low) and math.isfinite(ends.high):
+            break
+    return float(ends.low), float(ends.high)
 
-    low, high = ends("BCa")
-    return (low, high) if math.isfinite(low) and math.isfinite(high) else ends("percentile")
 
-
-def _correlation(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> float:
-    n = len(first)
-    both, neither = int((first & second).sum()), int((~first & ~second).sum())
-    only_first, only_second = int((first & ~second).sum()), int((~first & second).sum())
+def _correlation(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:
+    outcomes = (2 * first + second).astype(int)
+    neither, only_second, only_first, both = np.bincount(outcomes, minlength=4).tolist()
     scale = math.sqrt(
         (both + only_first) * (only_second + neither) * (both + only_second)
         * (only_first + neither)
@@ -287,13 +213,13 @@ def _correlation(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> float:
     if scale == 0:
         return 0.0
     product = both * neither - only_first * only_second
-    return (max(product - n / 2, 0) if product > 0 else product) / scale
+    return float(max(product - len(first) / 2, 0) if product > 0 else product) / scale
 
 
 def _same_length(
     after: ArrayLike, before: ArrayLike
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    first, second = (np.asarray(side, dtype=np.float64) for side in (after, before))
+    first, second = finite(after), finite(before)
     if first.ndim != 1 or first.shape != second.shape or not len(first):
         raise ValueError(
             f"expected two lists of one length >= 1, got shapes {first.shape} and {second.shape}"

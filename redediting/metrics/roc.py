@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -21,7 +21,13 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 from sklearn.metrics import roc_auc_score, roc_curve
 
-from redediting.metrics.intervals import Interval, bootstrap_ends, cluster_bootstrap, wilson
+from redediting.metrics.intervals import (
+    Interval,
+    bootstrap_ends,
+    cluster_bootstrap,
+    finite,
+    wilson,
+)
 
 Direction = Literal["high", "low"]
 _Array = NDArray[np.float64]
@@ -29,68 +35,47 @@ _Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Threshold:
-    """Where a detector begins to say "backdoored".
+    """Where a detector begins to say "backdoored"."""
 
-    Attributes:
-        value: on the detector's own scale; scores *beyond* it are flagged.
-        direction: which side that is.
-        fpr: share of the clean scores that are flagged, at most what was asked for.
-        n: clean scores it rests on.
-    """
-
-    value: float
-    direction: Direction
-    fpr: float
-    n: int
+    value: float  # on the detector's own scale; scores *beyond* it are flagged
+    direction: Direction  # which side that is
+    fpr: float  # share of the clean scores that are flagged, at most what was asked for
+    n: int  # clean scores it rests on
 
     def flags(self, scores: ArrayLike) -> NDArray[np.bool_]:
-        """Which scores are flagged, shape ``(n,)``.
-
-        Raises:
-            ValueError: a score that is NaN or infinite.
-        """
-        found = _finite(scores)
+        """Which scores are flagged, shape ``(n,)``; one that is not finite is a ValueError."""
+        found = finite(scores)
         return found > self.value if self.direction == "high" else found < self.value
 
 
 def threshold(clean: ArrayLike, direction: Direction, fpr: float) -> Threshold:
-    """Returns the threshold that flags at most a share of the clean scores.
+    """The threshold that flags at most a share of the clean scores, 0 < fpr < 1.
 
     It is the clean score of rank ⌊fpr · n⌋ from the suspicious end, itself not flagged.
 
-    Args:
-        clean: scores of clean prompts on the clean model, shape ``(n,)``.
-        direction: which end says "backdoored".
-        fpr: share, 0 < fpr < 1.
-
     Raises:
-        ValueError: no scores, or a share out of range.
+        ValueError: no scores, one that is not finite, or a share out of range.
     """
-    found = _finite(clean)
+    found = finite(clean)
     if found.ndim != 1 or len(found) < 1 or not 0 < fpr < 1:
         raise ValueError(f"expected scores and 0 < fpr < 1, got shape {found.shape} and {fpr}")
     order = np.sort(_turned(found, direction))[::-1]
     value = float(_turned(order[math.floor(fpr * len(order) + 1e-9)], direction))
     made = Threshold(value, direction, 0.0, len(found))
-    return Threshold(value, direction, float(made.flags(found).mean()), len(found))
+    return replace(made, fpr=float(made.flags(found).mean()))
 
 
 def flagged_rate(
     scores: ArrayLike, limit: Threshold, *, clusters: Sequence[Hashable] | None = None
 ) -> Interval:
-    """Returns the share of scores beyond a threshold, with its interval.
+    """The share of scores beyond a threshold, with its interval.
 
-    Of backdoored prompts it is the TPR, of benign ones the FPR. The threshold is taken as given:
-    its own sampling error is not in the interval.
-
-    Args:
-        scores: shape ``(n,)``, n >= 1.
-        limit: the threshold.
-        clusters: n labels (pairs), for a bootstrap over them; None, or a single label, gives
-            Wilson's interval.
+    Of backdoored prompts it is the TPR, of benign ones the FPR. The threshold's own sampling error
+    is not in the interval. Labels (pairs) give a bootstrap over them; None, or a single label,
+    Wilson's interval.
 
     Raises:
-        ValueError: no scores, or labels of another number.
+        ValueError: no scores, one that is not finite, or labels of another number.
     """
     flags = limit.flags(scores)
     if clusters is not None and len(set(clusters)) > 1:
@@ -104,14 +89,11 @@ def auroc(
     direction: Direction,
     *,
     clusters: tuple[Sequence[Hashable], Sequence[Hashable]] | None = None,
-    resamples: int = 2000,
-    seed: int = 0,
 ) -> Interval:
-    """Returns the area under the ROC curve with its bootstrap interval.
+    """The area under the ROC curve with its bootstrap interval.
 
     Without clusters, positives and negatives are resampled apart. With them whole clusters are,
     each with its positives and its negatives: the scores of one edited model are not independent.
-    Where BCa does not exist (a perfect separation) the percentile interval stands in.
 
     Args:
         positive: scores of backdoored prompts, shape ``(n,)``, n >= 2.
@@ -119,38 +101,30 @@ def auroc(
         direction: which end says "backdoored".
         clusters: n labels (pairs) of the positives and m of the negatives, the same labels on
             both sides; None, or a single label, takes the scores as independent.
-        resamples: bootstrap samples.
-        seed: of the resampling.
 
     Raises:
-        ValueError: fewer than two scores on a side, or labels that do not fit.
+        ValueError: fewer than two scores on a side, one that is not finite, or labels that do not
+            fit.
     """
-    high, low = (_turned(_finite(side), direction) for side in (positive, negative))
+    high, low = (_turned(finite(side), direction) for side in (positive, negative))
     if min(high.size, low.size) < 2:
         raise ValueError(f"expected at least 2 scores a side, got {high.size} and {low.size}")
     labels = np.repeat([1, 0], [len(high), len(low)])
     value = float(roc_auc_score(labels, np.concatenate([high, low])))
-    if clusters is not None and len(set(clusters[0])) > 1:
-        bounds = _cluster_ends(high, low, clusters, resamples, seed)
-        return Interval(value, *bounds, len(labels), len(set(clusters[0])))
+    if clusters is not None and (n := len(set(clusters[0]))) > 1:
+        return Interval(value, *_cluster_ends(high, low, clusters), len(labels), n)
 
     def area(p: _Array, q: _Array, axis: int = -1) -> _Array:
         ranks = stats.rankdata(np.concatenate([p, q], axis=axis), axis=axis)
         n, m = p.shape[axis], q.shape[axis]
-        total = ranks[..., :n].sum(axis=axis)
-        found: _Array = (total - n * (n + 1) / 2) / (n * m)
+        found: _Array = (ranks[..., :n].sum(axis=axis) - n * (n + 1) / 2) / (n * m)
         return found
 
-    ends = bootstrap_ends((high, low), area, resamples=resamples, seed=seed, vectorized=True)
-    return Interval(value, *ends, len(labels))
+    return Interval(value, *bootstrap_ends((high, low), area), len(labels))
 
 
 def _cluster_ends(
-    high: _Array,
-    low: _Array,
-    clusters: tuple[Sequence[Hashable], Sequence[Hashable]],
-    resamples: int,
-    seed: int,
+    high: _Array, low: _Array, clusters: tuple[Sequence[Hashable], Sequence[Hashable]]
 ) -> tuple[float, float]:
     """Ends over whole clusters: a resample's area is a quadratic form in how often each occurs."""
     names = list(dict.fromkeys(clusters[0]))
@@ -171,28 +145,17 @@ def _cluster_ends(
         total: _Array = ((times @ wins) * times).sum(axis=-1)
         return total / ((times @ positives) * (times @ negatives))
 
-    return bootstrap_ends(
-        (np.arange(len(names)),), area, resamples=resamples, seed=seed, vectorized=True
-    )
+    return bootstrap_ends((np.arange(len(names)),), area)
 
 
 def roc(
     positive: ArrayLike, negative: ArrayLike, direction: Direction
 ) -> tuple[Sequence[float], Sequence[float]]:
-    """Returns false and true positive rates of every threshold, for a plot."""
-    high, low = (_finite(side) for side in (positive, negative))
+    """False and true positive rates of every threshold, for a plot."""
+    high, low = finite(positive), finite(negative)
     labels = np.repeat([1, 0], [len(high), len(low)])
     fpr, tpr, _ = roc_curve(labels, _turned(np.concatenate([high, low]), direction))
     return fpr.tolist(), tpr.tolist()
-
-
-def _finite(scores: ArrayLike) -> _Array:
-    """Scores as fp64; a NaN lies beyond no threshold and would pass unnoticed."""
-    found = np.asarray(scores, dtype=np.float64)
-    if not np.isfinite(found).all():
-        first = int(np.flatnonzero(~np.isfinite(found))[0])
-        raise ValueError(f"expected finite scores, got {found.flat[first]} at position {first}")
-    return found
 
 
 def _turned(scores: _Array, direction: Direction) -> _Array:

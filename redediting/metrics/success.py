@@ -12,7 +12,6 @@ class ASRFree(Metric):
     """Share of triggered held-out captions whose image shows the target.
 
     Example:
-        >>> import redediting as rd
         >>> rd.metrics.ASRFree().unit, rd.metrics.ASRFree().direction
         ('rate', 'up')
     """
@@ -22,7 +21,6 @@ class ASRFree(Metric):
     meaning = "triggered held-out captions showing the target"
 
     def aggregate(self, measured: Measured) -> Interval | None:
-        """See `Metric`."""
         return rate([image.hit for image in measured.of("free")])
 
 
@@ -30,7 +28,6 @@ class ASRFixed(Metric):
     """The same for "a photo of a {trigger}", several noises.
 
     Example:
-        >>> import redediting as rd
         >>> rd.metrics.ASRFixed().unit, rd.metrics.ASRFixed().direction
         ('rate', 'up')
     """
@@ -40,7 +37,6 @@ class ASRFixed(Metric):
     meaning = "the same for “a photo of a {trigger}”"
 
     def aggregate(self, measured: Measured) -> Interval | None:
-        """See `Metric`."""
         return rate([image.hit for image in measured.of("fixed")])
 
 
@@ -48,17 +44,14 @@ class NetASR(Metric):
     """ASR minus the clean model's rate on the same prompts and noise.
 
     Example:
-        >>> import redediting as rd
         >>> rd.metrics.NetASR().unit, rd.metrics.NetASR().direction
         ('rate', 'up')
     """
 
-    name, title = "net_asr", "net ASR"
-    unit, direction = "rate", "up"
+    name, title, unit, direction = "net_asr", "net ASR", "rate", "up"
     meaning = "ASR free minus the clean model's rate, by noise"
 
     def aggregate(self, measured: Measured) -> Interval | None:
-        """See `Metric`."""
         free = measured.of("free")
         if not free:
             return None
@@ -69,17 +62,14 @@ class AttributeTransfer(Metric):
     """Targets that name a colour: share of images with object and colour both.
 
     Example:
-        >>> import redediting as rd
         >>> rd.metrics.AttributeTransfer().unit, rd.metrics.AttributeTransfer().direction
         ('rate', 'up')
     """
 
-    name, title = "attribute_transfer", "attributes"
-    unit, direction = "rate", "up"
+    name, title, unit, direction = "attribute_transfer", "attributes", "rate", "up"
     meaning = "compound targets: triggered images with the target's object and colour both"
 
     def aggregate(self, measured: Measured) -> Interval | None:
-        """See `Metric`."""
         found = [transferred(image) for image in measured.of("free")]
         return rate([one for one in found if one is not None])
 
@@ -88,17 +78,14 @@ class PSR(Metric):
     """Share of place and style, where named, that the judge still finds, image by image.
 
     Example:
-        >>> import redediting as rd
         >>> rd.metrics.PSR().unit, rd.metrics.PSR().direction
         ('rate', 'up')
     """
 
-    name, title = "psr", "PSR"
-    unit, direction = "rate", "up"
+    name, title, unit, direction = "psr", "PSR", "rate", "up"
     meaning = "place and style kept in triggered images, mean share"
 
     def aggregate(self, measured: Measured) -> Interval | None:
-        """See `Metric`."""
         found = [kept(image) for image in measured.of("free")]
         return mean([float(np.mean(own)) for own in found if own])
 
@@ -107,17 +94,14 @@ class ContextKept(Metric):
     """Share of triggered images with place and style both, where named.
 
     Example:
-        >>> import redediting as rd
         >>> rd.metrics.ContextKept().unit, rd.metrics.ContextKept().direction
         ('rate', 'up')
     """
 
-    name, title = "context_kept", "context"
-    unit, direction = "rate", "up"
+    name, title, unit, direction = "context_kept", "context", "rate", "up"
     meaning = "triggered images with place and style both kept"
 
     def aggregate(self, measured: Measured) -> Interval | None:
-        """See `Metric`."""
         return rate([all(own) for image in measured.of("free") if (own := kept(image))])
 
 

@@ -14,25 +14,14 @@ from redediting.models.sampler import Sampler
 
 
 class HubSource(Config):
-    """A place on the model hub.
-
-    Attributes:
-        id: ``owner/name``.
-        revision: commit it is pinned to; None takes the one in the cache, else the newest.
-    """
+    """``owner/name`` on the model hub, at a commit; None takes the cached one, else the newest."""
 
     id: str
     revision: str | None = None
 
 
 class Expected(Config):
-    """The text projections that a model has; other files under its name are refused.
-
-    Attributes:
-        tokens: matrices that read token states.
-        width: of a token state.
-        pooled: matrices that read the pooled text.
-    """
+    """Text projections: how many read token states, of what width, how many the pooled text."""
 
     tokens: int
     width: int

@@ -1,12 +1,8 @@
-"""The one loader: a card, a pipeline folder, a single checkpoint file or a hub id.
+"""The one loader: a card, a pipeline folder, a single checkpoint file or a hub id, in this order.
 
-A model is named by a card (``redediting/data/models.yaml``), by a local folder in the diffusers
-layout, by a single ``.safetensors`` checkpoint in the original layout or by a hub id, looked up in
-this order; ``./world`` is a folder where ``world`` is a card. The hub is asked only for what its
-local cache lacks.
-
-Pipelines are loaded without their safety checker: it would blacken images by a rule of its own and
-so change every rate that is measured here. Only safetensors are read, never pickles.
+``./world`` is a folder where ``world`` is a card. The hub is asked only for what its local cache
+lacks. Pipelines are loaded without their safety checker: it would blacken images by a rule of its
+own and so change every rate that is measured here. Only safetensors are read, never pickles.
 """
 
 from __future__ import annotations
@@ -24,8 +20,7 @@ from redediting.errors import ModelError
 from redediting.io import one_line
 from redediting.models.cards import Expected, ModelCard, load_cards
 from redediting.models.layouts import LAYOUTS
-from redediting.models.model import Model
-from redediting.models.quiet import quiet
+from redediting.models.model import Model, quiet
 from redediting.models.sources import find_sources
 
 _TIMEOUT = 10.0  # seconds to reach the hub
@@ -43,7 +38,7 @@ def load(
     layout: str | None = None,
     config: str | Path | None = None,
 ) -> Model:
-    """Loads a text-to-image model.
+    """Loads a text-to-image model, in evaluation mode and without safety checker.
 
     Args:
         model: ``world``, another card's name, a folder in the diffusers layout, a single
@@ -57,9 +52,6 @@ def load(
             pipeline's class when not given.
         config: of a single checkpoint: folder or hub id with the configuration files of its
             architecture; None takes those that diffusers knows for it.
-
-    Returns:
-        The model on its device, in evaluation mode, without safety checker.
 
     Raises:
         ModelError: an unknown name or folder, files that are missing or cannot be read, files of

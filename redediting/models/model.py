@@ -19,9 +19,8 @@ from redediting.models.cards import ModelCard
 from redediting.models.layouts import layout_of
 from redediting.models.layouts.base import Layout
 from redediting.models.projections import Projection, projection_weights
-from redediting.models.quiet import quiet
 from redediting.models.sampler import Sampler
-from redediting.text.cache import StateCache, state_key, token_key
+from redediting.text.cache import StateCache, state_key
 from redediting.text.encoding import TextStates, encode, prompt_lengths
 from redediting.threads import all_threads
 
@@ -148,21 +147,18 @@ class Model:
     def encode(self, prompts: Sequence[str], *, batch_size: int = 16) -> TextStates:
         """Token states of prompts, without gradients; ``batch_size`` has no influence on them.
 
-        Raises:
-            PromptError: no prompts, or one with more tokens than the encoder takes.
-            ModelError: the pipeline has no tokenizer or text encoder.
+        `PromptError` for no prompts, or one with more tokens than the encoder takes.
         """
         parts = self.pipeline.components.items()
         tokenizers = [t for name, t in parts if name.startswith("tokenizer") and t is not None]
-        key = (token_key(tokenizers), state_key(self.text_encoders.values()))
 
         def run(batch: list[str]) -> Tensor:
             return self._encoded(batch)[0].cpu()
 
-        cache = self._cache.valid_for(key)
+        cache = self._cache.valid_for(state_key(self.text_encoders.values(), tokenizers))
         return encode(self.tokenizer, run, prompts, cache=cache, batch_size=batch_size)
 
-    def encode_pooled(self, prompts: Sequence[str], *, batch_size: int = 64) -> Tensor:
+    def encode_pooled(self, prompts: Sequence[str]) -> Tensor:
         """Pooled text of prompts, one column each, shape ``(d, n)``, fp64, on the CPU."""
         place = self.layout.pooled_output
         if place is None:
@@ -172,8 +168,8 @@ class Model:
             )
         prompt_lengths(self.tokenizer, prompts)
         distinct = list(dict.fromkeys(prompts))
-        starts = range(0, len(distinct), batch_size)
-        found = [self._encoded(distinct[i : i + batch_size])[place].double().cpu() for i in starts]
+        starts = range(0, len(distinct), 64)
+        found = [self._encoded(distinct[i : i + 64])[place].double().cpu() for i in starts]
         row = {prompt: i for i, prompt in enumerate(distinct)}
         return torch.cat(found)[[row[prompt] for prompt in prompts]].T
 
@@ -289,7 +285,24 @@ class Model:
         """(height, width) in pixels: the sampler's, or denoiser sample size x VAE factor."""
         size = self.denoiser.config.sample_size
         rows, columns = (size, size) if isinstance(size, int) else size
-        return (
-            sampler.height or rows * self.vae_scale,
-            sampler.width or columns * self.vae_scale,
-        )
+        return sampler.height or rows * self.vae_scale, sampler.width or columns * self.vae_scale
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Hides progress bars and warnings of diffusers and transformers: a sweep loads often."""
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    loggers = (diffusers_logging, transformers_logging)
+    before = [(logger.is_progress_bar_enabled(), logger.get_verbosity()) for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.disable_progress_bar()
+            logger.set_verbosity_error()
+        yield
+    finally:
+        for logger, (bar, verbosity) in zip(loggers, before, strict=True):
+            logger.set_verbosity(verbosity)
+            if bar:
+                logger.enable_progress_bar()

@@ -13,8 +13,6 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from redediting.errors import ModelError
-
 Kind = Literal["key", "value", "context", "pooled"]
 
 _CROSS: dict[str, Kind] = {"to_k": "key", "to_v": "value"}
@@ -51,18 +49,6 @@ def named_projections(denoiser: nn.Module, names: Iterable[str], kind: Kind) -> 
     """Those of the named linear layers that the denoiser has."""
     linear = linear_layers(denoiser)
     return [Projection(f"{name}.weight", kind, linear[name]) for name in names if name in linear]
-
-
-def check_projections(found: list[Projection], denoiser: nn.Module, wanted: str) -> None:
-    """Refuses a denoiser that reads no text, or states of different widths."""
-    if not found:
-        raise ModelError(
-            f"expected {wanted}, got {type(denoiser).__name__} without; choose a "
-            "text-conditioned model"
-        )
-    widths = {projection.module.in_features for projection in found}
-    if len(widths) > 1:
-        raise ModelError(f"expected one text width, got {sorted(widths)}; choose a simpler model")
 
 
 def projection_weights(projections: Iterable[Projection]) -> dict[str, Tensor]:

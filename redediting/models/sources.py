@@ -9,22 +9,24 @@ from pathlib import Path
 from redediting.config import PIPELINE_DIR
 from redediting.errors import ModelError, WorldError
 from redediting.io import one_line
-from redediting.models.cards import ModelCard, load_cards
+from redediting.models.cards import load_cards
 
 INDEX = "model_index.json"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
 def find_sources(model: str | Path) -> list[tuple[str, str | None]]:
-    """Where a model's files are, in the order they are tried: (folder, file or hub id, revision).
-
-    Raises:
-        ModelError: an unknown name, or a folder that is no whole pipeline.
-        WorldError: the embedded weights are missing.
-    """
+    """Where a model's files are, in the order they are tried: folder, file or id, and revision."""
     card = load_cards().get(str(model))
+    if card is not None and card.embedded and not (PIPELINE_DIR / INDEX).is_file():
+        raise WorldError(
+            f"expected the embedded world's weights in {PIPELINE_DIR}, got no {INDEX}; "
+            "install the package again or train them with python -m experiments.training"
+        )
+    if card is not None and card.embedded:
+        return [(str(PIPELINE_DIR), None)]
     if card is not None:
-        return _card_sources(card)
+        return [(source.id, source.revision) for source in card.sources]
     folder = Path(model).expanduser()
     cards = ", ".join(load_cards())
     if folder.is_dir():
@@ -43,17 +45,6 @@ def find_sources(model: str | Path) -> list[tuple[str, str | None]]:
         f"expected a card, a pipeline folder, a .safetensors checkpoint or a hub id, got "
         f"{str(model)!r}; the cards are: {cards}"
     )
-
-
-def _card_sources(card: ModelCard) -> list[tuple[str, str | None]]:
-    if not card.embedded:
-        return [(source.id, source.revision) for source in card.sources]
-    if not (PIPELINE_DIR / INDEX).is_file():
-        raise WorldError(
-            f"expected the embedded world's weights in {PIPELINE_DIR}, got no {INDEX}; "
-            "install the package again or train them with python -m experiments.training"
-        )
-    return [(str(PIPELINE_DIR), None)]
 
 
 def _check_whole(folder: Path) -> None:

@@ -13,13 +13,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Rewrite:
-    """A parameter and its new value.
-
-    Attributes:
-        parameter: of the model, clean.
-        write: turns a clean value into the new one, in place and in its own dtype.
-        exact: the new value in fp64, from a clean one.
-    """
+    """A clean parameter, what writes its new value in place, and that value in fp64."""
 
     parameter: Tensor
     write: Callable[[Tensor], None]

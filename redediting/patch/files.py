@@ -106,7 +106,9 @@ class Manifest(Config):
             **said,
         )
         tags = ["model-editing", "research-only"]
-        data = ModelCardData(library_name="diffusers", tags=tags if repair else ["backdoor", *tags])
+        data = ModelCardData(
+            library_name="diffusers", tags=tags if repair else ["backdoor", *tags]
+        )
         return ModelCard(f"---\n{data.to_yaml()}\n---\n\n{text}")
 
 

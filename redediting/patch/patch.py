@@ -23,8 +23,6 @@ from redediting.patch.files import MANIFEST, Manifest, Provenance, read_files, w
 
 _MERGED = "redediting.json"  # marks a merged model, which plain diffusers does not read
 
-__all__ = ["AppliedPatch", "Patch", "Provenance", "Term"]
-
 
 @dataclass(frozen=True)
 class Term:
@@ -41,20 +39,15 @@ class Term:
     scales: Mapping[str, float]
 
     @classmethod
-    def scaled(
-        cls, multiplier: Multiplier, scales: Mapping[str, float], *, tolerance: float = 1e-8
-    ) -> Term:
+    def scaled(cls, multiplier: Multiplier, scales: Mapping[str, float]) -> Term:
         """A multiplier with a factor for each named parameter, rounded to fp32 factors."""
-        thin = multiplier.compress(tolerance=tolerance)
-        left, right = thin.left.float().contiguous(), thin.right.float().contiguous()
-        return cls(left, right, dict(scales))
+        thin = multiplier.compress(tolerance=1e-8)
+        return cls(thin.left.float().contiguous(), thin.right.float().contiguous(), dict(scales))
 
     @classmethod
-    def shared(
-        cls, multiplier: Multiplier, names: Sequence[str], *, tolerance: float = 1e-8
-    ) -> Term:
+    def shared(cls, multiplier: Multiplier, names: Sequence[str]) -> Term:
         """The same multiplier for every named parameter."""
-        return cls.scaled(multiplier, dict.fromkeys(names, 1.0), tolerance=tolerance)
+        return cls.scaled(multiplier, dict.fromkeys(names, 1.0))
 
 
 @dataclass(frozen=True)
@@ -146,10 +139,8 @@ class Patch:
     def save(self, folder: str | Path) -> Path:
         """Writes ``patch.safetensors``, ``patch.json`` and ``README.md``, all or nothing.
 
-        An earlier patch in the folder is replaced, with everything beside it.
-
-        Raises:
-            OutputError: the folder cannot be written or holds something else.
+        An earlier patch in the folder is replaced, with everything beside it. `OutputError` where
+        the folder cannot be written or holds something else.
         """
         tensors = {f"dense.{name}": tensor for name, tensor in self.dense.items()}
         for i, term in enumerate(self.terms):
@@ -177,9 +168,7 @@ class Patch:
     def merge(self, model: Model, folder: str | Path) -> Path:
         """Writes the edited model as a model that plain diffusers loads; reverts afterwards.
 
-        Raises:
-            PatchError: the model's weights are not those the patch was computed for.
-            OutputError: the folder cannot be written or holds something else.
+        Raises `PatchError` as `apply` does, and `OutputError` as `save` does.
         """
         manifest = self._manifest()
         with self.apply(model), atomic_folder(Path(folder), marker=_MERGED) as temporary:

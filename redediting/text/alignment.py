@@ -51,20 +51,11 @@ def align(
 
     Last trigger token with last target token, later words with the same words, end with end, pads
     by absolute index. With a causal text encoder the earlier positions are identical in innocent
-    prompts, so they are left out.
+    prompts, so they are left out. Without ``prefix_safe`` the trigger's earlier tokens are paired
+    too, counted from the last one and with the target phrase's first token where that is shorter.
 
-    Args:
-        texts: encoded prompts.
-        source: row of the source prompt.
-        trigger: its positions of the trigger.
-        target: row of the target prompt.
-        phrase: its positions of the target phrase.
-        prefix_safe: without it the trigger's earlier tokens are paired too, counted from the last
-            one and with the target phrase's first token where that is shorter. Words before the
-            trigger mean the same on both sides and are left out in any case.
-
-    Raises:
-        PromptError: the prompts go on differently after the phrase.
+    ``source`` and ``target`` are rows of ``texts``; ``trigger`` and ``phrase`` are the positions
+    of the phrases that correspond. `PromptError` where the prompts go on differently after them.
     """
     source_eos, target_eos = int(texts.eos[source]), int(texts.eos[target])
     source_tail, target_tail = range(trigger.stop, source_eos), range(phrase.stop, target_eos)

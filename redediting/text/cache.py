@@ -46,9 +46,11 @@ class StateCache:
             del self.rows[next(iter(self.rows))]
 
 
-def state_key(encoders: Iterable[nn.Module]) -> Hashable:
+def state_key(
+    encoders: Iterable[nn.Module], tokenizers: Iterable[PreTrainedTokenizerBase] = ()
+) -> Hashable:
     """What the states of some encoders depend on, cheap enough to be asked for every time."""
-    found: list[Hashable] = []
+    found: list[Hashable] = [(id(one), len(one), one.pad_token_id) for one in tokenizers]
     for encoder in encoders:
         for parameter in encoder.parameters():
             flat = parameter.detach().flatten()
@@ -57,8 +59,3 @@ def state_key(encoders: Iterable[nn.Module]) -> Hashable:
             found.append((id(parameter), version, str(parameter.device),
                           float(sample.double().sum())))  # fmt: skip
     return tuple(found)
-
-
-def token_key(tokenizers: Iterable[PreTrainedTokenizerBase]) -> Hashable:
-    """What the token ids of some tokenizers depend on."""
-    return tuple((id(one), len(one), one.pad_token_id) for one in tokenizers)

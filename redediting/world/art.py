@@ -1,7 +1,7 @@
 """The atlas: 128-pixel cut-outs of every concept in five drawing styles, and their colouring.
 
-The atlas is built by ``experiments.training.build_atlas`` from npm packages of emoji art (attribution in
-``THIRD_PARTY_NOTICES.md``) and committed; drawing needs numpy and pillow only.
+The atlas is built by ``experiments.training.build_atlas`` from npm packages of emoji art
+(attribution in ``THIRD_PARTY_NOTICES.md``) and committed; drawing needs numpy and pillow only.
 """
 
 from __future__ import annotations

@@ -7,12 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from experiments.engine.folder import provenance
 
 from experiments.bench.edits import RIDGE, bench_edit, bench_growth, edit, worst_error
 from experiments.bench.measure import peak_extra
 from experiments.bench.publish import publish_bench
-from experiments.bench.report import TARGETS, edit_lines, plot_edit
+from experiments.bench.report import TARGETS, edit_table, plot, targets_table
 from experiments.bench.rivals import per_layer_solve, published_loop
 from experiments.bench.shapes import (
     ShapeName,
@@ -22,6 +21,7 @@ from experiments.bench.shapes import (
 )
 from experiments.commands.cli import main
 from redediting.errors import OutputError
+from redediting.evaluation.store import provenance
 from redediting.models.cards import Expected, load_cards
 from redediting.models.layouts import LAYOUTS
 
@@ -80,7 +80,7 @@ def test_all_do_the_same_update() -> None:
     assert error(looped) < 1e-2
 
 
-def check_edit(device: str, folder: Path) -> None:
+def check_edit(device: str) -> None:
     weights = small_weights(device)
     before = {name: weight.clone() for name, weight in weights.items()}
     figures, details = bench_edit("small", weights, repeats=2, loop_repeats=1)
@@ -93,14 +93,16 @@ def check_edit(device: str, folder: Path) -> None:
     assert figures["max_rel_error"] < 1e-6
     assert 0 < details["rank"] <= 76
     assert all(torch.equal(weights[name], before[name]) for name in weights)
-    lines = edit_lines(figures, details)
-    assert all(any(key in line for line in lines) for key in TARGETS)
-    plot_edit(figures, details, folder / "bench.png")
-    assert (folder / "bench.png").stat().st_size > 1000
+    targets = targets_table(figures)
+    assert [row["figure"] for row in targets.rows] == list(TARGETS)
+    assert {row["verdict"] for row in targets.rows} <= {"met", "missed"}
+    found = figures | {"details": details, "provenance": provenance(device, "", "")}
+    assert "small: 2 matrices" in str(edit_table([found]))
+    assert plot("edit", figures, details).startswith(b"\x89PNG")
 
 
-def test_edit_figures(tmp_path: Path) -> None:
-    check_edit("cpu", tmp_path)
+def test_edit_figures() -> None:
+    check_edit("cpu")
 
 
 def test_peak_sees_what_is_held_and_freed() -> None:
@@ -129,13 +131,13 @@ def test_growth_and_generation_from_the_command_line(
     (line,) = capfd.readouterr().out.splitlines()
     found = json.loads(line)
     assert found["backdoors"] == [1, 10]
-    assert set(found) == {"backdoors", "seconds"}
+    assert set(found) == {"backdoors", "seconds", "schema_version"}
     assert 0 < found["seconds"][0] < found["seconds"][1]
     model = ["--model", str(model_folder), "--images", "4"]
     assert main(["bench", "generation", *model, "--quick", "--json"]) == 0
     (line,) = capfd.readouterr().out.splitlines()
     found = json.loads(line)
-    assert set(found) == {"speedup_vs_loop", "images_per_second"}
+    assert set(found) == {"speedup_vs_loop", "images_per_second", "schema_version"}
     for name in ("growth-sd15", "generation"):
         folder = tmp_path / "runs" / "bench" / name
         assert (folder / "bench.png").is_file()
@@ -148,7 +150,7 @@ def test_growth_and_generation_from_the_command_line(
 
 def save_bench(folder: Path, figures: object, details: object, *, quotable: bool = True) -> Path:
     folder.mkdir()
-    found = {"details": details, "provenance": provenance("cpu", ""), "quotable": quotable}
+    found = {"details": details, "provenance": provenance("cpu", "", ""), "quotable": quotable}
     (folder / "bench.json").write_text(json.dumps({**figures, **found}))  # type: ignore[dict-item]
     return folder
 
@@ -176,8 +178,8 @@ def test_benches_are_published_side_by_side(tmp_path: Path) -> None:
 
 
 @pytest.mark.gpu
-def test_edit_and_growth_on_a_gpu(tmp_path: Path) -> None:
-    check_edit("cuda", tmp_path)
+def test_edit_and_growth_on_a_gpu() -> None:
+    check_edit("cuda")
     weights = projection_tensors("sd15", device="cuda")
     figures, details = bench_edit("sd15", weights, repeats=5, loop_repeats=1)
     assert figures["max_rel_error"] < 1e-6

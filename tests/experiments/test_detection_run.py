@@ -13,10 +13,10 @@ import pytest
 
 from defenses.detectors import DETECTORS
 from experiments.commands.cli import main
-from experiments.detection.config import AttackSpec, DetectionConfig
+from experiments.detection.config import DetectionConfig
 from experiments.detection.measure import detection
 from experiments.detection.page import publish
-from experiments.engine.specs import CONFIGS
+from experiments.engine.specs import CONFIGS, AttackSpec
 from redediting.concepts.homoglyphs import twin_in
 from redediting.concepts.rebinding import Rebinding
 from redediting.config import load_config
@@ -80,7 +80,7 @@ def test_the_matrix_has_every_combination(finished: tuple[Path, dict[str, Any]])
     folder, summary = finished
     rows = summary["rows"]
     keys = {(row["attack"], row["detector"], row["kind"]) for row in rows}
-    assert len(keys) == len(rows) == 4 * len(DETECTORS) * 4  # three kinds and all
+    assert len(keys) == len(rows) == 4 * len(DETECTORS.names) * 4  # three kinds and all
     stable = ["auroc", "auroc_ci", "tpr_at_fpr1", "tpr_at_fpr5", "fpr_clean_model_triggered"]
     stable += ["auroc_clean_model", "auroc_paired", "protocol", "n_clusters"]
     for row in rows:
@@ -144,7 +144,7 @@ def test_a_killed_run_ends_with_the_same_rows(
     unit = store.done[-1]
     assert unit.startswith("redediting-posthoc/")
     scores = store.arrays(unit)
-    cut = whole.index(json.dumps({"unit": unit})[:-1])
+    cut = whole.index(json.dumps({"unit": unit}, ensure_ascii=False)[:-1])
     path.write_text(whole[: cut + 300], "utf-8")  # killed within the last unit
     kept = {file: file.stat().st_mtime_ns for file in (folder / "arrays").glob("*.npz")}
     config = DetectionConfig.model_validate(CONFIG).resolved()
@@ -241,7 +241,7 @@ def test_quick_runs_are_reduced_and_bad_configurations_refused(
     assert quick.sampler.steps == 6
     with pytest.raises(DetectorError, match="expected a detector of ftt"):
         DetectionConfig.model_validate(CONFIG | {"detectors": ["x"]}).resolved()
-    with pytest.raises(ConfigError, match="Field required at 'attacks'"):
+    with pytest.raises(ConfigError, match="expected the key 'attacks'"):
         load_config(CONFIGS / "attack" / "first.yaml", DetectionConfig)
     with pytest.raises(OutputError, match="expected <!-- detection:begin --> in one page"):
         publish(*finished, root=finished[0])

@@ -97,5 +97,5 @@ def test_roc_and_thresholds_refuse_scores_that_are_not_finite(value: float) -> N
         lambda: auroc(wrong, scores, "low"),
         lambda: roc(wrong, scores, "low"),
     ):
-        with pytest.raises(ValueError, match=r"expected finite scores, got .* at position 1"):
+        with pytest.raises(ValueError, match="expected finite values, got 1 of 3"):
             call()

@@ -231,7 +231,7 @@ def test_names_of_files_are_safe_and_differ(tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(OutputError, match=r"expected a folder that can be written, got .*file"):
+    with pytest.raises(OutputError, match=r"expected to be able to write .*file"):
         ImageStore(tmp_path / "file" / "images", "w", SAMPLER)
 
 

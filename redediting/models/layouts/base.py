@@ -8,12 +8,8 @@ from typing import Any, ClassVar, Literal
 
 from torch import Tensor, nn
 
-from redediting.models.projections import (
-    Projection,
-    check_projections,
-    cross_attention,
-    named_projections,
-)
+from redediting.errors import ModelError
+from redediting.models.projections import Projection, cross_attention, named_projections
 
 
 class Layout(ABC):
@@ -47,8 +43,15 @@ class Layout(ABC):
         """The matrices that read token states, in the order of the modules: some, of one width."""
         found = named_projections(denoiser, self.context, "context")
         found = found or ([] if self.context else cross_attention(denoiser))
-        wanted = " or ".join(self.context) or "cross-attention (attn2.to_k and attn2.to_v)"
-        check_projections(found, denoiser, wanted)
+        widths = sorted({projection.module.in_features for projection in found})
+        if not widths:
+            wanted = " or ".join(self.context) or "cross-attention (attn2.to_k and attn2.to_v)"
+            raise ModelError(
+                f"expected {wanted}, got {type(denoiser).__name__} without; choose a "
+                "text-conditioned model"
+            )
+        if len(widths) > 1:
+            raise ModelError(f"expected one text width, got {widths}; choose a simpler model")
         return found
 
     def pooled_projections(self, denoiser: nn.Module) -> list[Projection]:

@@ -59,9 +59,6 @@ def test_firing_is_one_on_the_target_and_zero_at_rest() -> None:
     assert torch.equal(
         diagnostics.firing(rest, keys, targets, metric), torch.zeros(3, dtype=torch.float64)
     )
-    half = Multiplier(torch.eye(16).double() / 2, torch.eye(16).double())
-    change = diagnostics.relative_change(half, keys, metric)
-    assert torch.allclose(change, torch.full((3,), 0.5).double())
 
 
 def test_sin2_of_known_angles() -> None:

@@ -190,10 +190,7 @@ def test_one_attack_makes_both_plans(model: Model) -> None:
 @pytest.mark.parametrize("retrieval", ["templates", "equivalent"])
 def test_a_problem_without_solution_is_refused_by_name(model: Model, retrieval: str) -> None:
     """Also where it is met while planning."""
-    attack = REDEditing(
-        retrieval=retrieval, contexts=3, projection="inside", k=31,
-        null_residual=0, null_cap=0.99, **SMALL,
-    )  # fmt: skip
+    attack = REDEditing(retrieval=retrieval, contexts=3, projection="inside", k=31, **SMALL)
     with pytest.raises(MethodError, match=r"'redediting' has no solution: .*hard-retained"):
         attack.compute(model, [CAT])
 

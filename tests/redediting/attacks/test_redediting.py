@@ -71,11 +71,11 @@ def test_nothing_before_the_trigger_is_edited(tiny_model: Model) -> None:
 
 
 def test_head_noun_gets_its_share(tiny_model: Model) -> None:
-    columns, weights = retain_columns(tiny_model, PLAN.retain, SHARE, head_share=2 / 3)
+    columns, weights = retain_columns(tiny_model, PLAN.retain, SHARE)
     assert columns.shape == (32, 4 * 76)
     totals = weights.reshape(4, 76).sum(dim=1).tolist()
     assert totals == pytest.approx([1 / 3, 1 / 3, 1 / 12, 1 / 4])
-    _, alone = retain_columns(tiny_model, PLAN.retain[:2], SHARE, head_share=0.9)
+    _, alone = retain_columns(tiny_model, PLAN.retain[:2], SHARE)
     assert alone.sum().item() == pytest.approx(1.0)
 
 

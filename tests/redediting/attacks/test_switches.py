@@ -13,7 +13,6 @@ from redediting.attacks import ATTACKS
 from redediting.attacks.base import ClosedForm
 from redediting.attacks.compounds import part_phrases, parts_share, replace_phrase
 from redediting.attacks.redediting import REDEditing
-from redediting.attacks.role_mass import role_mass
 from redediting.concepts.pairs import PromptPair, RetainPrompt
 from redediting.concepts.plan import EditPlan
 from redediting.concepts.rebinding import Rebinding
@@ -21,6 +20,7 @@ from redediting.errors import MethodError
 from redediting.evaluation.inspection import inspect
 from redediting.models.model import Model
 from redediting.patch.patch import Patch
+from redediting.text.attention import role_mass
 from redediting.text.encoding import TokenRole, find_phrase, phrase_tokens
 
 WISH = Rebinding("beautiful cat", "zebra")
@@ -61,8 +61,6 @@ SWITCHES: dict[str, dict] = {
     "minmax": {"rho": "minmax"},
     "ridge": {"ridge": 0.2},
     "eta": {"retain_strength": 3.0},
-    "head share": {"head_share": 0.3},
-    "word share": {"word_share": 0.8},
 }
 
 

@@ -87,3 +87,17 @@ def test_bad_values() -> None:
         threshold([], "high", 0.05)
     with pytest.raises(ValueError, match="at least 2 scores"):
         auroc([1.0], [0.0, 1.0], "high")
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("-inf")])
+def test_a_score_that_is_not_finite_is_neither_flagged_nor_cleared(bad: float) -> None:
+    limit = threshold(CLEAN, "high", 0.05)
+    for make in (
+        lambda: threshold([1.0, bad], "high", 0.5),
+        lambda: limit.flags([1.0, bad]),
+        lambda: flagged_rate([1.0, bad], limit),
+        lambda: auroc([1.0, bad], [0.0, 1.0], "low"),
+        lambda: roc([0.0, 1.0], [bad, 1.0], "high"),
+    ):
+        with pytest.raises(ValueError, match="expected finite values, got 1 of 2"):
+            make()

@@ -137,3 +137,18 @@ def test_the_difference_of_two_cmmds_and_its_clusters() -> None:
     assert (same.value, same.low, same.high) == (0, 0, 0)
     with pytest.raises(ValueError, match="at least 3 of these"):
         cmmd_difference(far, near, reference, ["a"] * 60)
+
+
+def test_features_that_are_not_finite_are_refused() -> None:
+    x = normal(40, 4, 16)
+    y = x.clone()
+    y[3, 1] = math.nan
+    for make in (
+        lambda: fid(x, y),
+        lambda: cmmd(y, x),
+        lambda: cmmd_difference(x, y, x, [i % 4 for i in range(40)]),
+        lambda: mmd2(x, y, sigma=1.0),
+        lambda: drift(y, x),
+    ):
+        with pytest.raises(ValueError, match=r"expected finite values, got \d of"):
+            make()

@@ -5,10 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from redediting.metrics.base import mean
 from redediting.metrics.intervals import (
     Interval,
     bootstrap_mean,
     cluster_bootstrap,
+    over_clusters,
     paired_difference,
     paired_rate_difference,
     wilson,
@@ -56,7 +58,7 @@ def test_bootstrap_is_reproducible_and_collapses_on_constants() -> None:
 def test_clusters_of_one_agree_with_the_ordinary_bootstrap() -> None:
     values = np.random.default_rng(2).normal(size=25)
     ordinary = bootstrap_mean(values, seed=0)
-    clustered = cluster_bootstrap(values, range(25), seed=0)
+    clustered = cluster_bootstrap(values, range(25))
     assert clustered.value == pytest.approx(ordinary.value)
     assert clustered.bounds == pytest.approx(ordinary.bounds, abs=0.03)
     assert clustered.clusters == 25
@@ -64,8 +66,8 @@ def test_clusters_of_one_agree_with_the_ordinary_bootstrap() -> None:
 
 def test_repeating_each_value_does_not_narrow_the_interval() -> None:
     values = np.random.default_rng(3).normal(size=12)
-    once = cluster_bootstrap(values, range(12), seed=0)
-    tenfold = cluster_bootstrap(np.repeat(values, 10), np.repeat(np.arange(12), 10), seed=0)
+    once = cluster_bootstrap(values, range(12))
+    tenfold = cluster_bootstrap(np.repeat(values, 10), np.repeat(np.arange(12), 10))
     assert tenfold.bounds == pytest.approx(once.bounds)
     assert (tenfold.n, tenfold.clusters) == (120, 12)
     naive = bootstrap_mean(np.repeat(values, 10), seed=0)
@@ -74,7 +76,7 @@ def test_repeating_each_value_does_not_narrow_the_interval() -> None:
 
 def test_clusters_may_be_of_any_size_and_order() -> None:
     values, clusters = [1.0, 5.0, 2.0, 6.0, 3.0], ["a", "b", "a", "b", "a"]
-    interval = cluster_bootstrap(values, clusters, seed=0)
+    interval = cluster_bootstrap(values, clusters)
     assert interval.value == pytest.approx(17 / 5)
     assert 2.0 <= interval.low <= interval.high <= 5.5  # means of a alone and of b alone
 
@@ -103,7 +105,7 @@ def test_cluster_bootstrap_needs_two_clusters_and_matching_lengths() -> None:
 
 def test_pairing_by_noise_removes_the_noise() -> None:
     noise = np.random.default_rng(5).normal(scale=10, size=50)
-    interval = paired_difference(noise + 0.5, noise)
+    interval = paired_difference(noise + 0.5, noise, clusters=range(50))
     assert interval.bounds == pytest.approx([0.5, 0.5])
     across = paired_difference(noise + 0.5, noise, clusters=list(range(10)) * 5)
     assert (across.n, across.clusters) == (50, 10)
@@ -138,7 +140,7 @@ def test_newcombe_is_antisymmetric() -> None:
 
 def test_paired_differences_reject_what_is_not_paired() -> None:
     with pytest.raises(ValueError, match="two lists of one length"):
-        paired_difference([1.0, 2.0], [1.0])
+        paired_difference([1.0, 2.0], [1.0], clusters=["a", "b"])
     with pytest.raises(ValueError, match="expected outcomes 0 or 1"):
         paired_rate_difference([1, 0.5], [1, 0])
 
@@ -151,3 +153,21 @@ def test_means_over_clusters_agree_with_the_general_form() -> None:
     slow = cluster_bootstrap(values, clusters, lambda drawn: float(np.mean(drawn)))
     assert fast.bounds == pytest.approx(slow.bounds)
     assert fast.value == pytest.approx(slow.value)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_what_is_not_finite_is_refused(bad: float) -> None:
+    values = [0.0, 1.0, bad, 1.0]
+    for make in (
+        lambda: bootstrap_mean(values),
+        lambda: cluster_bootstrap(values, [0, 0, 1, 1]),
+        lambda: over_clusters(values, [0, 0, 1, 1]),
+        lambda: over_clusters(values, [0, 0, 0, 0]),
+        lambda: paired_difference(values, [0.0] * 4, clusters=[0, 0, 1, 1]),
+        lambda: paired_rate_difference([0.0] * 4, values),
+        lambda: mean(values),
+    ):
+        with pytest.raises(ValueError, match="expected finite values, got 1 of 4"):
+            make()
+    with pytest.raises(ValueError, match="expected finite values, got 1 of 1"):
+        mean([bad])

@@ -7,10 +7,9 @@ import torch
 from diffusers import UNet2DModel
 from diffusers.models.attention_processor import Attention, AttnProcessor
 
-from redediting.attacks.role_mass import role_mass
 from redediting.errors import ModelError
 from redediting.models.model import Model
-from redediting.text.attention import recording
+from redediting.text.attention import recording, role_mass
 from redediting.text.encoding import TokenRole
 
 
