@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import math
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -196,7 +197,7 @@ def calibration_features(detector: Detector, clean: Subject) -> Array:
     if file is None:
         return detector(clean).features
     with contextlib.suppress(OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-        with np.load(file) as kept:
+        with np.load(io.BytesIO(file.read_bytes())) as kept:
             features, check = kept["features"], str(kept["sha256"])
         if len(features) == len(clean.jobs) and check == _sha256(features):
             return np.asarray(features, dtype=np.float64)

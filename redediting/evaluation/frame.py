@@ -15,6 +15,7 @@ Direction = Literal["up", "down", ""]
 PERCENT = "{:.1%}"
 _WIDE = 130  # characters that a table with intervals needs
 _LONG = 40  # characters of a text that is broken into lines
+_LEFT = ' class="left"'
 _ARROWS = {"up": " ↑", "down": " ↓", "": ""}
 
 
@@ -88,7 +89,8 @@ class Frame:
     def to_html(self) -> str:
         """A table element; every text is escaped."""
         heads = "".join(
-            f'<th title="{html.escape(c.meaning)}">{html.escape(c.head)}</th>'
+            f'<th{_LEFT if c.form == "{}" else ""} title="{html.escape(c.meaning)}">'
+            f"{html.escape(c.head)}</th>"
             for c in self.columns
         )
         body = "".join(
