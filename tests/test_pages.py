@@ -106,13 +106,14 @@ def server(folder: Path) -> Iterator[str]:
 
 def measured(folder: Path, server: str, page: str, width: int) -> dict[str, Any]:
     """What a browser makes of a page."""
-    (folder / "frame.html").write_text(FRAME.format(width=width, page=page), "utf-8")
+    name = f"{page.replace('/', '-')}-{width}.html"
+    (folder / name).write_text(FRAME.format(width=width, page=page), "utf-8")
     assert CHROMIUM is not None
     done = subprocess.run(
         [
             CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom",
             f"--user-data-dir={folder / 'profile'}", "--window-size=1400,1000",
-            "--virtual-time-budget=15000", f"{server}/frame.html",
+            "--virtual-time-budget=15000", f"{server}/{name}",
         ],
         capture_output=True, text=True, timeout=180, check=True,
     )  # fmt: skip
