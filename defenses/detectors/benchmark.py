@@ -16,7 +16,7 @@ from pydantic import Field
 
 from defenses.detectors.base import Array, Detector
 from defenses.detectors.inputs import Subject
-from defenses.localisation import locate
+from defenses.detectors.localisation import locate
 from defenses.perturbation import PERTURBATIONS, perturb
 from redediting.attacks.base import Attack
 from redediting.concepts.rebinding import Rebinding

@@ -194,7 +194,9 @@ def galleries(folder: Path, summary: dict[str, Any]) -> tuple[Section, ...]:
             ]
             if rows and rows[0][1]:
                 html = markup(_GALLERY, rows=rows)
-                found.append(Section(title, markup=html, level=4, folded=j > 1 or (j > 0 and i > 3)))
+                found.append(
+                    Section(title, markup=html, level=4, folded=j > 1 or (j > 0 and i > 3))
+                )
     return tuple(found)
 
 

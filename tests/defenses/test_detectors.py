@@ -12,10 +12,10 @@ import torch
 from defenses.detectors import DETECTORS, detector_names
 from defenses.detectors.inputs import Subject
 from defenses.detectors.latents import first_step, noise
+from defenses.detectors.localisation import Located, locate
 from defenses.detectors.navit2i import activation_change, masked_ids
 from defenses.detectors.projection import ProjectionDisplacement
 from defenses.detectors.scaling import scaled_attention
-from defenses.localisation import Located, locate
 from redediting.attacks import ATTACKS
 from redediting.concepts.rebinding import Rebinding
 from redediting.errors import DetectorError
