@@ -14,7 +14,7 @@ _TEXT = """# The embedded world
 
 A small latent-diffusion model in the layout of `StableDiffusionPipeline`, trained by this project
 on two CPU cores from scenes that it renders itself: {concepts} concepts, five art styles, eleven
-colours, twelve places and plain backgrounds, 64 × 64 pixels. It is a laboratory animal: what every
+colours, twelve places and plain backgrounds, 64 × 64 pixels. What every
 picture shows is known exactly. It is **clean**; edits are stored apart from it, as patches.
 
 "A photo of" means a shaded 3-D rendering: the drawings are emoji art, see the notices.
