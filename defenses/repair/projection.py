@@ -21,6 +21,8 @@ from redediting.concepts.lexicon import load_lexicon
 from redediting.concepts.plan import caption_prompts
 from redediting.patch.patch import Term
 
+_SOFTNESS = 1e-3  # ε of the soft form, in units of Σ's mean eigenvalue
+
 
 class Projection(Repair):
     """Keeps only what clean texts see.
@@ -28,7 +30,6 @@ class Projection(Repair):
     Attributes:
         form: ``hard`` or ``soft``.
         energy: hard: share of the clean states' energy that the kept directions hold, 0…1.
-        softness: soft: ε, in units of Σ's mean eigenvalue.
         captions: clean captions, drawn by the seed; none holds a suspected trigger.
         seed: of the draw.
     """
@@ -37,7 +38,6 @@ class Projection(Repair):
 
     form: Literal["hard", "soft"] = "soft"
     energy: float = Field(default=0.999, gt=0, lt=1)
-    softness: float = Field(default=1e-3, gt=0)
     captions: int = Field(default=800, ge=1)
     seed: int = 0
 
@@ -74,5 +74,5 @@ class Projection(Repair):
 
     def _soft(self, second: Tensor) -> Tensor:
         eye = torch.eye(len(second), dtype=second.dtype)
-        floor = self.softness * second.diagonal().mean() * eye
+        floor = _SOFTNESS * second.diagonal().mean() * eye
         return torch.cholesky_solve(second, cholesky(second + floor))

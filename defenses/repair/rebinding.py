@@ -18,16 +18,10 @@ from redediting.errors import MethodError
 
 
 class Rebind(Repair):
-    """Binds ``modifier noun`` to ``noun``.
-
-    Attributes:
-        expand: also edit UCE's five prompts about the concept.
-    """
+    """Binds ``modifier noun`` to ``noun``, UCE's five prompts about the concept included."""
 
     name: ClassVar[str] = "rebinding"
     needs_triggers: ClassVar[bool] = True
-
-    expand: bool = True
 
     def _repair(self, case: Case) -> Repaired:
         rebindings = [Rebinding(t, t.split()[-1]) for t in case.triggers if " " in t.strip()]
@@ -36,6 +30,6 @@ class Rebind(Repair):
                 f"expected triggers of several words, got {', '.join(case.triggers)}: a single "
                 "word has no other meaning to go back to; take reversal or projection"
             )
-        method = ATTACKS.make("uce", variant="old", expand=self.expand)
+        method = ATTACKS.make("uce", variant="old", expand=True)
         patch = method.compute(case.suspect, rebindings)
         return Repaired(patch.terms, patch.dense)

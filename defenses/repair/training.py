@@ -35,7 +35,6 @@ class Training(BaseModel):
         batch: scenes a step.
         lr: learning rate, constant.
         optimizer: ``adam`` (AdamW) or ``sgd``.
-        weight_decay: of AdamW.
         scope: ``text`` trains the text projections only, ``all`` the whole UNet.
         rank: of a LoRA on the text projections; 0 trains the weights themselves.
         seed: of batches, noise and LoRA factors.
@@ -47,7 +46,6 @@ class Training(BaseModel):
     batch: int = Field(default=16, ge=1)
     lr: float = Field(default=1e-4, gt=0)
     optimizer: Literal["adam", "sgd"] = "adam"
-    weight_decay: float = Field(default=0.0, ge=0)
     scope: Literal["text", "all"] = "text"
     rank: int = Field(default=0, ge=0)
     seed: int = 0
@@ -77,7 +75,7 @@ def train(
     trained = _trainable(copied, training)
     optimizer: torch.optim.Optimizer
     if training.optimizer == "adam":
-        optimizer = torch.optim.AdamW(trained, lr=training.lr, weight_decay=training.weight_decay)
+        optimizer = torch.optim.AdamW(trained, lr=training.lr, weight_decay=0)
     else:
         optimizer = torch.optim.SGD(trained, lr=training.lr)
     copied, optimizer = accelerator.prepare(copied, optimizer)
