@@ -152,7 +152,9 @@ def train(
         if (step + 1) % schedule.checkpoint_every == 0 or step + 1 == schedule.steps:
             state = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
             taken = seconds + time.monotonic() - started
-            state |= {"step": step + 1, "seconds": taken} | ({"ema": ema.state_dict()} if ema else {})
+            state |= {"step": step + 1, "seconds": taken} | (
+                {"ema": ema.state_dict()} if ema else {}
+            )
             partial = checkpoint.with_suffix(".partial")
             torch.save(state, partial)
             partial.replace(checkpoint)

@@ -75,7 +75,9 @@ def load_stage(folder: Path, model: nn.Module) -> StageRecord:
     """
     record = read_record(folder)
     if record is None:
-        raise WorldError(f"expected a trained stage at {folder}; run it with --stage {folder.name}")
+        raise WorldError(
+            f"expected a trained stage at {folder}; run it with --stage {folder.name}"
+        )
     state = load_file(folder / "model.safetensors")
     model.load_state_dict(
         {name: value.float() if value.is_floating_point() else value

@@ -153,22 +153,22 @@ class Recall:
 
 
 def train_text_encoder(
+    model: CLIPModel,
     split: Split,
     tokenizer: CLIPTokenizer,
     schedule: Schedule,
     folder: Path,
     *,
-    width: int,
-    layers: int,
     recall: Recall | None = None,
-) -> CLIPModel:
+    first: int = 0,
+    seconds: float = 0.0,
+) -> None:
     """Trains the CLIP on captions trimmed to the longest of the batch (and a few pads)."""
     recall = recall or Recall()
-    torch.manual_seed(schedule.seed)
-    model = build_clip(tokenizer, width=width, layers=layers)
     distinct = {text: i for i, text in enumerate(dict.fromkeys(c.text for c in split.captions))}
     ids = tokenize(tokenizer, list(distinct))
     caption_of = torch.tensor([distinct[c.text] for c in split.captions])
+    width = model.config.text_config.hidden_size
     heads = RecallHeads(width, ids.unique(), tokenizer.eos_token_id)
     remembers = bool(recall.preceding or recall.pads)
     whole = nn.ModuleDict({"clip": model, **({"heads": heads} if remembers else {})})
@@ -189,8 +189,7 @@ def train_text_encoder(
                 value = value + recall.preceding * preceding + recall.pads * pads
         return value
 
-    train(whole, loss, schedule, name="text_encoder", folder=folder)
-    return model
+    train(whole, loss, schedule, name="text", folder=folder, first=first, seconds=seconds)
 
 
 def text_tower(model: CLIPModel) -> CLIPTextModel:

@@ -92,7 +92,7 @@ class _Drawer:
     all_combinations: bool
 
     def one_of(self, words: Sequence[str]) -> str:
-        return words[self.random.integers(len(words))]
+        return words[int(self.random.integers(len(words)))]
 
     def wording(self, words: Sequence[str]) -> str:
         """Draws no number where there is no choice."""
