@@ -35,7 +35,7 @@ logger = logging.getLogger("experiments.train_world")
 class Options:
     """Trains or measures the embedded world."""
 
-    config: Path = Path("configs/world/default.yaml")
+    config: Path = Path("configs/world/second.yaml")
     """Recipe."""
     folder: Path = Path("runs/world")
     """Rendered scenes and checkpoints."""

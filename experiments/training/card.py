@@ -46,7 +46,7 @@ Minimal pairs: each row of five has one seed.
 
 ## Recipe
 
-`python -m experiments.train_world` with `configs/world/default.yaml` (seeds inside):
+`python -m experiments.train_world` with its configuration (`configs/world/`, seeds inside):
 
 ```json
 {recipe}
