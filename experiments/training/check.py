@@ -18,7 +18,7 @@ from experiments.training.autoencoder import reconstruct
 from experiments.training.data import render_all
 from experiments.training.measures import HEADS, judged, mean, rate
 from experiments.training.sheet import contact_sheet
-from experiments.training.text import neutral_sin2
+from experiments.training.text import neutral_sin2, noun_sin2
 from redediting.concepts.language import Language
 from redediting.generation import Job, Sampler, generate
 from redediting.metrics.clip import ClipModel
@@ -147,6 +147,7 @@ def check_world(
         )
 
     last, end = neutral_sin2(pipeline.text_encoder, pipeline.tokenizer, language)
+    nouns = noun_sin2(pipeline.text_encoder, pipeline.tokenizer, language)
     records = bundle / "training.json"
     training = json.loads(records.read_text()) if records.is_file() else {}
     contrastive = training.get("text", {}).get("figures", {})
@@ -170,6 +171,7 @@ def check_world(
            ("text_contrastive", "text_contrastive_ci", "text_contrastive_n")},
         "neutral_sin2": float(np.median(last)),
         "neutral_sin2_eos": float(np.median(end)),
+        "noun_sin2": float(np.median(nouns)),
         "megabytes": _megabytes(bundle),
         "seconds_per_image": seconds,
         "n": n,

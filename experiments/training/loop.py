@@ -163,14 +163,24 @@ def train(
     return model.eval()
 
 
-def read_progress(checkpoint: Path, model: nn.Module) -> tuple[int, float]:
+def read_progress(checkpoint: Path, model: nn.Module, *, inside: str = "") -> tuple[int, float]:
     """Fills a model with a checkpoint's weights (their EMA where there is one).
+
+    Args:
+        checkpoint: file of :func:`train`.
+        model: filled in place, and set to evaluation mode.
+        inside: name of the model in the module that was trained, where that holds more; such a
+            module has no EMA.
 
     Returns:
         Steps taken and seconds of training.
     """
     state = torch.load(checkpoint, weights_only=True)
-    model.load_state_dict(state["model"])
+    prefix = f"{inside}." if inside else ""
+    weights = {
+        k.removeprefix(prefix): v for k, v in state["model"].items() if k.startswith(prefix)
+    }
+    model.load_state_dict(weights)
     if "ema" in state:
         with torch.no_grad():
             for parameter, mean in zip(

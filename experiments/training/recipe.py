@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from diffusers import AutoencoderTiny, UNet2DConditionModel
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import CLIPModel, CLIPTokenizer
 
@@ -25,14 +26,19 @@ from experiments.training.loop import Schedule, read_progress
 from experiments.training.measures import judged, mean, rate
 from experiments.training.store import StageRecord, load_stage, read_record, save_stage
 from redediting.concepts.language import Language, load_language
+from redediting.errors import ConfigError
 from redediting.world.judges import JudgeB, SceneClassifier, build_clip, wrap_clip
 
 logger = logging.getLogger(__name__)
-Name = Literal["text", "autoencoder", "judge_b", "judge_a", "denoiser"]
+Name = Literal["towers", "text", "autoencoder", "judge_b", "judge_a", "denoiser"]
 
 
 class WorldConfig(Config):
-    """The recipe of an edition's weights."""
+    """The recipe of an edition's weights.
+
+    With ``towers``, a CLIP is trained first, and the text tower that ships is trained anew
+    against its frozen image tower.
+    """
 
     language: Path | None = None
     train_scenes: int
@@ -40,8 +46,7 @@ class WorldConfig(Config):
     tokenizer_merges: int
     text_width: int
     text_layers: int
-    recall_preceding: float = 0.0
-    recall_pads: float = 0.0
+    recall: text.Recall = text.Recall()
     latent_channels: int
     autoencoder_channels: int
     decoder_channels: int | None = None
@@ -51,6 +56,7 @@ class WorldConfig(Config):
     unet_head: int
     judge_b_width: int
     autoencoder: Schedule
+    towers: Schedule | None = None
     text: Schedule
     denoiser: Schedule
     judge_b: Schedule
@@ -65,6 +71,7 @@ class Stage:
     train: Callable[[Any, int, float], None]
     measure: Callable[[Any], dict[str, Any]]
     settle: Callable[[Any], dict[str, Any]] = lambda model: {}
+    inside: str = ""  # name of the network in the module that is trained, where that holds more
 
 
 @dataclass(frozen=True)
@@ -126,8 +133,14 @@ class Recipe:
         return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:16]
 
     def schedule(self, name: Name) -> Schedule:
-        """How long and how fast a stage trains."""
-        found: Schedule = getattr(self.config, name)
+        """How long and how fast a stage trains.
+
+        Raises:
+            ConfigError: the recipe has no such stage.
+        """
+        found: Schedule | None = getattr(self.config, name)
+        if found is None:
+            raise ConfigError(f"expected a schedule of {name} in the recipe, got none")
         return found
 
     def load(self, name: Name) -> Any:  # noqa: ANN401 - another class for each stage
@@ -157,8 +170,10 @@ class Recipe:
 
     def snapshot(self, name: Name) -> None:
         """Keeps a stage as its checkpoint has it."""
-        model = self.parts()[name].build()
-        step, seconds = read_progress(self.checkpoints / f"{name}.ckpt", model)
+        part = self.parts()[name]
+        model = part.build()
+        path = self.checkpoints / f"{name}.ckpt"
+        step, seconds = read_progress(path, model, inside=part.inside)
         self.keep(name, model, step=step, seconds=seconds)
 
     def keep(
@@ -187,16 +202,26 @@ class Recipe:
     def parts(self) -> Mapping[Name, Stage]:
         """Every stage, in the order in which they depend on each other."""
         c = self.config
-        common = {"folder": self.checkpoints}
+        folder = self.checkpoints
 
         def build_text() -> CLIPModel:
             return text.build_clip(self.tokenizer, width=c.text_width, layers=c.text_layers)
 
-        def train_text(model: CLIPModel, first: int, seconds: float) -> None:
-            recall = text.Recall(c.recall_preceding, c.recall_pads)
+        def train_towers(model: CLIPModel, first: int, seconds: float) -> None:
             text.train_text_encoder(
-                model, self.train_split, self.tokenizer, c.text, **common, recall=recall,
-                first=first, seconds=seconds,
+                model, self.train_split, self.tokenizer, self.schedule("towers"), folder,
+                recall=c.recall, name="towers", first=first, seconds=seconds,
+            )  # fmt: skip
+
+        def train_text(model: CLIPModel, first: int, seconds: float) -> None:
+            pictures = None
+            if c.towers is not None:
+                towers = self.load("towers")
+                text.take_image_tower(model, towers)
+                pictures = self._pictures(towers)
+            text.train_text_encoder(
+                model, self.train_split, self.tokenizer, c.text, folder, recall=c.recall,
+                pictures=pictures, first=first, seconds=seconds,
             )  # fmt: skip
 
         def build_autoencoder() -> AutoencoderTiny:
@@ -206,7 +231,7 @@ class Recipe:
 
         def train_autoencoder(model: AutoencoderTiny, first: int, seconds: float) -> None:
             autoencoder.train_autoencoder(
-                model, self.train_split.images, c.autoencoder, **common,
+                model, self.train_split.images, c.autoencoder, folder,
                 noise=c.autoencoder_noise, first=first, seconds=seconds,
             )  # fmt: skip
 
@@ -218,7 +243,7 @@ class Recipe:
 
         def train_judge_b(model: SceneClassifier, first: int, seconds: float) -> None:
             judges.train_judge_b(
-                model, self.judge_split, c.judge_b, **common, first=first, seconds=seconds
+                model, self.judge_split, c.judge_b, folder, first=first, seconds=seconds
             )
 
         def build_judge_a() -> nn.Module:
@@ -226,7 +251,7 @@ class Recipe:
 
         def train_judge_a(model: Any, first: int, seconds: float) -> None:  # noqa: ANN401
             judges.train_judge_a(
-                model, self.judge_split, self.tokenizer, c.judge_a, **common,
+                model, self.judge_split, self.tokenizer, c.judge_a, folder,
                 first=first, seconds=seconds,
             )  # fmt: skip
 
@@ -238,11 +263,12 @@ class Recipe:
 
         def train_denoiser(model: UNet2DConditionModel, first: int, seconds: float) -> None:
             denoiser.train_denoiser(
-                model, self._cache(), c.denoiser, **common, first=first, seconds=seconds
+                model, self._cache(), c.denoiser, folder, first=first, seconds=seconds
             )
 
         return {
-            "text": Stage(build_text, train_text, self._measure_text),
+            "towers": Stage(build_text, train_towers, self._measure_text, inside="clip"),
+            "text": Stage(build_text, train_text, self._measure_text, inside="clip"),
             "autoencoder": Stage(
                 build_autoencoder, train_autoencoder, self._measure_autoencoder, scale
             ),
@@ -250,6 +276,14 @@ class Recipe:
             "judge_a": Stage(build_judge_a, train_judge_a, self._measure_judge_a),
             "denoiser": Stage(build_denoiser, train_denoiser, lambda model: {}),
         }
+
+    def _pictures(self, towers: CLIPModel) -> torch.Tensor:
+        """The training scenes as the image tower sees them, kept on disk."""
+        stamp = hashlib.sha256(repr(read_record(self.stages / "towers")).encode()).hexdigest()
+        path = self.folder / f"pictures-{stamp[:12]}.safetensors"
+        if not path.is_file():
+            save_file({"pictures": text.embed_pictures(towers, self.train_split.images)}, path)
+        return load_file(path)["pictures"]
 
     def _cache(self) -> denoiser.Cache:
         """Latents and text states of the training scenes by the stages as they are."""
@@ -266,8 +300,10 @@ class Recipe:
     def _measure_text(self, model: CLIPModel) -> dict[str, Any]:
         hits = text.contrastive_accuracy(model, self.tokenizer, self.test_split)
         last, end = text.neutral_sin2(text.text_tower(model), self.tokenizer, self.language)
+        nouns = text.noun_sin2(text.text_tower(model), self.tokenizer, self.language)
         return {
             **rate("text_contrastive", hits),
+            "noun_sin2": float(np.median(nouns)),
             "neutral_sin2": float(np.median(last)),
             "neutral_sin2_eos": float(np.median(end)),
             "neutral_sin2_n": len(last),

@@ -4,15 +4,17 @@ The tokenizer is CLIP's byte-pair vocabulary cut to its first merges: any string
 common words stay whole. The encoder is the text half of a small CLIP trained
 contrastively on the training scenes, then frozen; length 77 and causal, as in Stable Diffusion.
 
-A contrastive loss alone erases words that no picture shows. So every state also predicts the two
-tokens before it, and every pad the words of its prompt, by linear heads that are thrown away.
+A contrastive loss alone erases words that no picture shows. So every state also predicts its own
+token and the two before it, and every pad the words of its prompt, by linear heads that are thrown
+away. Without its own token among them, a noun's state ends up saying almost nothing of the noun
+(trained so, 1,200 steps: sin² between cat and dog 0.1, between cat and beautiful cat 0.9).
 """
 
 from __future__ import annotations
 
 import gzip
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 
 import open_clip
@@ -94,7 +96,7 @@ def build_clip(tokenizer: CLIPTokenizer, *, width: int, layers: int) -> CLIPMode
 
 
 class RecallHeads(nn.Module):
-    """What a state must still know: the tokens one and two before it, the words before a pad.
+    """What a state must still know: its own token, the two before it, the words before a pad.
 
     Args:
         width: of the states.
@@ -107,7 +109,7 @@ class RecallHeads(nn.Module):
 
     def __init__(self, width: int, vocabulary: torch.Tensor, end: int) -> None:
         super().__init__()
-        self.heads = nn.ModuleList(nn.Linear(width, width) for _ in range(3))
+        self.heads = nn.ModuleList(nn.Linear(width, width) for _ in range(4))
         self.end = end
         position = torch.full((end + 1,), -1)
         position[vocabulary] = torch.arange(len(vocabulary))
@@ -116,8 +118,8 @@ class RecallHeads(nn.Module):
 
     def forward(
         self, states: torch.Tensor, ids: torch.Tensor, embedding: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Cross-entropies of the preceding tokens and of the pads' words.
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Cross-entropies of the own token, of the two preceding ones and of the pads' words.
 
         Args:
             states: (n, t, d).
@@ -126,28 +128,35 @@ class RecallHeads(nn.Module):
         """
         table = embedding[self.vocabulary]
         ended = (ids == self.end).cumsum(1)
+        targets = self.position[ids]
         losses = []
-        for distance, head in enumerate(self.heads[:2], start=1):
+        for distance, head in enumerate(self.heads[:3]):
             asked = ended[:, distance:] <= 1  # words and the end token
             asked &= (ids[:, distance:] != self.end) | (ended[:, distance:] == 1)
             logits = head(states[:, distance:][asked]) @ table.T
-            losses.append(
-                F.cross_entropy(logits.float(), self.position[ids[:, :-distance][asked]])
-            )
+            wanted = targets[:, : ids.shape[1] - distance][asked]
+            losses.append(F.cross_entropy(logits.float(), wanted))
         pads = ended > 1
         words = (ids != self.end) & (torch.arange(ids.shape[1]) > 0)
-        bag = torch.zeros(len(ids), len(table)).scatter_add_(1, self.position[ids], words.float())
+        bag = torch.zeros(len(ids), len(table)).scatter_add_(1, targets, words.float())
         bag = bag / bag.sum(1, keepdim=True)
         rows = pads.nonzero()[:, 0]
-        logits = self.heads[2](states[pads]) @ table.T
+        logits = self.heads[3](states[pads]) @ table.T
         pad_loss = -(bag[rows] * logits.float().log_softmax(1)).sum(1)
-        return sum(losses, torch.zeros(())), pad_loss.sum() / max(1, len(rows))
+        return losses[0], losses[1] + losses[2], pad_loss.sum() / max(1, len(rows))
 
 
 @dataclass(frozen=True)
 class Recall:
-    """Weights of the heads' losses beside the contrastive one."""
+    """Weights of the heads' losses beside the contrastive one.
 
+    Attributes:
+        own: of the state's own token.
+        preceding: of each of the two tokens before.
+        pads: of the prompt's words, at the pads.
+    """
+
+    own: float = 0.0
     preceding: float = 0.0
     pads: float = 0.0
 
@@ -160,36 +169,82 @@ def train_text_encoder(
     folder: Path,
     *,
     recall: Recall | None = None,
+    pictures: torch.Tensor | None = None,
+    name: str = "text",
     first: int = 0,
     seconds: float = 0.0,
 ) -> None:
-    """Trains the CLIP on captions trimmed to the longest of the batch (and a few pads)."""
+    """Trains the CLIP on captions trimmed to the longest of the batch (and a few pads).
+
+    Args:
+        model: the two towers.
+        split: captions and pictures.
+        tokenizer: the world's.
+        schedule: steps and rates.
+        folder: of the checkpoints.
+        recall: weights of the auxiliary losses.
+        pictures: (m, p) unit embeddings of the split's first pictures by the model's image tower,
+            which is then left as it is; None trains both towers.
+        name: of the checkpoint.
+        first: step to set out from.
+        seconds: training time up to there.
+    """
     recall = recall or Recall()
+    if pictures is not None:
+        model.vision_model.requires_grad_(False)
+        model.visual_projection.requires_grad_(False)
     distinct = {text: i for i, text in enumerate(dict.fromkeys(c.text for c in split.captions))}
     ids = tokenize(tokenizer, list(distinct))
     caption_of = torch.tensor([distinct[c.text] for c in split.captions])
     width = model.config.text_config.hidden_size
     heads = RecallHeads(width, ids.unique(), tokenizer.eos_token_id)
-    remembers = bool(recall.preceding or recall.pads)
+    remembers = recall != Recall()
+    n = len(split) if pictures is None else len(pictures)
     whole = nn.ModuleDict({"clip": model, **({"heads": heads} if remembers else {})})
     embedding = model.text_model.get_input_embeddings().weight
 
     def loss(generator: torch.Generator) -> torch.Tensor:
-        rows = torch.randint(len(split), (schedule.batch,), generator=generator)
+        rows = torch.randint(n, (schedule.batch,), generator=generator)
         texts = caption_of[rows]
         batch = ids[texts]
         longest = int((batch != tokenizer.eos_token_id).sum(1).max()) + 1 + PADS * remembers
         batch = batch[:, :longest]
         with torch.autocast("cpu", torch.bfloat16):
-            output = model(input_ids=batch, pixel_values=as_pixels(split.images[rows]))
-            value = contrastive_loss(output.logits_per_image.float(), texts)
+            output = model.text_model(input_ids=batch)
+            words = model.text_projection(output.pooler_output).float()
+            if pictures is None:
+                pixels = as_pixels(split.images[rows])
+                seen = model.visual_projection(model.vision_model(pixels).pooler_output).float()
+            else:
+                seen = pictures[rows]
+            logits = (
+                model.logit_scale.exp() * F.normalize(seen, dim=1) @ F.normalize(words, dim=1).T
+            )
+            value = contrastive_loss(logits, texts)
             if remembers:
-                states = output.text_model_output.last_hidden_state
-                preceding, pads = heads(states, batch, embedding)
-                value = value + recall.preceding * preceding + recall.pads * pads
+                own, preceding, pads = heads(output.last_hidden_state, batch, embedding)
+                value = value + recall.own * own + recall.preceding * preceding
+                value = value + recall.pads * pads
         return value
 
-    train(whole, loss, schedule, name="text", folder=folder, first=first, seconds=seconds)
+    train(whole, loss, schedule, name=name, folder=folder, first=first, seconds=seconds)
+
+
+def take_image_tower(model: CLIPModel, towers: CLIPModel) -> None:
+    """Copies the image tower of one CLIP into another."""
+    model.vision_model.load_state_dict(towers.vision_model.state_dict())
+    model.visual_projection.load_state_dict(towers.visual_projection.state_dict())
+
+
+@torch.no_grad()
+def embed_pictures(model: CLIPModel, images: torch.Tensor) -> torch.Tensor:
+    """Unit embeddings (n, p) of uint8 pictures by the image tower."""
+    found = []
+    with torch.autocast("cpu", torch.bfloat16):
+        for part in images.split(256):
+            pooled = model.vision_model(as_pixels(part)).pooler_output
+            found.append(F.normalize(model.visual_projection(pooled).float(), dim=1))
+    return torch.cat(found)
 
 
 def text_tower(model: CLIPModel) -> CLIPTextModel:
@@ -242,6 +297,26 @@ def neutral_sin2(
             last += [_sin2(states[0, nouns[0]], states[i, nouns[i]]) for i in rows]
             end += [_sin2(states[0, ends[0]], states[i, ends[i]]) for i in rows]
     return last, end
+
+
+@torch.no_grad()
+def noun_sin2(
+    encoder: CLIPTextModel, tokenizer: CLIPTokenizer, language: Language | None = None
+) -> list[float]:
+    """sin² between the last tokens of two nouns in one sentence, one value a pair.
+
+    A state at a noun must name the noun: an encoder whose `neutral_sin2` exceeds this has states
+    that say more of the word before than of their own.
+    """
+    values: list[float] = []
+    names = list(load_lexicon().concepts)[::5]
+    for template in contexts(4, seed=0, split="dev", language=language):
+        prompts = [fill(template, name) for name in names]
+        states = encoder(tokenize(tokenizer, prompts)).last_hidden_state.double()
+        stops = [find_phrase(tokenizer, p, n).stop for p, n in zip(prompts, names, strict=True)]
+        nouns = [states[row, stop - 1] for row, stop in enumerate(stops)]
+        values += [_sin2(a, b) for a, b in pairwise(nouns)]
+    return values
 
 
 def _sin2(a: torch.Tensor, b: torch.Tensor) -> float:

@@ -103,13 +103,22 @@ def test_every_stage_trains(tmp_path: Path, split: Split) -> None:
     assert len(decibels) == len(split)
     tokenizer = text.build_tokenizer(500)
     clip = text.build_clip(tokenizer, width=64, layers=1)
-    recall = text.Recall(preceding=0.2, pads=0.1)
+    recall = text.Recall(own=0.2, preceding=0.2, pads=0.1)
     text.train_text_encoder(clip, split, tokenizer, FEW, tmp_path, recall=recall)
+    pictures = text.embed_pictures(clip, split.images)
+    assert torch.allclose(pictures.norm(dim=1), torch.ones(12))
+    anew = text.build_clip(tokenizer, width=64, layers=1)
+    text.take_image_tower(anew, clip)
+    text.train_text_encoder(
+        anew, split, tokenizer, FEW, tmp_path, recall=recall, pictures=pictures, name="anew"
+    )
+    assert torch.allclose(text.embed_pictures(anew, split.images), pictures)
     assert len(text.contrastive_accuracy(clip, tokenizer, split, batch=6)) == 12
     encoder = text.text_tower(clip)
     last, end = text.neutral_sin2(encoder, tokenizer)
     assert len(last) == len(end) > 100
-    assert all(0 <= value <= 1 for value in (*last, *end))
+    nouns = text.noun_sin2(encoder, tokenizer)
+    assert all(0 <= value <= 1 for value in (*last, *end, *nouns))
     cache = denoiser.cache_latents(split, vae, encoder, tokenizer)
     assert cache.latents.shape == (12, 4, 8, 8)
     cache.save(tmp_path / "cache.safetensors")
@@ -141,14 +150,16 @@ def test_states_are_asked_for_what_precedes_them() -> None:
         for head in heads.heads:
             head.weight.copy_(torch.eye(10))
             head.bias.zero_()
-        heads.heads[1].weight.zero_()  # the second token before: always wrong or even
+        heads.heads[2].weight.zero_()  # the second token before: all five words alike
         states = torch.zeros(2, 6, 10)
         states[:, 1:] = torch.eye(10)[ids[:, :-1]]
-        preceding, _ = heads(states, ids, table)
+        _, preceding, _ = heads(states, ids, table)
         assert preceding == pytest.approx(np.log(5), abs=1e-4)
+        own, _, _ = heads(torch.eye(10)[ids], ids, table)
+        assert own == pytest.approx(0, abs=1e-4)
         pads = torch.zeros(2, 6, 10)
         pads[0, 4:, 1:3], pads[1, 3:, 3] = 1, 1
-        _, bag = heads(pads, ids, table)
+        _, _, bag = heads(pads, ids, table)
         # two words share the mass of two pads' distributions, one word has all of three's
         assert bag == pytest.approx(2 * np.log(2) / 5, abs=1e-3)
 
@@ -159,8 +170,11 @@ def _recipe(tmp_path: Path) -> Recipe:
         "tokenizer_merges": 500, "text_width": 64, "text_layers": 1, "latent_channels": 4,
         "autoencoder_channels": 8, "autoencoder_noise": 0.1, "unet_widths": [32, 32],
         "unet_layers": 1, "unet_head": 16, "judge_b_width": 4,
+        "recall": {"own": 0.2, "preceding": 0.1, "pads": 0.05},
     }  # fmt: skip
-    few = {name: FEW for name in ("autoencoder", "text", "denoiser", "judge_b", "judge_a")}
+    few = {
+        name: FEW for name in ("autoencoder", "towers", "text", "denoiser", "judge_b", "judge_a")
+    }
     config = WorldConfig.model_validate({**settings, **few})
     return Recipe(config, tmp_path / "runs", tmp_path / "stages", measured=12)
 
@@ -185,11 +199,24 @@ def test_a_stage_continues_from_its_unfinished_weights(tmp_path: Path) -> None:
     assert recipe.digest("judge_b") == record.recipe != recipe.digest("judge_a")
 
 
+def test_a_text_encoder_in_training_is_kept_without_its_heads(tmp_path: Path) -> None:
+    recipe = _recipe(tmp_path)
+    recipe.run("towers")
+    recipe.run("text")
+    trained = recipe.load("text").state_dict()
+    recipe.snapshot("text")
+    for name, tensor in recipe.load("text").state_dict().items():
+        assert torch.allclose(tensor, trained[name]), name
+    towers = recipe.load("towers").vision_model.state_dict()
+    for name, tensor in recipe.load("text").vision_model.state_dict().items():
+        assert torch.equal(tensor, towers[name])
+
+
 def test_the_bundle_wants_every_stage_and_draws_in_one_type(tmp_path: Path) -> None:
     recipe = _recipe(tmp_path)
     with pytest.raises(WorldError, match="text, autoencoder, judge_b, judge_a, denoiser"):
         export(recipe, tmp_path / "bundle")
-    for name, part in recipe.parts().items():
+    for name, part in list(recipe.parts().items())[1:]:
         model = part.build()
         record = StageRecord(finished=True, step=2, steps=2, seconds=1, recipe="x")
         save_stage(recipe.stages / name, model, record)
