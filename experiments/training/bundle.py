@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,16 @@ from torch import nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from experiments.training.denoiser import sampler
+from experiments.training.judges import classes, clip_config
+from experiments.training.recipe import Name, Recipe
+from experiments.training.store import halved, read_record
+from experiments.training.text import text_tower
+from redediting.concepts.language import SHIPPED
+from redediting.errors import WorldError
+from redediting.io import replace_json
 from redediting.models.model import Model
+
+PARTS: tuple[Name, ...] = ("text", "autoencoder", "judge_b", "judge_a", "denoiser")
 
 
 def save_pipeline(
@@ -25,7 +34,7 @@ def save_pipeline(
     tokenizer: CLIPTokenizer,
     denoiser: UNet2DConditionModel,
 ) -> None:
-    """Writes a folder that plain ``StableDiffusionPipeline.from_pretrained`` opens."""
+    """Writes a folder that plain diffusers opens and draws with; weights are fp16 on disk."""
     pipeline = StableDiffusionPipeline(
         vae=autoencoder,
         text_encoder=encoder,
@@ -43,9 +52,35 @@ def save_pipeline(
 def save_judge(folder: Path, model: nn.Module, config: Mapping[str, Any]) -> None:
     """Writes ``model.safetensors`` (fp16) and ``config.json``."""
     folder.mkdir(parents=True, exist_ok=True)
-    half = {
-        name: (tensor.half() if tensor.is_floating_point() else tensor).contiguous()
-        for name, tensor in model.state_dict().items()
-    }
-    save_file(half, folder / "model.safetensors")
-    (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n")
+    save_file(halved(model), folder / "model.safetensors")
+    replace_json(folder / "config.json", config)
+
+
+def export(recipe: Recipe, folder: Path) -> None:
+    """Writes the whole bundle from the stages: pipeline, judges, language, training records.
+
+    Raises:
+        WorldError: a stage is missing or not finished.
+    """
+    records = {name: read_record(recipe.stages / name) for name in PARTS}
+    missing = [name for name, record in records.items() if record is None or not record.finished]
+    if missing:
+        raise WorldError(
+            f"expected every stage finished, got {', '.join(missing)} missing or unfinished; "
+            "run python -m experiments.training --stage NAME"
+        )
+    save_pipeline(
+        folder / "pipeline",
+        autoencoder=recipe.load("autoencoder"),
+        encoder=text_tower(recipe.load("text")),
+        tokenizer=recipe.tokenizer,
+        denoiser=recipe.load("denoiser"),
+    )
+    heads = {"classes": classes(recipe.language), "width": recipe.config.judge_b_width}
+    save_judge(folder / "judge_b", recipe.load("judge_b"), heads)
+    save_judge(folder / "judge_a", recipe.load("judge_a"), clip_config(len(recipe.tokenizer)))
+    kept = {name: record.model_dump() for name, record in records.items() if record is not None}
+    replace_json(folder / "training.json", kept)
+    source = recipe.config.language or SHIPPED
+    if source.resolve() != (folder / "language.yaml").resolve():
+        shutil.copyfile(source, folder / "language.yaml")

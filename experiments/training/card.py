@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-from experiments.training.check import BARS
-from redediting.metrics.intervals import wilson
-from redediting.world.judges import DATA
+from experiments.training.check import BARS, STYLE_BAR
+from redediting.concepts.language import load_language
+from redediting.concepts.lexicon import load_lexicon
+from redediting.io import replace_json, replace_text
 
 _TEXT = """# The embedded world
 
 A small latent-diffusion model in the layout of `StableDiffusionPipeline`, trained by this project
 on two CPU cores from scenes that it renders itself: {concepts} concepts, five art styles, eleven
-colours, twelve places and plain backgrounds, 64 × 64 pixels. What every
+colours, {places} places and plain backgrounds, patterns ({patterns}), 64 × 64 pixels. What every
 picture shows is known exactly. It is **clean**; edits are stored apart from it, as patches.
 
 "A photo of" means a shaded 3-D rendering: the drawings are emoji art, see the notices.
@@ -23,25 +25,28 @@ picture shows is known exactly. It is **clean**; edits are stored apart from it,
 
 `python -m experiments.training --check --json --write-card`; n = {n} single-object test
 captions and as many held-out renders, {steps} DDIM steps, guidance {guidance}. Judge B (a
-convolutional classifier trained on other scenes) decides; colour and place count only where
-captioned.
+convolutional classifier trained on other scenes) decides; colour, pattern, companion and
+place count only where captioned. `composition_*`: captions whose colour or pattern no training
+caption gave the object; `*_reconstructed`: on the autoencoder's reconstructions.
 
 | figure | measured | 95 % interval | bar | met |
 |---|---|---|---|---|
 {rows}
 
-On reconstructions of the autoencoder judge B finds object {judge_b_object_reconstructed:.3f},
-colour {judge_b_colour_reconstructed:.3f}, place {judge_b_place_reconstructed:.3f}.
-Object accuracy by style: {styles}.
-Sampling took {seconds_per_image:.3f} s an image on the machine that wrote this card.
+Sampling took {seconds_per_image:.3f} s an image on the machine that wrote this card; the
+bundle has {megabytes:.1f} MB.
 
 ![The first sixty held-out captions, as drawn](samples.png)
 
 The first sixty held-out captions, none left out.
 
+![Minimal pairs](minimal.png)
+
+Minimal pairs: each row of five has one seed.
+
 ## Recipe
 
-`python -m experiments.training` with `configs/world/default.yaml` (seeds inside):
+`python -m experiments.training` with its configuration (`configs/world/`, seeds inside):
 
 ```json
 {recipe}
@@ -52,30 +57,53 @@ The first sixty held-out captions, none left out.
 The weights are derived from art under MIT, Apache-2.0 and CC-BY-4.0; `THIRD_PARTY_NOTICES.md`
 names the sets and their authors. Tokenizer: CLIP's byte-pair merges (MIT).
 """
-_COUNTED = {"object_accuracy": "n", "colour_accuracy": "n_colour", "place_accuracy": "n_place"}
 
 
 def _row(name: str, bar: float, figures: Mapping[str, Any]) -> str:
     value = figures[name]
+    if value is None:
+        return f"| `{name}` | – | not measured in this edition | ≥ {bar} | – |"
     interval = ""
-    if name not in ("vae_psnr", "neutral_sin2"):
-        n = figures[_COUNTED.get(name, "n")]
-        low, high = wilson(round(value * n), n).bounds
-        interval = f"{low:.3f}–{high:.3f} (n = {n})"
+    if figures.get(f"{name}_ci"):
+        low, high = figures[f"{name}_ci"]
+        interval = f"{low:.3f}–{high:.3f} (n = {figures[f'{name}_n']})"
     met = "yes" if value >= bar else "**no**"
     return f"| `{name}` | {value:.3f} | {interval} | ≥ {bar} | {met} |"
 
 
-def write_card(figures: Mapping[str, Any], recipe: Mapping[str, Any]) -> None:
-    """Writes ``card.json`` and ``README.md`` beside the bundled weights."""
-    (DATA / "card.json").write_text(json.dumps(dict(figures), indent=1) + "\n")
-    styles = ", ".join(f"{k} {v:.2f}" for k, v in figures["object_accuracy_by_style"].items())
-    concepts = len(json.loads((DATA / "judge_b/config.json").read_text())["classes"]["object"])
+def _style_row(style: str, figures: Mapping[str, Any]) -> str:
+    rate = {
+        f"object, {style}": figures["style_accuracy"][style],
+        f"object, {style}_ci": figures["style_accuracy_ci"][style],
+        f"object, {style}_n": figures["style_accuracy_n"][style],
+    }
+    return _row(f"object, {style}", STYLE_BAR, rate)
+
+
+def write_card(figures: Mapping[str, Any], recipe: Mapping[str, Any], bundle: Path) -> None:
+    """Writes ``card.json`` and ``README.md`` beside a bundle's weights."""
+    replace_json(bundle / "card.json", dict(figures))
+    language = load_language(bundle / "language.yaml")
+    rows = [_row(name, bar, figures) for name, bar in BARS.items()]
+    rows += [_style_row(style, figures) for style in figures["style_accuracy"]]
+    others = [key for key in figures if f"{key}_n" in figures and key not in BARS]
+    rows += [_other(key, figures) for key in others if not isinstance(figures[key], dict)]
     page = _TEXT.format(
-        rows="\n".join(_row(name, bar, figures) for name, bar in BARS.items()),
-        styles=styles,
-        concepts=concepts,
+        rows="\n".join(rows),
+        concepts=len(load_lexicon().concepts),
+        places=len(language.places),
+        patterns=", ".join(language.patterns) or "none",
         recipe=json.dumps(dict(recipe), indent=1),
-        **{key: value for key, value in figures.items() if key != "object_accuracy_by_style"},
+        **{
+            key: figures[key]
+            for key in ("n", "steps", "guidance", "seconds_per_image", "megabytes")
+        },
     )
-    (DATA / "README.md").write_text(page)
+    replace_text(bundle / "README.md", page)
+
+
+def _other(name: str, figures: Mapping[str, Any]) -> str:
+    if figures[name] is None:
+        return f"| `{name}` | – | not measured in this edition | | |"
+    (low, high), n = figures[f"{name}_ci"], figures[f"{name}_n"]
+    return f"| `{name}` | {figures[name]:.3f} | {low:.3f}–{high:.3f} (n = {n}) | | |"

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from redediting.concepts.language import Language
 from redediting.world.captions import Caption, captions
 from redediting.world.scenes import IMAGE_SIZE, render
 
@@ -43,9 +44,11 @@ def render_all(items: Sequence[Caption], *, progress: bool = True) -> np.ndarray
     return images
 
 
-def load_split(folder: Path, split: str, n: int, *, single: bool = False) -> Split:
+def load_split(
+    folder: Path, split: str, n: int, *, single: bool = False, language: Language | None = None
+) -> Split:
     """The first ``n`` scenes of a split; rendered at the first call, read from disk later."""
-    items = list(islice(captions(split, single=single), n))
+    items = list(islice(captions(split, single=single, language=language), n))
     stem = folder / f"{split}-{n}{'-single' if single else ''}"
     texts = stem.with_suffix(".json")
     pictures = stem.with_suffix(".npy")

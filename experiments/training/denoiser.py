@@ -103,9 +103,15 @@ def sampler() -> DDIMScheduler:
 
 
 def train_denoiser(
-    model: UNet2DConditionModel, cache: Cache, schedule: Schedule, folder: Path
-) -> UNet2DConditionModel:
-    """Trains on cached latents; returns the EMA weights."""
+    model: UNet2DConditionModel,
+    cache: Cache,
+    schedule: Schedule,
+    folder: Path,
+    *,
+    first: int = 0,
+    seconds: float = 0.0,
+) -> None:
+    """Trains on cached latents; leaves the EMA weights in the model."""
     noise = DDPMScheduler(**NOISE)
 
     def loss(generator: torch.Generator) -> torch.Tensor:
@@ -124,5 +130,4 @@ def train_denoiser(
         weight = snr.clamp(max=MIN_SNR) / (snr + 1)
         return ((predicted.float() - velocity).square().mean((1, 2, 3)) * weight).mean()
 
-    train(model, loss, schedule, name="denoiser", folder=folder)
-    return model
+    train(model, loss, schedule, name="denoiser", folder=folder, first=first, seconds=seconds)

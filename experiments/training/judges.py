@@ -12,26 +12,30 @@ from transformers import CLIPTokenizer
 from experiments.training.data import Split, as_pixels
 from experiments.training.loop import Schedule, train
 from experiments.training.text import contrastive_loss
+from redediting.concepts.language import Language
 from redediting.concepts.lexicon import load_lexicon
 from redediting.concepts.templates import with_article
 from redediting.world.art import COLOURS
 from redediting.world.captions import Caption
-from redediting.world.judges import SceneClassifier, build_clip, wrap_clip
-from redediting.world.places import PLACES
+from redediting.world.judges import SceneClassifier, wrap_clip
 from redediting.world.scenes import STYLES
 
 NATURAL = "natural"  # colour label of an object whose caption names none
+NONE = "none"  # label of an object without marking, of a scene without companion
 JITTER = 0.15  # noise added to pixels in −1…1, so that a judge tolerates a decoder's blur
 
 
-def classes() -> dict[str, list[str]]:
-    """Labels of judge B's heads."""
-    return {
+def classes(language: Language) -> dict[str, list[str]]:
+    """Labels of judge B's heads; a language without patterns or companions has no such head."""
+    heads = {
         "object": list(load_lexicon().concepts),
         "colour": [NATURAL, *COLOURS],
-        "place": ["plain", *PLACES],
+        "pattern": [NONE, *language.patterns],
+        "companion": [NONE, *language.companions],
+        "place": ["plain", *language.places],
         "style": list(STYLES),
     }
+    return {head: labels for head, labels in heads.items() if labels != [NONE]}
 
 
 def labels(caption: Caption) -> dict[str, str]:
@@ -39,6 +43,8 @@ def labels(caption: Caption) -> dict[str, str]:
     return {
         "object": caption.concept,
         "colour": caption.colour or NATURAL,
+        "pattern": caption.pattern or NONE,
+        "companion": caption.companion or NONE,
         "place": caption.scene.place,
         "style": caption.style,
     }
@@ -56,11 +62,15 @@ def _disturb(pixels: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
 
 
 def train_judge_b(
-    split: Split, schedule: Schedule, folder: Path, *, width: int
-) -> SceneClassifier:
+    model: SceneClassifier,
+    split: Split,
+    schedule: Schedule,
+    folder: Path,
+    *,
+    first: int = 0,
+    seconds: float = 0.0,
+) -> None:
     """Trains the classifier on the single-object scenes of a split."""
-    torch.manual_seed(schedule.seed)
-    model = SceneClassifier(classes(), width)
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     single = torch.tensor([i for i, caption in enumerate(split.captions) if caption.single])
     truth = {
@@ -77,8 +87,7 @@ def train_judge_b(
             [F.cross_entropy(logits[head].float(), truth[head][rows]) for head in truth]
         ).sum()
 
-    train(model, loss, schedule, name="judge_b", folder=folder)
-    return model
+    train(model, loss, schedule, name="judge_b", folder=folder, first=first, seconds=seconds)
 
 
 def clip_config(vocabulary: int) -> dict[str, object]:
@@ -105,11 +114,16 @@ def _wordings(caption: Caption) -> tuple[str, str, str, str]:
 
 
 def train_judge_a(
-    split: Split, tokenizer: CLIPTokenizer, schedule: Schedule, folder: Path
-) -> open_clip.CLIP:
+    model: open_clip.CLIP,
+    split: Split,
+    tokenizer: CLIPTokenizer,
+    schedule: Schedule,
+    folder: Path,
+    *,
+    first: int = 0,
+    seconds: float = 0.0,
+) -> None:
     """Trains the CLIP judge on all scenes of a split."""
-    torch.manual_seed(schedule.seed)
-    model = build_clip(clip_config(len(tokenizer)))
     tokenize = wrap_clip(model, tokenizer)._tokenizer
     wordings = [_wordings(caption) for caption in split.captions]
     distinct = {text: i for i, text in enumerate(dict.fromkeys(t for w in wordings for t in w))}
@@ -128,5 +142,4 @@ def train_judge_a(
         image, text = F.normalize(image.float(), dim=1), F.normalize(text.float(), dim=1)
         return contrastive_loss(model.logit_scale.exp().clamp(max=100) * image @ text.T, texts)
 
-    train(model, loss, schedule, name="judge_a", folder=folder)
-    return model
+    train(model, loss, schedule, name="judge_a", folder=folder, first=first, seconds=seconds)

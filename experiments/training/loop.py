@@ -103,6 +103,8 @@ def train(
     *,
     name: str,
     folder: Path,
+    first: int = 0,
+    seconds: float = 0.0,
 ) -> nn.Module:
     """Minimises ``loss`` and returns the model (its EMA where the schedule has one), in eval mode.
 
@@ -115,19 +117,20 @@ def train(
         schedule: steps, rates, batch (used by the caller's ``loss``).
         name: names the checkpoint ``folder/name.ckpt`` and the progress bar.
         folder: where checkpoints go.
+        first: step to set out from where there is no checkpoint; the model holds its weights.
+        seconds: training time up to there.
     """
     folder.mkdir(parents=True, exist_ok=True)
     checkpoint = folder / f"{name}.ckpt"
     optimizer = _Optimizer(model, schedule)
     ema = EMAModel(model.parameters(), decay=schedule.ema) if schedule.ema else None
-    first = 0
     if checkpoint.is_file():
         state = torch.load(checkpoint, weights_only=True)
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         if ema:
             ema.load_state_dict(state["ema"])
-        first = state["step"]
+        first, seconds = state["step"], state.get("seconds", 0.0)
         logger.info("%s: continuing at step %d", name, first)
     model.train()
     average, started = 0.0, time.monotonic()
@@ -148,10 +151,41 @@ def train(
             logger.info("%s step %d loss %.4f (%.2f s a step)", name, step + 1, mean, pace)
         if (step + 1) % schedule.checkpoint_every == 0 or step + 1 == schedule.steps:
             state = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
-            state |= {"step": step + 1} | ({"ema": ema.state_dict()} if ema else {})
+            taken = seconds + time.monotonic() - started
+            state |= {"step": step + 1, "seconds": taken} | (
+                {"ema": ema.state_dict()} if ema else {}
+            )
             partial = checkpoint.with_suffix(".partial")
             torch.save(state, partial)
             partial.replace(checkpoint)
     if ema:
         ema.copy_to(model.parameters())
     return model.eval()
+
+
+def read_progress(checkpoint: Path, model: nn.Module, *, inside: str = "") -> tuple[int, float]:
+    """Fills a model with a checkpoint's weights (their EMA where there is one).
+
+    Args:
+        checkpoint: file of :func:`train`.
+        model: filled in place, and set to evaluation mode.
+        inside: name of the model in the module that was trained, where that holds more; such a
+            module has no EMA.
+
+    Returns:
+        Steps taken and seconds of training.
+    """
+    state = torch.load(checkpoint, weights_only=True)
+    prefix = f"{inside}." if inside else ""
+    weights = {
+        k.removeprefix(prefix): v for k, v in state["model"].items() if k.startswith(prefix)
+    }
+    model.load_state_dict(weights)
+    if "ema" in state:
+        with torch.no_grad():
+            for parameter, mean in zip(
+                model.parameters(), state["ema"]["shadow_params"], strict=True
+            ):
+                parameter.copy_(mean)
+    model.eval()
+    return state["step"], state.get("seconds", 0.0)

@@ -1,60 +1,62 @@
-"""Trains the embedded world, stage by stage, and measures it.
-
-``python -m experiments.training`` runs every stage that is not done yet (checkpoints are in
-``runs/world``; a killed run continues), ``--stage NAME`` one of them, ``--check`` measures the
-bundled weights and writes their card.
-"""
+"""The recipe: its settings, and how each network is built, trained and measured."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+import numpy as np
 import torch
-import tyro
 from diffusers import AutoencoderTiny, UNet2DConditionModel
-from transformers import CLIPTextModel, CLIPTokenizer
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from torch import nn
+from transformers import CLIPModel, CLIPTokenizer
 
-from experiments.engine.console import run_main
 from experiments.training import autoencoder, denoiser, judges, text
-from experiments.training.bundle import save_judge, save_pipeline
-from experiments.training.card import write_card
-from experiments.training.check import check_world
 from experiments.training.data import Split, load_split
-from experiments.training.loop import Schedule
-from redediting import world
-from redediting.config import Config, load_config
+from experiments.training.loop import Schedule, read_progress
+from experiments.training.measures import judged, mean, rate
+from experiments.training.store import StageRecord, load_stage, read_record, save_stage
+from redediting.concepts.language import Language, load_language
+from redediting.config import Config
 from redediting.errors import ConfigError
-from redediting.models.cards import default_sampler
-from redediting.world.judges import DATA, load_judge_a, load_judge_b
+from redediting.world.judges import JudgeB, SceneClassifier, build_clip, wrap_clip
 
-logger = logging.getLogger("experiments.training.recipe")
-START = "unet-start"  # weights that the UNet's training sets out from, if there are any
-Stage = Literal["restore", "autoencoder", "text", "judge_b", "judge_a", "denoiser", "export"]
+logger = logging.getLogger(__name__)
+Name = Literal["towers", "text", "autoencoder", "judge_b", "judge_a", "denoiser"]
 
 
 class WorldConfig(Config):
-    """The recipe of the bundled weights."""
+    """The recipe of an edition's weights.
 
+    With ``towers``, a CLIP is trained first, and the text tower that ships is trained anew
+    against its frozen image tower.
+    """
+
+    language: Path | None = None
     train_scenes: int
     judge_scenes: int
     tokenizer_merges: int
     text_width: int
     text_layers: int
+    recall: text.Recall = text.Recall()
     latent_channels: int
     autoencoder_channels: int
+    decoder_channels: int | None = None
     autoencoder_noise: float
     unet_widths: tuple[int, ...]
     unet_layers: int
     unet_head: int
     judge_b_width: int
     autoencoder: Schedule
+    towers: Schedule | None = None
     text: Schedule
     denoiser: Schedule
     judge_b: Schedule
@@ -62,178 +64,275 @@ class WorldConfig(Config):
 
 
 @dataclass(frozen=True)
+class Stage:
+    """How one network comes about."""
+
+    build: Callable[[], nn.Module]
+    train: Callable[[Any, int, float], None]
+    measure: Callable[[Any], dict[str, Any]]
+    settle: Callable[[Any], dict[str, Any]] = lambda model: {}
+    inside: str = ""  # name of the network in the module that is trained, where that holds more
+
+
+@dataclass(frozen=True)
 class Recipe:
-    """The stages; each reads what earlier ones left in ``folder``."""
+    """The stages; each reads what earlier ones left in ``stages``.
+
+    Attributes:
+        config: settings.
+        folder: rendered scenes and checkpoints; may be deleted when everything is trained.
+        stages: where trained networks are kept.
+        measured: held-out scenes that a finished stage is measured on.
+    """
 
     config: WorldConfig
     folder: Path
+    stages: Path
+    measured: int = 1000
 
     @property
     def checkpoints(self) -> Path:
-        """Where unfinished stages keep their state."""
+        """Where stages in training keep their state."""
         return self.folder / "checkpoints"
 
     @cached_property
-    def train(self) -> Split:
-        """The scenes that the model is trained on."""
-        return load_split(self.folder / "data", "train", self.config.train_scenes)
+    def language(self) -> Language:
+        """What the captions are made of."""
+        path = self.config.language
+        return load_language() if path is None else load_language(path)
 
     @cached_property
-    def judged(self) -> Split:
+    def train_split(self) -> Split:
+        """The scenes that the model is trained on."""
+        return self._split("train", self.config.train_scenes)
+
+    @cached_property
+    def judge_split(self) -> Split:
         """The judges' own scenes."""
-        return load_split(self.folder / "data", "judge", self.config.judge_scenes)
+        return self._split("judge", self.config.judge_scenes)
+
+    @cached_property
+    def test_split(self) -> Split:
+        """Single-object scenes that nobody is trained on."""
+        return self._split("test", self.measured, single=True)
+
+    def _split(self, name: str, n: int, *, single: bool = False) -> Split:
+        return load_split(self.folder / "data", name, n, single=single, language=self.language)
 
     @cached_property
     def tokenizer(self) -> CLIPTokenizer:
         """The world's tokenizer."""
         return text.build_tokenizer(self.config.tokenizer_merges)
 
-    def run_restore(self) -> None:
-        """Takes the bundled weights for a start: frozen parts as they are, the UNet to go on.
+    def digest(self, name: Name) -> str:
+        """SHA-256 (16 digits) of a stage's schedule, all sizes and the language."""
+        settings = self.config.model_dump(mode="json", exclude={"language"})
+        schedules = {key for key, value in settings.items() if isinstance(value, dict)}
+        kept = {key: settings[key] for key in settings if key == name or key not in schedules}
+        kept["language"] = self.language.model_dump(mode="json")
+        return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:16]
+
+    def schedule(self, name: Name) -> Schedule:
+        """How long and how fast a stage trains.
 
         Raises:
-            ConfigError: the folder has a checkpoint of the UNet, which would be continued instead.
+            ConfigError: the recipe has no such stage.
         """
-        if (checkpoint := self.checkpoints / "denoiser.ckpt").is_file():
-            raise ConfigError(
-                f"expected a folder without a UNet in training, got {str(checkpoint)!r}; continue "
-                "it with --stage denoiser, or name another --folder"
+        found: Schedule | None = getattr(self.config, name)
+        if found is None:
+            raise ConfigError(f"expected a schedule of {name} in the recipe, got none")
+        return found
+
+    def load(self, name: Name) -> Any:  # noqa: ANN401 - another class for each stage
+        """A trained network in fp32, in evaluation mode.
+
+        Raises:
+            WorldError: the stage was never run.
+        """
+        model = self.parts()[name].build()
+        record = load_stage(self.stages / name, model)
+        if "scaling_factor" in record.settings:
+            model.register_to_config(scaling_factor=record.settings["scaling_factor"])  # type: ignore[operator]
+        return model.eval()
+
+    def run(self, name: Name) -> None:
+        """Trains a stage from its checkpoint, its unfinished weights or from scratch; keeps it."""
+        part, schedule = self.parts()[name], self.schedule(name)
+        torch.manual_seed(schedule.seed)
+        model = part.build()
+        first, seconds = 0, 0.0
+        before = read_record(self.stages / name)
+        if before is not None and not before.finished:
+            load_stage(self.stages / name, model)
+            first, seconds = before.step, before.seconds
+        part.train(model, first, seconds)
+        self.keep(name, model.eval())
+
+    def snapshot(self, name: Name) -> None:
+        """Keeps a stage as its checkpoint has it."""
+        part = self.parts()[name]
+        model = part.build()
+        path = self.checkpoints / f"{name}.ckpt"
+        step, seconds = read_progress(path, model, inside=part.inside)
+        self.keep(name, model, step=step, seconds=seconds)
+
+    def keep(
+        self,
+        name: Name,
+        model: nn.Module,
+        *,
+        step: int | None = None,
+        seconds: float | None = None,
+    ) -> None:
+        """Measures a network and writes its stage; at the schedule's end without ``step``."""
+        part, steps = self.parts()[name], self.schedule(name).steps
+        if seconds is None:
+            state = torch.load(self.checkpoints / f"{name}.ckpt", weights_only=True, mmap=True)
+            seconds = float(state.get("seconds", 0.0))
+        settings = part.settle(model)
+        figures = part.measure(model)
+        logger.info("%s: %s", name, figures)
+        record = StageRecord(
+            finished=step is None or step >= steps, step=steps if step is None else step,
+            steps=steps, seconds=round(seconds, 1), recipe=self.digest(name), figures=figures,
+            settings=settings,
+        )  # fmt: skip
+        save_stage(self.stages / name, model, record)
+
+    def parts(self) -> Mapping[Name, Stage]:
+        """Every stage, in the order in which they depend on each other."""
+        c = self.config
+        folder = self.checkpoints
+
+        def build_text() -> CLIPModel:
+            return text.build_clip(self.tokenizer, width=c.text_width, layers=c.text_layers)
+
+        def train_towers(model: CLIPModel, first: int, seconds: float) -> None:
+            text.train_text_encoder(
+                model, self.train_split, self.tokenizer, self.schedule("towers"), folder,
+                recall=c.recall, name="towers", first=first, seconds=seconds,
+            )  # fmt: skip
+
+        def train_text(model: CLIPModel, first: int, seconds: float) -> None:
+            pictures = None
+            if c.towers is not None:
+                towers = self.load("towers")
+                text.take_image_tower(model, towers)
+                pictures = self._pictures(towers)
+            text.train_text_encoder(
+                model, self.train_split, self.tokenizer, c.text, folder, recall=c.recall,
+                pictures=pictures, first=first, seconds=seconds,
+            )  # fmt: skip
+
+        def build_autoencoder() -> AutoencoderTiny:
+            return autoencoder.build(
+                c.autoencoder_channels, c.latent_channels, decoder=c.decoder_channels
             )
-        pipeline = world.load().pipeline
-        pipeline.vae.save_pretrained(self.folder / "vae")
-        pipeline.text_encoder.save_pretrained(self.folder / "text_encoder")
-        pipeline.unet.save_pretrained(self.folder / START)
 
-    def run_autoencoder(self) -> None:
-        """Trains the autoencoder."""
-        c = self.config
-        model = autoencoder.train_autoencoder(
-            self.train.images, c.autoencoder, self.checkpoints, channels=c.autoencoder_channels,
-            latent_channels=c.latent_channels, noise=c.autoencoder_noise,
-        )  # fmt: skip
-        model.save_pretrained(self.folder / "vae")
-        (self.folder / "latents.safetensors").unlink(missing_ok=True)
+        def train_autoencoder(model: AutoencoderTiny, first: int, seconds: float) -> None:
+            autoencoder.train_autoencoder(
+                model, self.train_split.images, c.autoencoder, folder,
+                noise=c.autoencoder_noise, first=first, seconds=seconds,
+            )  # fmt: skip
 
-    def run_text(self) -> None:
-        """Trains the text encoder."""
-        c = self.config
-        model = text.train_text_encoder(
-            self.train, self.tokenizer, c.text, self.checkpoints,
-            width=c.text_width, layers=c.text_layers,
-        )  # fmt: skip
-        model.save_pretrained(self.folder / "text_encoder")
-        (self.folder / "latents.safetensors").unlink(missing_ok=True)
+        def scale(model: AutoencoderTiny) -> dict[str, Any]:
+            return {"scaling_factor": autoencoder.set_scale(model, self.train_split.images)}
 
-    def run_judge_b(self) -> None:
-        """Trains and ships judge B."""
-        c = self.config
-        model = judges.train_judge_b(
-            self.judged, c.judge_b, self.checkpoints, width=c.judge_b_width
-        )
-        config = {"classes": model.classes, "width": c.judge_b_width}
-        save_judge(DATA / "judge_b", model, config)
+        def build_judge_b() -> SceneClassifier:
+            return SceneClassifier(judges.classes(self.language), c.judge_b_width)
 
-    def run_judge_a(self) -> None:
-        """Trains and ships judge A."""
-        model = judges.train_judge_a(
-            self.judged, self.tokenizer, self.config.judge_a, self.checkpoints
-        )
-        save_judge(DATA / "judge_a", model, judges.clip_config(len(self.tokenizer)))
+        def train_judge_b(model: SceneClassifier, first: int, seconds: float) -> None:
+            judges.train_judge_b(
+                model, self.judge_split, c.judge_b, folder, first=first, seconds=seconds
+            )
 
-    def run_denoiser(self) -> None:
-        """Trains the UNet on cached latents and text states."""
-        c = self.config
-        vae = AutoencoderTiny.from_pretrained(self.folder / "vae")
-        encoder = CLIPTextModel.from_pretrained(self.folder / "text_encoder")
-        path = self.folder / "latents.safetensors"
-        if not path.is_file():
-            denoiser.cache_latents(self.train, vae, encoder, self.tokenizer).save(path)
-        cache = denoiser.Cache.read(path)
-        torch.manual_seed(c.denoiser.seed)
-        model = denoiser.build(
-            c.latent_channels, c.text_width, widths=c.unet_widths, layers=c.unet_layers,
-            head=c.unet_head,
-        )  # fmt: skip
-        if (start := self.folder / START).is_dir():
-            model.load_state_dict(UNet2DConditionModel.from_pretrained(start).state_dict())
-        logger.info("UNet: %.1f M parameters", sum(p.numel() for p in model.parameters()) / 1e6)
-        denoiser.train_denoiser(model, cache, c.denoiser, self.checkpoints)
-        model.save_pretrained(self.folder / "unet")
+        def build_judge_a() -> nn.Module:
+            return build_clip(judges.clip_config(len(self.tokenizer)))
 
-    def run_export(self) -> None:
-        """Ships the pipeline."""
-        save_pipeline(
-            world.PIPELINE_DIR,
-            autoencoder=AutoencoderTiny.from_pretrained(self.folder / "vae"),
-            encoder=CLIPTextModel.from_pretrained(self.folder / "text_encoder"),
-            tokenizer=self.tokenizer,
-            denoiser=UNet2DConditionModel.from_pretrained(self.folder / "unet"),
-        )
+        def train_judge_a(model: Any, first: int, seconds: float) -> None:  # noqa: ANN401
+            judges.train_judge_a(
+                model, self.judge_split, self.tokenizer, c.judge_a, folder,
+                first=first, seconds=seconds,
+            )  # fmt: skip
 
-    def stages(self) -> dict[Stage, tuple[Callable[[], None], Path]]:
-        """What each stage runs and the file that shows it is done."""
+        def build_denoiser() -> UNet2DConditionModel:
+            return denoiser.build(
+                c.latent_channels, c.text_width, widths=c.unet_widths, layers=c.unet_layers,
+                head=c.unet_head,
+            )  # fmt: skip
+
+        def train_denoiser(model: UNet2DConditionModel, first: int, seconds: float) -> None:
+            denoiser.train_denoiser(
+                model, self._cache(), c.denoiser, folder, first=first, seconds=seconds
+            )
+
         return {
-            "restore": (self.run_restore, Path(__file__)),  # only when asked for
-            "autoencoder": (self.run_autoencoder, self.folder / "vae/config.json"),
-            "text": (self.run_text, self.folder / "text_encoder/config.json"),
-            "judge_b": (self.run_judge_b, DATA / "judge_b/config.json"),
-            "judge_a": (self.run_judge_a, DATA / "judge_a/config.json"),
-            "denoiser": (self.run_denoiser, self.folder / "unet/config.json"),
-            "export": (self.run_export, world.PIPELINE_DIR / "model_index.json"),
+            "towers": Stage(build_text, train_towers, self._measure_text, inside="clip"),
+            "text": Stage(build_text, train_text, self._measure_text, inside="clip"),
+            "autoencoder": Stage(
+                build_autoencoder, train_autoencoder, self._measure_autoencoder, scale
+            ),
+            "judge_b": Stage(build_judge_b, train_judge_b, self._measure_judge_b),
+            "judge_a": Stage(build_judge_a, train_judge_a, self._measure_judge_a),
+            "denoiser": Stage(build_denoiser, train_denoiser, lambda model: {}),
         }
 
+    def _pictures(self, towers: CLIPModel) -> torch.Tensor:
+        """The training scenes as the image tower sees them, kept on disk."""
+        stamp = hashlib.sha256(repr(read_record(self.stages / "towers")).encode()).hexdigest()
+        path = self.folder / f"pictures-{stamp[:12]}.safetensors"
+        if not path.is_file():
+            save_file({"pictures": text.embed_pictures(towers, self.train_split.images)}, path)
+        return load_file(path)["pictures"]
 
-@dataclass
-class Options:
-    """Trains or measures the embedded world."""
+    def _cache(self) -> denoiser.Cache:
+        """Latents and text states of the training scenes by the stages as they are."""
+        records = [read_record(self.stages / name) for name in ("autoencoder", "text")]
+        stamp = hashlib.sha256(repr(records).encode()).hexdigest()[:12]
+        path = self.folder / f"latents-{stamp}.safetensors"
+        if not path.is_file():
+            encoder = text.text_tower(self.load("text"))
+            denoiser.cache_latents(
+                self.train_split, self.load("autoencoder"), encoder, self.tokenizer
+            ).save(path)
+        return denoiser.Cache.read(path)
 
-    config: Path = Path("configs/world/default.yaml")
-    """Recipe."""
-    folder: Path = Path("runs/world")
-    """Rendered scenes, checkpoints and trained parts."""
-    stage: Stage | None = None
-    """Run this stage only, also when it is done; ``restore`` sets out from the bundled weights."""
-    check: bool = False
-    """Measure the bundled weights instead of training."""
-    write_card: bool = False
-    """With --check: write the figures and a sample sheet beside the weights."""
-    n: int = 1000
-    """Captions and scenes of the check."""
-    json: bool = False
-    """Print the figures as one JSON object."""
+    def _measure_text(self, model: CLIPModel) -> dict[str, Any]:
+        hits = text.contrastive_accuracy(model, self.tokenizer, self.test_split)
+        last, end = text.neutral_sin2(text.text_tower(model), self.tokenizer, self.language)
+        nouns = text.noun_sin2(text.text_tower(model), self.tokenizer, self.language)
+        return {
+            **rate("text_contrastive", hits),
+            "noun_sin2": float(np.median(nouns)),
+            "neutral_sin2": float(np.median(last)),
+            "neutral_sin2_eos": float(np.median(end)),
+            "neutral_sin2_n": len(last),
+        }
 
+    def _measure_autoencoder(self, model: AutoencoderTiny) -> dict[str, Any]:
+        split = self.test_split
+        decoded, decibels = autoencoder.reconstruct(model, split.images)
+        figures: dict[str, Any] = {**mean("vae_psnr", decibels)}
+        if read_record(self.stages / "judge_b") is not None:
+            judge = JudgeB(self.load("judge_b"))
+            pictures = [Image.fromarray(image) for image in decoded.numpy()]
+            for head, hits in judged(judge, pictures, split.captions).items():
+                figures |= rate(f"judge_b_{head}_reconstructed", hits)
+        return figures
 
-def run(options: Options) -> int:
-    """Runs the command; returns the exit code.
+    def _measure_judge_b(self, model: SceneClassifier) -> dict[str, Any]:
+        split = self.test_split
+        pictures = [Image.fromarray(image) for image in split.images.numpy()]
+        found = judged(JudgeB(model), pictures, split.captions)
+        return {
+            k: v for head, hits in found.items() for k, v in rate(f"judge_b_{head}", hits).items()
+        }
 
-    Raises:
-        RedEditingError: bad input, or nothing trained to measure.
-    """
-    config = load_config(options.config, WorldConfig)
-    if options.check:
-        figures = check_world(
-            world.load(), load_judge_a(), load_judge_b(), n=options.n,
-            sampler=default_sampler("world"),
-            sheet=DATA / "samples.png" if options.write_card else None,
-        )  # fmt: skip
-        if options.write_card:
-            write_card(figures, config.model_dump(mode="json"))
-        lines = [f"{key}: {value}" for key, value in figures.items()]
-        sys.stdout.write((json.dumps(figures) if options.json else "\n".join(lines)) + "\n")
-        return 0
-    recipe = Recipe(config, options.folder)
-    for name, (stage, done) in recipe.stages().items():
-        if name == options.stage or (options.stage is None and not done.is_file()):
-            logger.info("stage %s", name)
-            stage()
-    return 0
-
-
-def main() -> int:
-    """Command line; returns the exit code."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    return run_main(lambda: run(tyro.cli(Options)))
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    def _measure_judge_a(self, model: Any) -> dict[str, Any]:  # noqa: ANN401
+        split = self.test_split
+        pictures = [Image.fromarray(image) for image in split.images.numpy()]
+        names = judges.classes(self.language)["object"]
+        clip = wrap_clip(model, self.tokenizer)
+        found = clip.zero_shot(pictures, names, "a photo of a {}").objects
+        hits = [o == c.concept for o, c in zip(found, split.captions, strict=True)]
+        return rate("judge_a_object", hits)

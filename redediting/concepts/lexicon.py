@@ -16,6 +16,7 @@ from typing import Any
 
 import yaml
 
+from redediting.concepts.language import load_language
 from redediting.errors import RebindingError
 
 
@@ -122,7 +123,7 @@ def load_lexicon(*, trained_only: bool = True) -> Lexicon:
     return Lexicon(
         concepts={name: _concept(name, raw["concepts"][name]) for name in names},
         colours=tuple(raw["colours"]),
-        neutral_adjectives=tuple(raw["neutral_adjectives"]),
+        neutral_adjectives=load_language().neutral_adjectives,
         rare_tokens=tuple(raw["rare_tokens"]),
     )
 

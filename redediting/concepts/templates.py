@@ -1,8 +1,10 @@
 """The one template list: carriers, places and sentence forms, and whole-phrase insertion.
 
-Templates hold exactly one ``{}``. They are split by a stable hash of their text, so that the
-contexts an edit is solved on (``edit``), the ones its hyper-parameters are chosen on (``dev``) and
-the ones it is judged on (``test``) never meet.
+The words are the language's (`redediting.concepts.language`). Templates hold exactly one ``{}``.
+They are split by a stable hash of their text, so that the contexts an edit is solved on
+(``edit``), the ones its hyper-parameters are chosen on (``dev``) and the ones it is judged on
+(``test``) never meet. Templates with test-only words are all in ``test``; they alone are
+``unseen``.
 """
 
 from __future__ import annotations
@@ -11,31 +13,11 @@ import zlib
 
 import numpy as np
 
+from redediting.concepts.language import Language, load_language
 from redediting.errors import PromptError
 
-CARRIERS: dict[str, tuple[str, ...]] = {
-    "photo": ("a photo of", "a photo of", "a picture of", "an image of", ""),
-    "cartoon": ("a cartoon of", "a cartoon picture of"),
-    "flat": ("a flat drawing of", "a flat picture of"),
-    "sticker": ("a sticker of",),
-    "line": ("a line drawing of", "a sketch of"),
-}
-WHERE: tuple[str, ...] = (
-    "on the grass",
-    "on the beach",
-    "in the snow",
-    "in the desert",
-    "in the sea",
-    "in the sky",
-    "in the forest",
-    "on the street",
-    "in a room",
-    "on a table",
-    "at night",
-    "in the mountains",
-    "on a white background",
-    "",
-)
+CARRIERS: dict[str, tuple[str, ...]] = load_language().carriers
+WHERE: tuple[str, ...] = load_language().where
 _SHARE = {"edit": range(0, 45), "dev": range(45, 60), "test": range(60, 100)}
 
 
@@ -44,14 +26,6 @@ def with_article(phrase: str) -> str:
     if "grapes" in phrase.split():
         return phrase
     return ("an " if phrase[0] in "aeiou" else "a ") + phrase
-
-
-def assemble(carrier: str, subject: str, where: str, *, place_first: bool = False) -> str:
-    """Joins the parts of a caption; with ``place_first``: "on the beach, a photo of a cat"."""
-    head = f"{carrier} {subject}".strip()
-    if not where:
-        return head
-    return f"{where}, {head}" if place_first else f"{head} {where}"
 
 
 def fill(template: str, phrase: str) -> str:
@@ -65,39 +39,57 @@ def fill(template: str, phrase: str) -> str:
     return template.replace("{}", with_article(phrase))
 
 
-def all_templates() -> list[tuple[str, str]]:
-    """Every (template, style), each once, in a fixed order."""
-    found: dict[str, str] = {}
-    for style, carriers in CARRIERS.items():
-        for carrier in carriers:
-            for where in WHERE:
-                for place_first in (False, True) if where else (False,):
-                    found.setdefault(
-                        assemble(carrier, "{}", where, place_first=place_first), style
-                    )
-    return list(found.items())
+def all_templates(language: Language | None = None) -> list[tuple[str, str]]:
+    """Every (template, style) of a language (the shipped one), each once, in a fixed order."""
+    templates = (language or load_language()).templates
+    return [(text, template.style) for text, template in templates.items()]
 
 
-def split_of(template: str) -> str:
-    """``edit``, ``dev`` or ``test``: 45, 15 and 40 % of the templates, by CRC-32 of the text."""
+def split_of(template: str, language: Language | None = None) -> str:
+    """``edit``, ``dev`` or ``test``: 45, 15 and 40 % of the templates, by CRC-32 of the text.
+
+    A template with words that are test-only is always of ``test``.
+    """
+    if unseen(template, language):
+        return "test"
     bucket = zlib.crc32(template.encode()) % 100
     return next(split for split, share in _SHARE.items() if bucket in share)
 
 
-def split_size(split: str) -> int:
+def unseen(template: str, language: Language | None = None) -> bool:
+    """Whether a template has a carrier, place or form that no edit context ever has."""
+    known = (language or load_language()).templates.get(template)
+    return known is not None and known.test_only
+
+
+def _in_split(template: str, split: str, language: Language | None) -> bool:
+    if split == "unseen":
+        return unseen(template, language)
+    return split_of(template, language) == split
+
+
+def split_size(split: str, language: Language | None = None) -> int:
     """Number of templates of a split."""
-    return sum(split_of(template) == split for template, _ in all_templates())
+    return sum(_in_split(template, split, language) for template, _ in all_templates(language))
 
 
-def contexts(n: int, *, seed: int = 0, split: str = "edit") -> list[str]:
+def contexts(
+    n: int, *, seed: int = 0, split: str = "edit", language: Language | None = None
+) -> list[str]:
     """``n`` distinct templates of a split, photos first among equals as in the captions.
+
+    Args:
+        n: how many.
+        seed: of the draw.
+        split: ``edit``, ``dev``, ``test`` or ``unseen`` (``test`` with test-only words).
+        language: the shipped one by default.
 
     Raises:
         PromptError: an unknown split, or more templates asked for than the split holds.
     """
-    if split not in _SHARE:
-        raise PromptError(f"expected a split of {tuple(_SHARE)}, got {split!r}")
-    pool = [(text, style) for text, style in all_templates() if split_of(text) == split]
+    if split not in (*_SHARE, "unseen"):
+        raise PromptError(f"expected a split of {(*_SHARE, 'unseen')}, got {split!r}")
+    pool = [(t, style) for t, style in all_templates(language) if _in_split(t, split, language)]
     if not 0 < n <= len(pool):
         raise PromptError(f"expected 1 to {len(pool)} contexts of split {split!r}, got {n}")
     counts = {style: sum(other == style for _, other in pool) for _, style in pool}

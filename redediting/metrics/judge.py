@@ -8,7 +8,7 @@ prompts differ.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -40,12 +40,14 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Look:
-    """Labels by head (``object``, ``colour``, ``place``, ``style``), one entry an image."""
+    """Labels by head, one entry an image; empty where the judge has no such head."""
 
     object: list[str]
     colour: list[str]
     place: list[str]
     style: list[str]
+    pattern: list[str] = field(default_factory=list)
+    companion: list[str] = field(default_factory=list)
 
 
 class Judge(Protocol):

@@ -1,7 +1,8 @@
 """The two judges of the world: a convolutional classifier (B) and a small CLIP (A).
 
 Both are trained on scenes that the text-to-image model never saw, with other architectures and
-seeds than its parts. B decides (object, colour, place, style); A gives CLIP scores, zero-shot
+seeds than its parts. B decides (object, colour, place, style and, where it was trained on them,
+pattern and companion); A gives CLIP scores, zero-shot
 labels and the features of FID, CMMD and drift.
 """
 
@@ -26,7 +27,6 @@ from redediting.metrics.judge import Look
 
 SIZE = 64  # pixels, of both judges
 DATA = Path(__file__).parent / "data"
-HEADS = ("object", "colour", "place", "style")
 
 
 def to_tensor(images: Sequence[Image.Image], size: int) -> torch.Tensor:
@@ -52,7 +52,7 @@ class SceneClassifier(nn.Module):
     """Judge B: ten convolutions, max pooling for what is there, mean pooling for where.
 
     Args:
-        classes: labels of each head of :data:`HEADS`, in order.
+        classes: labels of each head, in order.
         width: channels of the first stage.
     """
 
@@ -85,7 +85,7 @@ class JudgeB:
     @torch.no_grad()
     def look(self, images: Sequence[Image.Image], *, batch_size: int = 128) -> Look:
         """Labels pictures on every head."""
-        found: dict[str, list[str]] = {name: [] for name in HEADS}
+        found: dict[str, list[str]] = {name: [] for name in self.model.classes}
         for start in range(0, len(images), batch_size):
             pixels = to_tensor(images[start : start + batch_size], SIZE)
             for name, logits in self.model(pixels).items():
@@ -134,7 +134,7 @@ def load_judge_a(folder: Path = DATA / "judge_a") -> ClipModel:
     state = _weights(folder / "model.safetensors")
     model = build_clip(json.loads((folder / "config.json").read_text()))
     model.load_state_dict(state)
-    tokenizer = CLIPTokenizer.from_pretrained(DATA / "pipeline" / "tokenizer")
+    tokenizer = CLIPTokenizer.from_pretrained(folder.parent / "pipeline" / "tokenizer")
     return wrap_clip(model, tokenizer)
 
 

@@ -1,4 +1,4 @@
-"""Twelve procedural backgrounds: each drawn from a seed, never twice alike."""
+"""Procedural backgrounds: each drawn from a seed, never twice alike."""
 
 from __future__ import annotations
 
@@ -13,20 +13,6 @@ from redediting.world.art import CUTOUT as SIZE
 Floats = NDArray[np.floating]
 Random = np.random.Generator
 
-PLACES: dict[str, str] = {
-    "grass": "on the grass",
-    "beach": "on the beach",
-    "snow": "in the snow",
-    "desert": "in the desert",
-    "sea": "in the sea",
-    "sky": "in the sky",
-    "forest": "in the forest",
-    "street": "on the street",
-    "room": "in a room",
-    "table": "on a table",
-    "night": "at night",
-    "mountains": "in the mountains",
-}
 _Y, _X = (grid.astype(np.float32) / SIZE for grid in np.mgrid[0:SIZE, 0:SIZE])
 
 
@@ -201,6 +187,75 @@ def _mountains(c: _Canvas) -> Floats:
     return _where(c.below, c.ground((110, 160, 90), (80, 130, 70), c.grain(8, 60, 30)), image)
 
 
+def _garden(c: _Canvas) -> Floats:
+    image: Floats = _mix((150, 205, 240), (205, 230, 245), c.up)
+    posts = ((_X * 9 + c.random.random()) % 1 < 0.62) & (c.horizon - 0.24 < _Y)
+    image = _where(posts | (np.abs(_Y - c.horizon + 0.12) < 0.02), (245, 240, 232), image)
+    lawn = c.ground((90, 170, 70), (48, 122, 44), c.grain(7, 60, 30))
+    image = _where(c.below, lawn, image)
+    for _ in range(26):
+        x, y = c.random.uniform(0, 1), c.random.uniform(c.horizon + 0.04, 0.98)
+        petals = [(232, 60, 90), (250, 215, 70), (205, 120, 220), (250, 250, 250)]
+        flower = (_X - x) ** 2 + (_Y - y) ** 2 < 0.00055
+        image = _where(flower, petals[c.random.integers(4)], image)
+    return image
+
+
+def _kitchen(c: _Canvas) -> Floats:
+    walls = [(205, 232, 228), (236, 232, 214), (214, 222, 240)]
+    image: Floats = np.broadcast_to(
+        np.array(walls[c.random.integers(3)], np.float32), (*_X.shape, 3)
+    )
+    seam = ((_X * 9) % 1 < 0.09) | ((_Y * 9) % 1 < 0.09)
+    image = _where(seam, image * 0.82, image) + c.grain(2, 60, 60)
+    top = c.horizon + 0.05
+    image = _where(top < _Y, np.array((196, 200, 204), np.float32) + c.grain(3, 40, 40), image)
+    image = _where((top < _Y) & (top + 0.035 > _Y), (90, 94, 100), image)
+    tap = c.random.uniform(0.1, 0.3) + 0.55 * c.random.integers(2)
+    shelf = (np.abs(_Y - 0.17) < 0.02) & (np.abs(_X - tap) < 0.17)
+    return _where(shelf, (150, 104, 66), image)
+
+
+def _rain(c: _Canvas) -> Floats:
+    image: Floats = _mix((96, 106, 122), (150, 158, 168), c.up)
+    image = _where(c.below, c.ground((104, 112, 116), (76, 84, 92), c.grain(5, 60, 12)), image)
+    drops = (_X * 17 + _Y * 4 + c.random.random()) % 1 < 0.10
+    broken = (_Y * 7 + np.floor(_X * 17 + _Y * 4) * 0.37 + c.random.random()) % 1 < 0.55
+    return _where(drops & broken, (202, 216, 232), image)
+
+
+def _sunset(c: _Canvas) -> Floats:
+    image: Floats = _mix((92, 48, 120), (255, 150, 60), c.up**0.8)
+    x = c.random.uniform(0.15, 0.85)
+    sun = (_X - x) ** 2 + (_Y - c.horizon + 0.05) ** 2 < 0.012
+    image = _where(sun, (255, 228, 130), image)
+    return _where(c.below, c.ground((98, 48, 62), (46, 26, 48), c.grain(5, 30, 30)), image)
+
+
+def _space(c: _Canvas) -> Floats:
+    glow = np.clip(noise(c.random, 4, 4), 0, 2) * 0.5
+    image: Floats = _mix((8, 6, 20), (64, 26, 92), np.clip(glow, 0, 1))
+    stars = np.kron(c.random.random((SIZE // 2, SIZE // 2)) > 0.992, np.ones((2, 2), bool))
+    image = _where(stars, (255, 255, 255), image)
+    x, y = c.random.choice([0.12, 0.88]), c.random.uniform(0.1, 0.25)
+    planets = [(214, 150, 90), (110, 170, 214), (190, 96, 110)]
+    planet = (_X - x) ** 2 + (_Y - y) ** 2 < 0.011
+    image = _where(planet, planets[c.random.integers(3)], image)
+    ring = np.abs((_X - x) / 0.17) ** 2 + np.abs((_Y - y - 0.25 * (_X - x)) / 0.045) ** 2
+    return _where((ring > 0.6) & (ring < 1.0), (226, 214, 180), image)
+
+
+def _stage(c: _Canvas) -> Floats:
+    folds = 26 * np.sin(_X * 48 + c.random.uniform(0, 6))[..., None]
+    image: Floats = np.array((150, 18, 34), np.float32) + folds + c.grain(4, 60, 8)
+    beam = np.abs(_X - 0.5 - c.random.uniform(-0.1, 0.1)) < 0.10 + 0.22 * _Y
+    image = _where(beam, image * 0.55 + np.array((118, 104, 60), np.float32), image)
+    floor = c.horizon + 0.16 < _Y
+    boards = np.array((150, 98, 52), np.float32) + c.grain(4, 12, 60)
+    image = _where(floor, boards, image)
+    return _where(floor & ((_Y * 22) % 1 < 0.14), image * 0.78, image)
+
+
 _PAINTERS: dict[str, Callable[[_Canvas], Floats]] = {
     "grass": _grass,
     "beach": _beach,
@@ -214,7 +269,14 @@ _PAINTERS: dict[str, Callable[[_Canvas], Floats]] = {
     "table": _table,
     "night": _night,
     "mountains": _mountains,
+    "garden": _garden,
+    "kitchen": _kitchen,
+    "rain": _rain,
+    "sunset": _sunset,
+    "space": _space,
+    "stage": _stage,
 }
+PLACES = tuple(_PAINTERS)
 
 
 def background(place: str, random: Random, *, textured: bool) -> NDArray[np.uint8]:

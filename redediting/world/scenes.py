@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 
 from redediting.world import art
+from redediting.world.patterns import mark
 from redediting.world.places import background, noise
 
 IMAGE_SIZE = 64
@@ -25,28 +26,33 @@ STYLES: dict[str, str] = {  # style → art set of the atlas
 }
 SIZES: dict[str, float] = {"small": 0.42, "big": 0.88}  # share of the picture's height
 _NORMAL, _ONE_OF_TWO = 0.66, 0.48
-_AFLOAT = ("sea", "sky", "plain")
+_WITH_COMPANION, _COMPANION = 0.60, 0.34
+_CENTRES = {None: 0.5, "left": 0.29, "middle": 0.5, "right": 0.71}
+_DRAWINGS = {"ball": "basketball"}  # of companions whose name is not the atlas's
+_AFLOAT = ("sea", "sky", "space", "plain")
 _Y = np.mgrid[0 : art.CUTOUT, 0 : art.CUTOUT][0].astype(np.float32) / art.CUTOUT
 
 
 @dataclass(frozen=True)
 class Thing:
-    """One object of a scene. ``colour`` None leaves the natural colour."""
+    """One object of a scene. ``colour`` and ``pattern`` None leave the natural look."""
 
     concept: str
     colour: str | None = None
     size: str | None = None
+    pattern: str | None = None
 
 
 @dataclass(frozen=True)
 class Scene:
-    """Objects, a place (``plain`` or a key of PLACES), a style and a position."""
+    """Objects, a place (``plain`` or one of PLACES), a style, a position and a companion."""
 
     things: tuple[Thing, ...]
     place: str
     style: str = "photo"
     backdrop: str = "white"  # colour of a plain background
-    side: str | None = None  # left | right
+    side: str | None = None  # left | middle | right
+    companion: str | None = None  # a small object beside a single thing
 
 
 def _paper(scene: Scene, random: np.random.Generator) -> Image.Image:
@@ -119,29 +125,27 @@ def _stand(
     canvas.paste(image, (int(centre - image.width / 2), int(base - box[3])), image)
 
 
+def _drawing(
+    scene: Scene,
+    concept: str,
+    colour: str | None,
+    pattern: str | None,
+    random: np.random.Generator,
+) -> art.Image:
+    """A cut-out in its colour and with its marking."""
+    if colour is None and scene.style == "line" and scene.place in ("night", "space"):
+        colour = "white"  # black ink would vanish
+    art_set = STYLES[scene.style]
+    drawing = art.recoloured(concept, art_set, colour) if colour else art.cutout(concept, art_set)
+    return mark(drawing, pattern, random, ink=scene.style == "line") if pattern else drawing
+
+
 def render(scene: Scene, seed: int, *, size: int = IMAGE_SIZE) -> NDArray[np.uint8]:
     """Draws a scene: RGB, (size, size, 3). The same scene and seed give the same picture."""
     random = np.random.default_rng(seed)
     canvas, photo = _canvas(scene, random), scene.style == "photo"
-    if len(scene.things) == 1:
-        centres = [{None: 0.5, "left": 0.29, "right": 0.71}[scene.side]]
-    else:
-        centres = [0.27, 0.73]
-    for thing, centre in zip(scene.things, centres, strict=True):
-        colour = thing.colour
-        if colour is None and scene.style == "line" and scene.place == "night":
-            colour = "white"  # black ink would vanish
-        art_set = STYLES[scene.style]
-        drawing = (
-            art.recoloured(thing.concept, art_set, colour)
-            if colour
-            else art.cutout(thing.concept, art_set)
-        )
-        height = SIZES.get(thing.size or "", _NORMAL)
-        if len(scene.things) > 1:
-            height = min(height, _ONE_OF_TWO)
-        elif scene.side:
-            height = min(height, 0.54)
+
+    def stand(drawing: art.Image, height: float, centre: float) -> None:
         height *= random.uniform(0.94, 1.06)
         if scene.place in _AFLOAT:
             foot = 0.5 + height / 2 + random.uniform(-0.03, 0.03)
@@ -157,6 +161,24 @@ def render(scene: Scene, seed: int, *, size: int = IMAGE_SIZE) -> NDArray[np.uin
             shadow=photo and (scene.place not in _AFLOAT or scene.place == "plain"),
             sticker=scene.style == "sticker",
         )
+
+    centres = [_CENTRES[scene.side]] if len(scene.things) == 1 else [0.27, 0.73]
+    if scene.companion:
+        left = random.random() < 0.5
+        centres = [0.62 if left else 0.38]
+    for thing, centre in zip(scene.things, centres, strict=True):
+        drawing = _drawing(scene, thing.concept, thing.colour, thing.pattern, random)
+        height = SIZES.get(thing.size or "", _NORMAL)
+        if len(scene.things) > 1:
+            height = min(height, _ONE_OF_TWO)
+        elif scene.side:
+            height = min(height, 0.54)
+        elif scene.companion:
+            height = min(height, _WITH_COMPANION)
+        stand(drawing, height, centre)
+    if scene.companion:
+        concept = _DRAWINGS.get(scene.companion, scene.companion)
+        stand(_drawing(scene, concept, None, None, random), _COMPANION, 0.18 if left else 0.82)
     pixels: NDArray[np.floating] = np.asarray(
         canvas.resize((size, size), Image.Resampling.LANCZOS), np.float32
     )

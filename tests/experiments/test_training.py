@@ -6,23 +6,31 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from diffusers import StableDiffusionPipeline
+from PIL import Image
 from torch import nn
 
 from experiments.training import autoencoder, denoiser, judges, text
+from experiments.training.bundle import export
 from experiments.training.data import Split, as_pixels, load_split
 from experiments.training.loop import Schedule, train
+from experiments.training.measures import judged, rate
 from experiments.training.recipe import Recipe, WorldConfig
+from experiments.training.store import StageRecord, load_stage, read_record, save_stage
+from redediting.concepts.language import load_language
 from redediting.config import load_config
-from redediting.errors import ConfigError
+from redediting.errors import WorldError
 from redediting.world.captions import captions
+from redediting.world.judges import JudgeB, SceneClassifier, build_clip
 from redediting.world.scenes import render
 
+SECOND = load_language(Path("configs/world/language.yaml"))
 FEW = Schedule(steps=2, batch=4, lr=1e-3, warmup=1)
 
 
 @pytest.fixture(scope="module")
 def split() -> Split:
-    items = list(islice(captions("train"), 12))
+    items = list(islice(captions("train", language=SECOND, single=True), 12))
     return Split(items, torch.from_numpy(np.stack([render(c.scene, c.seed) for c in items])))
 
 
@@ -87,12 +95,30 @@ def test_contrastive_loss_is_lowest_for_matching_pairs() -> None:
 
 
 def test_every_stage_trains(tmp_path: Path, split: Split) -> None:
-    vae = autoencoder.train_autoencoder(
-        split.images, FEW, tmp_path, channels=8, latent_channels=4, noise=0.1
-    )
-    assert vae.config.scaling_factor > 0
+    vae = autoencoder.build(8, 4, decoder=16)
+    autoencoder.train_autoencoder(vae, split.images, FEW, tmp_path, noise=0.1)
+    assert autoencoder.set_scale(vae, split.images) > 0
+    decoded, decibels = autoencoder.reconstruct(vae, split.images)
+    assert decoded.shape == split.images.shape
+    assert len(decibels) == len(split)
     tokenizer = text.build_tokenizer(500)
-    encoder = text.train_text_encoder(split, tokenizer, FEW, tmp_path, width=64, layers=1)
+    clip = text.build_clip(tokenizer, width=64, layers=1)
+    recall = text.Recall(own=0.2, preceding=0.2, pads=0.1)
+    text.train_text_encoder(clip, split, tokenizer, FEW, tmp_path, recall=recall)
+    pictures = text.embed_pictures(clip, split.images)
+    assert torch.allclose(pictures.norm(dim=1), torch.ones(12))
+    anew = text.build_clip(tokenizer, width=64, layers=1)
+    text.take_image_tower(anew, clip)
+    text.train_text_encoder(
+        anew, split, tokenizer, FEW, tmp_path, recall=recall, pictures=pictures, name="anew"
+    )
+    assert torch.allclose(text.embed_pictures(anew, split.images), pictures)
+    assert len(text.contrastive_accuracy(clip, tokenizer, split, batch=6)) == 12
+    encoder = text.text_tower(clip)
+    last, end = text.neutral_sin2(encoder, tokenizer)
+    assert len(last) == len(end) > 100
+    nouns = text.noun_sin2(encoder, tokenizer)
+    assert all(0 <= value <= 1 for value in (*last, *end, *nouns))
     cache = denoiser.cache_latents(split, vae, encoder, tokenizer)
     assert cache.latents.shape == (12, 4, 8, 8)
     cache.save(tmp_path / "cache.safetensors")
@@ -102,19 +128,119 @@ def test_every_stage_trains(tmp_path: Path, split: Split) -> None:
     denoiser.train_denoiser(unet, cache, FEW, tmp_path)
     moved = [not torch.equal(before[k], v) for k, v in unet.state_dict().items()]
     assert np.mean(moved) > 0.9
-    judge = judges.train_judge_b(split, FEW, tmp_path, width=8)
+    judge = SceneClassifier(judges.classes(SECOND), width=8)
+    judges.train_judge_b(judge, split, FEW, tmp_path)
     logits = judge(as_pixels(split.images))
-    assert {name: value.shape[1] for name, value in logits.items()} == {
-        name: len(labels) for name, labels in judge.classes.items()
+    assert set(logits) == {"object", "colour", "pattern", "companion", "place", "style"}
+    hits = judged(
+        JudgeB(judge), [Image.fromarray(i) for i in split.images.numpy()], split.captions
+    )
+    assert len(hits["pattern"]) == len(split)
+    judge_a = build_clip(judges.clip_config(len(tokenizer)))
+    judges.train_judge_a(judge_a, split, tokenizer, FEW, tmp_path)
+    assert judge_a.encode_image(as_pixels(split.images)).shape == (12, 128)
+
+
+def test_states_are_asked_for_what_precedes_them() -> None:
+    """Heads that copy, over states that hold the answer, have no loss; others have."""
+    ids = torch.tensor([[8, 1, 2, 9, 9, 9], [8, 3, 9, 9, 9, 9]])  # begin 8, end and pad 9
+    heads = text.RecallHeads(10, torch.tensor([1, 2, 3, 8, 9]), end=9)
+    table = 40 * torch.eye(10)
+    with torch.no_grad():
+        for head in heads.heads:
+            head.weight.copy_(torch.eye(10))
+            head.bias.zero_()
+        heads.heads[2].weight.zero_()  # the second token before: all five words alike
+        states = torch.zeros(2, 6, 10)
+        states[:, 1:] = torch.eye(10)[ids[:, :-1]]
+        _, preceding, _ = heads(states, ids, table)
+        assert preceding == pytest.approx(np.log(5), abs=1e-4)
+        own, _, _ = heads(torch.eye(10)[ids], ids, table)
+        assert own == pytest.approx(0, abs=1e-4)
+        pads = torch.zeros(2, 6, 10)
+        pads[0, 4:, 1:3], pads[1, 3:, 3] = 1, 1
+        _, _, bag = heads(pads, ids, table)
+        # two words share the mass of two pads' distributions, one word has all of three's
+        assert bag == pytest.approx(2 * np.log(2) / 5, abs=1e-3)
+
+
+def _recipe(tmp_path: Path) -> Recipe:
+    settings = {
+        "language": "configs/world/language.yaml", "train_scenes": 12, "judge_scenes": 12,
+        "tokenizer_merges": 500, "text_width": 64, "text_layers": 1, "latent_channels": 4,
+        "autoencoder_channels": 8, "autoencoder_noise": 0.1, "unet_widths": [32, 32],
+        "unet_layers": 1, "unet_head": 16, "judge_b_width": 4,
+        "recall": {"own": 0.2, "preceding": 0.1, "pads": 0.05},
+    }  # fmt: skip
+    few = {
+        name: FEW for name in ("autoencoder", "towers", "text", "denoiser", "judge_b", "judge_a")
     }
-    clip = judges.train_judge_a(split, tokenizer, FEW, tmp_path)
-    assert clip.encode_image(as_pixels(split.images)).shape == (12, 128)
+    config = WorldConfig.model_validate({**settings, **few})
+    return Recipe(config, tmp_path / "runs", tmp_path / "stages", measured=12)
 
 
-def test_restore_refuses_a_folder_whose_training_would_win(tmp_path: Path) -> None:
-    recipe = Recipe(load_config(Path("configs/world/default.yaml"), WorldConfig), tmp_path)
-    (tmp_path / "checkpoints").mkdir()
-    (tmp_path / "checkpoints/denoiser.ckpt").touch()
-    with pytest.raises(ConfigError, match="without a UNet in training"):
-        recipe.run_restore()
-    assert not (tmp_path / "vae").exists()
+def test_a_stage_continues_from_its_unfinished_weights(tmp_path: Path) -> None:
+    recipe = _recipe(tmp_path)
+    recipe.run("judge_b")
+    record = read_record(recipe.stages / "judge_b")
+    assert record is not None
+    assert record.finished
+    assert record.figures["judge_b_object_n"] == 12
+    unfinished = record.model_copy(update={"finished": False, "step": 1, "seconds": 100.0})
+    save_stage(recipe.stages / "judge_b", recipe.load("judge_b"), unfinished)
+    (recipe.checkpoints / "judge_b.ckpt").unlink()
+    recipe.run("judge_b")
+    again = read_record(recipe.stages / "judge_b")
+    assert again is not None
+    assert (again.finished, again.step) == (True, 2)
+    assert again.seconds >= 100
+    recipe.snapshot("judge_b")
+    assert read_record(recipe.stages / "judge_b") is not None
+    assert recipe.digest("judge_b") == record.recipe != recipe.digest("judge_a")
+
+
+def test_a_text_encoder_in_training_is_kept_without_its_heads(tmp_path: Path) -> None:
+    recipe = _recipe(tmp_path)
+    recipe.run("towers")
+    recipe.run("text")
+    trained = recipe.load("text").state_dict()
+    recipe.snapshot("text")
+    for name, tensor in recipe.load("text").state_dict().items():
+        assert torch.allclose(tensor, trained[name]), name
+    towers = recipe.load("towers").vision_model.state_dict()
+    for name, tensor in recipe.load("text").vision_model.state_dict().items():
+        assert torch.equal(tensor, towers[name])
+
+
+def test_the_bundle_wants_every_stage_and_draws_in_one_type(tmp_path: Path) -> None:
+    recipe = _recipe(tmp_path)
+    with pytest.raises(WorldError, match="text, autoencoder, judge_b, judge_a, denoiser"):
+        export(recipe, tmp_path / "bundle")
+    for name, part in list(recipe.parts().items())[1:]:
+        model = part.build()
+        record = StageRecord(finished=True, step=2, steps=2, seconds=1, recipe="x")
+        save_stage(recipe.stages / name, model, record)
+    export(recipe, tmp_path / "bundle")
+    assert load_language(tmp_path / "bundle" / "language.yaml") == SECOND
+    pipeline = StableDiffusionPipeline.from_pretrained(
+        tmp_path / "bundle" / "pipeline", local_files_only=True
+    )
+    parts = (pipeline.unet, pipeline.vae, pipeline.text_encoder)
+    assert {part.dtype for part in parts} == {torch.float32}
+    pipeline.set_progress_bar_config(disable=True)
+    assert pipeline("a cat", num_inference_steps=1).images[0].size == (64, 64)
+
+
+def test_missing_stages_are_named(tmp_path: Path) -> None:
+    with pytest.raises(WorldError, match="--stage text"):
+        load_stage(tmp_path / "text", nn.Linear(1, 1))
+
+
+def test_rates_of_nothing_are_none() -> None:
+    assert rate("x", []) == {"x": None, "x_ci": None, "x_n": 0}
+    assert rate("x", [True, False])["x"] == 0.5
+
+
+@pytest.mark.parametrize("name", ["default", "second"])
+def test_recipes_are_valid(name: str) -> None:
+    assert load_config(Path(f"configs/world/{name}.yaml"), WorldConfig).train_scenes > 0
