@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import sys
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from importlib.metadata import EntryPoint, entry_points
@@ -19,6 +20,7 @@ from typing import Generic, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from redediting.errors import RedEditingError
+from redediting.io import digest
 
 T = TypeVar("T")
 
@@ -114,11 +116,13 @@ class Registry(Generic[T]):
     def _from_file(self, path: Path) -> type[T]:
         base = self._import(self._base)
         try:
-            spec = importlib.util.spec_from_file_location(f"{self.what}_{path.stem}", path)
+            name = f"{self.what}_{path.stem}_{digest(str(path.resolve()))}"
+            spec = importlib.util.spec_from_file_location(name, path)
             if spec is None or spec.loader is None:
                 raise ImportError(f"not a Python file: {path}")
             module = importlib.util.module_from_spec(spec)
             spec.loader.exec_module(module)
+            sys.modules[name] = module  # where a run's name finds the source
         except (OSError, ImportError, SyntaxError) as error:
             raise self._error(
                 f"expected a Python file with {_article(self.what)}, got {str(path)!r} ({error}); "

@@ -7,6 +7,7 @@ from typing import Any
 
 from experiments.report.publish import ROOT
 from experiments.report.section import Report
+from redediting.errors import OutputError
 
 
 def page_of(summary: dict[str, Any], folder: Path | None) -> Report:
@@ -66,6 +67,11 @@ def publish_run(folder: Path, summary: dict[str, Any], *, root: Path = ROOT) -> 
 def kind_of(summary: dict[str, Any]) -> str:
     """``attack``, ``ablation``, ``detection`` or ``audit``; a published one shows by its keys."""
     name = str(summary.get("experiment", ""))
+    if not {"rows", "experiment"} & set(summary):
+        raise OutputError(
+            f"expected the summary of an experiment, got a file with {sorted(summary)[:5]}; name "
+            "a run folder or a file of experiments/results/"
+        )
     if name.startswith("audit") or "suspects" in summary:
         return "audit"
     if name == "detection" or any("auroc" in row for row in summary.get("rows", [])[:1]):

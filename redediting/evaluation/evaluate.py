@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from accelerate import PartialState
+
 from redediting.attacks import ATTACKS
 from redediting.attacks.base import Attack
 from redediting.concepts.rebinding import Rebinding
@@ -169,6 +171,11 @@ def evaluate(
     """
     rebindings = (rebindings,) if isinstance(rebindings, Rebinding) else tuple(rebindings)
     made = _entries(entries)
+    if not rebindings or len(made) < 2:
+        raise ConfigError(
+            f"expected at least one rebinding and one attack, patch or model, got "
+            f"{len(rebindings)} and {len(made) - 1}; name one of each"
+        )
     if judges is None and not (model.card and model.card.embedded):
         raise ConfigError(
             f"expected judges for {model.name or 'this model'!r}, got none; the embedded world's "
@@ -191,7 +198,19 @@ def evaluate(
     )  # fmt: skip
     panel = judges or world_panel()
     run = run_task("evaluate", config, task, model, panel, made, out=Path(out), progress=progress)
-    return summarised(run, config.reference)
+    results = summarised(run, config.reference)
+    summary = {
+        "experiment": "evaluate",
+        "model": model.name,
+        "rows": results.rows,
+        "methods": results.methods,
+        "claims": {},
+        "n_pairs": len(rebindings),
+        "n_seeds": len(config.seeds),
+    }
+    if PartialState().is_main_process:  # `redediting report FOLDER` reads it
+        replace_json(results.folder / "summary.json", summary)
+    return results
 
 
 def summarised(run: Run, reference: Reference) -> Results:

@@ -20,6 +20,7 @@ import platform
 import shutil
 import subprocess
 import tarfile
+import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
@@ -155,14 +156,24 @@ class ResultStore:
         self._rows[unit] = [dict(line) for line in lines[:-1]]
 
     def arrays(self, unit: str) -> dict[str, np.ndarray]:
-        """Arrays of a unit by name; empty where it has none."""
+        """Arrays of a unit by name; empty where it has none.
+
+        Raises:
+            OutputError: a damaged file.
+        """
         import numpy as np
 
         path = self.array_file(unit)
         if not path.is_file():
             return {}
-        with np.load(path) as found:
-            return {name: found[name] for name in found}
+        try:
+            with np.load(path) as found:
+                return {name: found[name] for name in found}
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+            raise OutputError(
+                f"expected the arrays of {unit!r} in {str(path)!r}, got a damaged file; delete "
+                f"rows.jsonl and arrays/ in {str(self.folder)!r} and run again: images are kept"
+            ) from error
 
     def json(self, name: str) -> Any:  # noqa: ANN401 - whatever the file holds
         """A JSON file of the folder, e.g. ``summary.json``.
