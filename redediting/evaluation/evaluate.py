@@ -70,10 +70,10 @@ class Results:
         >>> import redediting as rd
         >>> model, pair = rd.load("world"), rd.Rebinding("beautiful cat", "zebra")
         >>> few = rd.Counts(free=2, fixed=1, head=1, phrases=1, collateral=1, benign=2)
-        >>> results = rd.evaluate(model, [], pair, out=tmp, counts=few,
+        >>> results = rd.evaluate(model, rd.attacks.EvilEdit(), pair, out=tmp, counts=few,
         ...                       sampler=rd.Sampler(steps=2), progress=False)
         >>> [row["trigger"] for row in results.rows], results.table().rows[0]["method"]
-        (['beautiful cat'], 'clean')
+        (['beautiful cat', 'beautiful cat'], 'clean')
     """
 
     run: Run
