@@ -22,8 +22,8 @@ from redediting.concepts.templates import contexts
 from redediting.evaluation.entries import CONTROL
 from redediting.evaluation.measure import caption_moment
 from redediting.evaluation.ranking import Foresight, foresee, mean_foresight, ranked
-from redediting.evaluation.store import ResultStore
 from redediting.evaluation.summary import Summary
+from redediting.evaluation.units import shared_store
 from redediting.models.model import Model
 
 _TEMPLATES = 8
@@ -44,23 +44,26 @@ def foresee_settings(
     """
     pairs = config.pairs.rebindings()[: 1 if config.quick else None]
     methods = {spec.title: spec.build() for spec in config.methods if spec.name != CONTROL}
-    main = PartialState().is_main_process
-    store = ResultStore.create(
+    store = shared_store(
         out, f"{config.experiment}-foreseen", config=config, base=model.fingerprint(),
         measured_by=["redediting.evaluation.ranking", *methods.values()],
-        device=str(model.device), quick=config.quick, write=main,
+        device=str(model.device), quick=config.quick,
     )  # fmt: skip
     found = {title: Foresight(**_numbers(store.rows(title)[0])) for title in store.done}
+    todo = {
+        title: method
+        for title, method in methods.items()
+        if title not in found and isinstance(method, ClosedForm)
+    }
+    if not todo:
+        return found
     moment = caption_moment(model)
     templates = contexts(_TEMPLATES, seed=0, split="dev")
-    todo = {title: method for title, method in methods.items() if title not in found}
     for title, method in tqdm(todo.items(), "foreseen", unit="setting", disable=not progress):
-        if not isinstance(method, ClosedForm):
-            continue
         found[title] = mean_foresight(
             [foresee(model, method, pair, moment=moment, templates=templates) for pair in pairs]
         )
-        if main:
+        if PartialState().is_main_process:
             store.append(title, [asdict(found[title])])
     return found
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
-from accelerate import PartialState
 from torch import Tensor
 
 from redediting.config import Config
@@ -22,6 +22,7 @@ from redediting.evaluation.measure import (
 )
 from redediting.evaluation.panel import Panel
 from redediting.evaluation.store import ResultStore
+from redediting.evaluation.units import shared_store
 from redediting.metrics.base import Measured, PromptSet
 from redediting.metrics.judge import check_labels
 from redediting.models.model import Model
@@ -45,7 +46,7 @@ class Run:
     titles: tuple[str, ...]
     panel: Panel
 
-    @property
+    @cached_property
     def units(self) -> dict[UnitKey, Measured]:
         """Everything that was measured."""
         return measured_units(self.store)
@@ -95,24 +96,12 @@ def run_task(
     attacks = [entry.attack for entry in entries if hasattr(entry, "attack")]
     for rebinding in task.rebindings:
         check_labels(panel.judge, [rebinding.target_head])
-    main = PartialState().is_main_process
-
-    def store(*, write: bool) -> ResultStore:
-        return ResultStore.create(
-            out,
-            experiment,
-            config=config,
-            base=model.fingerprint(),
-            measured_by=[*_MEASURED_BY, *attacks, *task.metrics, panel.judge, model.layout],
-            device=str(model.device),
-            quick=quick,
-            extra=["\n".join(task.captions or ()), *(entry.identity for entry in entries)],
-            write=write,
-        )
-
-    if main:  # the others open what it has made
-        store(write=True)
-    PartialState().wait_for_everyone()
-    opened = store(write=False)
-    Measurement(task, model, panel, entries, opened, progress=progress)()
-    return Run(opened, task, tuple(entry.title for entry in entries), panel)
+    store = shared_store(
+        out, experiment, config=config, base=model.fingerprint(),
+        measured_by=[*_MEASURED_BY, *attacks, *task.metrics, panel.judge, model.layout],
+        device=str(model.device), quick=quick,
+        extra=["\n".join(task.captions or ()), *(entry.identity for entry in entries)],
+    )  # fmt: skip
+    Measurement(task, model, panel, entries, store, progress=progress)()
+    finished = ResultStore(store.folder)  # every process sees the rows that the main one wrote
+    return Run(finished, task, tuple(entry.title for entry in entries), panel)

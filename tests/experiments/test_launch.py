@@ -19,6 +19,9 @@ pairs: {{source: listed, pairs: [{{trigger: beautiful cat, target: zebra}}]}}
 sampler: {{steps: 2, guidance: 3.0, batch_size: 4}}
 quick_counts: {{free: 3, fixed: 2, head: 3, phrases: 2, collateral: 1, benign: 4}}
 """
+CAPACITY = """\
+capacity: {methods: [eviledit], sizes: [1, 2], quick_sizes: [1, 2], probed: 2}
+"""
 KEYS = ("method", "trigger", "target", "kind", "seed", "set", "index", "prompt", "noise")
 
 
@@ -54,3 +57,19 @@ def test_two_cpu_processes_give_the_rows_of_one(tmp_path: Path, model_folder: Pa
     for a, b in pairs:
         assert {"clip_p", "drift"} <= set(a["values"])
         assert a["values"] == pytest.approx(b["values"], abs=1e-3)
+
+
+@pytest.mark.slow
+def test_an_ablation_sums_up_in_every_process(tmp_path: Path, model_folder: Path) -> None:
+    """The capacity part is summed up by all processes, from rows that the main one wrote."""
+    (tmp_path / "config.yaml").write_text(CONFIG.format(model=model_folder) + CAPACITY)
+    launcher = ("-m", "experiments.engine.launch", "--num_processes", "2", "--cpu")
+    done = subprocess.run(
+        [sys.executable, *launcher, "-m", "experiments.ablation", "config.yaml", "--quick",
+         "--json", "--out", "runs"],
+        cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
+        timeout=280, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    held = json.loads(done.stdout.splitlines()[-1])["capacity"]
+    assert [line["n"] for line in held["lines"]] == [1, 2, 2]
