@@ -10,10 +10,10 @@ Example:
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING
 
 from redediting import _torchvision as _torchvision  # acts when torchvision is first imported
+from redediting._lazy import lazy
 from redediting._version import __version__ as __version__
 
 if TYPE_CHECKING:
@@ -64,16 +64,4 @@ __all__ = [
     "world",
 ]
 
-
-def __getattr__(name: str) -> object:
-    """Imports a public name when it is first asked for."""
-    if name in _PACKAGES:
-        return importlib.import_module(f"redediting.{name}")
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"redediting.{_HOMES[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    """The public names beside the module's own."""
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy(__name__, _HOMES | dict.fromkeys(_PACKAGES, ""))

@@ -6,10 +6,10 @@ classes and functions are listed flat and imported when first asked for.
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING
 
 from defenses.callable_package import make_callable
+from redediting._lazy import lazy
 
 if TYPE_CHECKING:
     from defenses.audit.base_free import BaseFree as BaseFree
@@ -51,12 +51,6 @@ _HOMES = {
 }
 __all__ = list(_HOMES)
 
-
-def __getattr__(name: str) -> object:
-    """Imports a class or function when it is first asked for."""
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"defenses.audit.{_HOMES[name]}"), name)
-
+__getattr__, __dir__ = lazy(__name__, _HOMES)
 
 make_callable(__name__, "defenses.audit.front:audit")

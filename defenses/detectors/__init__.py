@@ -6,9 +6,9 @@ of a file that defines one.
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING
 
+from redediting._lazy import lazy
 from redediting.errors import DetectorError
 from redediting.registry import Registry
 
@@ -66,13 +66,4 @@ def detector_names(wanted: str) -> list[str]:
     return names
 
 
-def __getattr__(name: str) -> object:
-    """Imports a detector's class when it is first asked for."""
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"defenses.detectors.{_HOMES[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    """The classes beside the module's own names."""
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy(__name__, _HOMES)

@@ -210,13 +210,12 @@ def calibration_features(detector: Detector, clean: Subject) -> Array:
 
 def _cache_file(detector: Detector, clean: Subject) -> Path | None:
     """Where the features lie; its name covers everything that decides them."""
-    source = Path(type(detector)._features.__code__.co_filename)
-    if not source.is_file():
+    if not Path(type(detector)._features.__code__.co_filename).is_file():
         return None
     named = digest(
         clean.model.fingerprint(), str(clean.model.device.type), clean.sampler.model_dump_json(),
         fingerprint(clean.clip.model.state_dict()), *clean.nouns,
-        detector.name, detector.model_dump_json(), source.read_text("utf-8"),
+        detector.name, detector.model_dump_json(),
         source_digest([detector, "defenses.detectors.base"]),
         *(f"{job.seed} {job.prompt}" for job in clean.jobs),
     )  # fmt: skip

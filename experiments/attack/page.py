@@ -22,6 +22,7 @@ from experiments.report.section import (
 )
 from experiments.report.tables import COSTS_ONCE, FORESEEN, METHOD, columns, unswept
 from redediting.errors import OutputError
+from redediting.evaluation.evaluate import HEADLINE
 from redediting.evaluation.frame import Column, Frame
 from redediting.evaluation.measure import UnitKey, measured_units
 from redediting.evaluation.store import ResultStore
@@ -33,7 +34,6 @@ SHOWN: tuple[tuple[PromptSet, str], ...] = (
     ("collateral", "related phrases"),
     ("benign", "captions without a trigger"),
 )
-HEADLINE = ("asr_free", "asr_fixed", "acc", "collateral", "drift", "seconds")
 CLAIM_COLUMNS = (
     Column("name", "claim"),
     Column("verdict", "verdict"),

@@ -8,9 +8,8 @@ from typing import Any
 from experiments.attack.page import front_sections
 from experiments.report.publish import ROOT, place, public
 from experiments.report.tables import COSTS_ONCE, METHOD, columns, unswept
+from redediting.evaluation.evaluate import HEADLINE
 from redediting.evaluation.frame import Frame
-
-_KEYS = ("asr_free", "asr_fixed", "acc", "collateral", "drift", "seconds")
 
 
 def publish(folder: Path, summary: dict[str, Any], *, root: Path = ROOT) -> Path:
@@ -31,7 +30,7 @@ def publish(folder: Path, summary: dict[str, Any], *, root: Path = ROOT) -> Path
 
 def attack_markdown(summary: dict[str, Any]) -> str:
     """The headline table of an attack and its claims."""
-    frame = Frame((METHOD, *columns(_KEYS), COSTS_ONCE[0]), tuple(unswept(summary)))
+    frame = Frame((METHOD, *columns(HEADLINE), COSTS_ONCE[0]), tuple(unswept(summary)))
     claims = summary["claims"].items()
     verdicts = "; ".join(f"{name}: {claim['verdict']}" for name, claim in claims)
     return (

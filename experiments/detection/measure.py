@@ -36,12 +36,11 @@ def detection(
     detectors, units = config.built(), config.units()
     used = [*detectors.values(), *(unit.edit for unit in units if unit.edit), panel.judge]
     sampler = config.sampler or default_sampler(config.model)
-    files = [Path(s.name) for s in config.detectors if s.name.endswith(".py")]
     store = shared_store(
         out, config.experiment, config=config, base=model.fingerprint(), quick=config.quick,
         measured_by=["defenses.detectors.benchmark", "experiments.detection.config", *used,
                      model.layout],
-        device=str(model.device), extra=[file.read_text("utf-8") for file in files],
+        device=str(model.device),
     )  # fmt: skip
     run = Benchmark(
         model, panel, detectors, units, store, counts=config.counts, sampler=sampler,

@@ -10,9 +10,9 @@ Example:
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING
 
+from redediting._lazy import lazy
 from redediting.errors import MethodError
 from redediting.registry import Registry
 
@@ -50,12 +50,4 @@ ATTACKS: Registry[Attack] = Registry(
 
 __all__ = ["ATTACKS", *_HOMES]
 
-
-def __getattr__(name: str) -> object:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"redediting.attacks.{_HOMES[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy(__name__, _HOMES)

@@ -11,9 +11,9 @@ Example:
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING
 
+from redediting._lazy import lazy
 from redediting.errors import MetricError
 from redediting.registry import Registry
 
@@ -50,14 +50,4 @@ METRICS: Registry[Metric] = Registry(
 
 __all__ = ["METRICS", *_HOMES]
 
-
-def __getattr__(name: str) -> object:
-    """Imports a metric's class when it is first asked for."""
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"redediting.metrics.{_HOMES[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    """The classes beside the module's own names."""
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy(__name__, _HOMES)
