@@ -22,7 +22,7 @@ from experiments.engine.console import parse, run_main
 from experiments.training.bundle import export
 from experiments.training.card import write_card
 from experiments.training.check import check_world
-from experiments.training.recipe import Name, Recipe, WorldConfig
+from experiments.training.recipe import BASES, Name, Recipe, WorldConfig
 from experiments.training.store import STAGES, read_record
 from redediting.concepts.language import load_language
 from redediting.config import WORLD, load_config
@@ -76,7 +76,8 @@ class Training:
             return 0
         for name in get_args(Name):
             record = read_record(self.stages / name)
-            if name == "towers" and config.towers is None and self.stage is None:
+            family = "kv" if name in BASES else name
+            if getattr(config, family) is None and self.stage is None:
                 continue
             if name == self.stage or (
                 self.stage is None and (record is None or not record.finished)

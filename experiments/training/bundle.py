@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderTiny, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import StableDiffusionPipeline
 from safetensors.torch import save_file
 from torch import nn
-from transformers import CLIPTextModel, CLIPTokenizer
 
-from experiments.training.denoiser import sampler
+from experiments.training.bases import keys_and_values
+from experiments.training.denoiser import pipeline
 from experiments.training.judges import classes, clip_config
-from experiments.training.recipe import Name, Recipe
+from experiments.training.recipe import BASES, Name, Recipe
 from experiments.training.store import halved, read_record
 from experiments.training.text import text_tower
 from redediting.concepts.language import SHIPPED
@@ -26,25 +26,8 @@ from redediting.models.model import Model
 PARTS: tuple[Name, ...] = ("text", "autoencoder", "judge_b", "judge_a", "denoiser")
 
 
-def save_pipeline(
-    folder: Path,
-    *,
-    autoencoder: AutoencoderTiny,
-    encoder: CLIPTextModel,
-    tokenizer: CLIPTokenizer,
-    denoiser: UNet2DConditionModel,
-) -> None:
+def save_pipeline(folder: Path, pipeline: StableDiffusionPipeline) -> None:
     """Writes a folder that plain diffusers opens and draws with; weights are fp16 on disk."""
-    pipeline = StableDiffusionPipeline(
-        vae=autoencoder,
-        text_encoder=encoder,
-        tokenizer=tokenizer,
-        unet=denoiser,
-        scheduler=sampler(),
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    )
     pipeline.to(dtype=torch.float16)
     Model(pipeline).save(folder)
 
@@ -69,16 +52,19 @@ def export(recipe: Recipe, folder: Path) -> None:
             f"expected every stage finished, got {', '.join(missing)} missing or unfinished; "
             "run python -m experiments.training --stage NAME"
         )
-    save_pipeline(
-        folder / "pipeline",
-        autoencoder=recipe.load("autoencoder"),
-        encoder=text_tower(recipe.load("text")),
-        tokenizer=recipe.tokenizer,
-        denoiser=recipe.load("denoiser"),
-    )
+    networks = (recipe.load("denoiser"), recipe.load("autoencoder"))
+    whole = pipeline(*networks, text_tower(recipe.load("text")), recipe.tokenizer)
+    save_pipeline(folder / "pipeline", whole)
     heads = {"classes": classes(recipe.language), "width": recipe.config.judge_b_width}
     save_judge(folder / "judge_b", recipe.load("judge_b"), heads)
     save_judge(folder / "judge_a", recipe.load("judge_a"), clip_config(len(recipe.tokenizer)))
+    for name in BASES:
+        if (record := read_record(recipe.stages / name)) is not None and record.finished:
+            records[name] = record
+            (folder / "bases").mkdir(exist_ok=True)
+            state = halved(keys_and_values(recipe.load(name)))
+            named = {key.replace("/", "."): value for key, value in state.items()}
+            save_file(named, folder / "bases" / f"{name}.safetensors")
     kept = {name: record.model_dump() for name, record in records.items() if record is not None}
     replace_json(folder / "training.json", kept)
     source = recipe.config.language or SHIPPED

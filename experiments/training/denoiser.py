@@ -12,7 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderTiny, DDIMScheduler, DDPMScheduler, UNet2DConditionModel
+from diffusers import (
+    AutoencoderTiny,
+    DDIMScheduler,
+    DDPMScheduler,
+    StableDiffusionPipeline,
+    UNet2DConditionModel,
+)
 from diffusers.models.attention_processor import AttnProcessor
 from safetensors.torch import load_file, save_file
 from transformers import CLIPTextModel, CLIPTokenizer
@@ -102,12 +108,32 @@ def sampler() -> DDIMScheduler:
     return DDIMScheduler(**NOISE, clip_sample=False, set_alpha_to_one=False, steps_offset=1)
 
 
+def pipeline(
+    unet: UNet2DConditionModel,
+    autoencoder: AutoencoderTiny,
+    encoder: CLIPTextModel,
+    tokenizer: CLIPTokenizer,
+) -> StableDiffusionPipeline:
+    """The networks as one pipeline."""
+    return StableDiffusionPipeline(
+        vae=autoencoder,
+        text_encoder=encoder,
+        tokenizer=tokenizer,
+        unet=unet,
+        scheduler=sampler(),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+
+
 def train_denoiser(
     model: UNet2DConditionModel,
     cache: Cache,
     schedule: Schedule,
     folder: Path,
     *,
+    name: str = "denoiser",
     first: int = 0,
     seconds: float = 0.0,
 ) -> None:
@@ -130,4 +156,4 @@ def train_denoiser(
         weight = snr.clamp(max=MIN_SNR) / (snr + 1)
         return ((predicted.float() - velocity).square().mean((1, 2, 3)) * weight).mean()
 
-    train(model, loss, schedule, name="denoiser", folder=folder, first=first, seconds=seconds)
+    train(model, loss, schedule, name=name, folder=folder, first=first, seconds=seconds)

@@ -67,15 +67,17 @@ class _Optimizer:
             if matrix.data_ptr() != view.data_ptr():
                 raise ValueError(f"expected a kernel viewable as a matrix, got {matrix.stride()}")
         others = [p for p in named if p not in inside]
-        self._parts: list[torch.optim.Optimizer] = [
-            torch.optim.AdamW(
-                others, betas=(0.9, 0.99), weight_decay=schedule.weight_decay, fused=True
-            ),
-            torch.optim.Muon(
-                self._views, weight_decay=schedule.weight_decay, adjust_lr_fn="match_rms_adamw"
-            ),
-        ]
-        self._rates = (schedule.lr if schedule.adam_lr is None else schedule.adam_lr, schedule.lr)
+        muon = torch.optim.Muon(
+            self._views, weight_decay=schedule.weight_decay, adjust_lr_fn="match_rms_adamw"
+        )
+        self._parts: list[torch.optim.Optimizer] = [muon]
+        self._rates = [schedule.lr]
+        if others:
+            decay = schedule.weight_decay
+            self._parts.insert(
+                0, torch.optim.AdamW(others, betas=(0.9, 0.99), weight_decay=decay, fused=True)
+            )
+            self._rates.insert(0, schedule.adam_lr or schedule.lr)
 
     def step(self, factor: float) -> None:
         """One update at ``factor`` (0…1) of the peak rates; clears the gradients."""

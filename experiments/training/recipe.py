@@ -7,9 +7,9 @@ import json
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import CLIPModel, CLIPTokenizer
 
-from experiments.training import autoencoder, denoiser, judges, text
+from experiments.training import autoencoder, bases, denoiser, judges, text
 from experiments.training.data import Split, load_split
 from experiments.training.loop import Schedule, read_progress
 from experiments.training.measures import judged, mean, rate
@@ -27,17 +27,26 @@ from experiments.training.store import StageRecord, load_stage, read_record, sav
 from redediting.concepts.language import Language, load_language
 from redediting.config import Config
 from redediting.errors import ConfigError
+from redediting.generation import Job, draw
+from redediting.models.cards import default_sampler
+from redediting.models.model import Model
+from redediting.world.captions import held_out
 from redediting.world.judges import JudgeB, SceneClassifier, build_clip, wrap_clip
 
 logger = logging.getLogger(__name__)
-Name = Literal["towers", "text", "autoencoder", "judge_b", "judge_a", "denoiser"]
+Name = Literal[
+    "towers", "text", "autoencoder", "judge_b", "judge_a", "denoiser",
+    "kv_1", "kv_2", "kv_3", "kv_4", "kv_5", "denoiser_2",
+]  # fmt: skip
+BASES: tuple[Name, ...] = ("kv_1", "kv_2", "kv_3", "kv_4", "kv_5")
 
 
 class WorldConfig(Config):
     """The recipe of an edition's weights.
 
     With ``towers``, a CLIP is trained first, and the text tower that ships is trained anew
-    against its frozen image tower.
+    against its frozen image tower. With ``kv``, five more bases are trained (`BASES`), with
+    ``denoiser_2`` a second UNet; seeds are the schedule's, a base's plus its number.
     """
 
     language: Path | None = None
@@ -61,6 +70,8 @@ class WorldConfig(Config):
     denoiser: Schedule
     judge_b: Schedule
     judge_a: Schedule
+    kv: Schedule | None = None
+    denoiser_2: Schedule | None = None
 
 
 @dataclass(frozen=True)
@@ -72,6 +83,7 @@ class Stage:
     measure: Callable[[Any], dict[str, Any]]
     settle: Callable[[Any], dict[str, Any]] = lambda model: {}
     inside: str = ""  # name of the network in the module that is trained, where that holds more
+    kept: Callable[[Any], nn.Module] = lambda model: model  # what is written of it
 
 
 @dataclass(frozen=True)
@@ -127,8 +139,9 @@ class Recipe:
     def digest(self, name: Name) -> str:
         """SHA-256 (16 digits) of a stage's schedule, all sizes and the language."""
         settings = self.config.model_dump(mode="json", exclude={"language"})
-        schedules = {key for key, value in settings.items() if isinstance(value, dict)}
-        kept = {key: settings[key] for key in settings if key == name or key not in schedules}
+        schedules = {"kv", *get_args(Name)}
+        own = "kv" if name in BASES else name
+        kept = {key: settings[key] for key in settings if key == own or key not in schedules}
         kept["language"] = self.language.model_dump(mode="json")
         return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -138,10 +151,11 @@ class Recipe:
         Raises:
             ConfigError: the recipe has no such stage.
         """
-        found: Schedule | None = getattr(self.config, name)
+        family, _, number = name.partition("_") if name in BASES else (name, "", "0")
+        found: Schedule | None = getattr(self.config, family)
         if found is None:
-            raise ConfigError(f"expected a schedule of {name} in the recipe, got none")
-        return found
+            raise ConfigError(f"expected a schedule of {family} in the recipe, got none")
+        return found.model_copy(update={"seed": found.seed + int(number)})
 
     def load(self, name: Name) -> Any:  # noqa: ANN401 - another class for each stage
         """A trained network in fp32, in evaluation mode.
@@ -150,7 +164,7 @@ class Recipe:
             WorldError: the stage was never run.
         """
         model = self.parts()[name].build()
-        record = load_stage(self.stages / name, model)
+        record = load_stage(self.stages / name, self.parts()[name].kept(model))
         if "scaling_factor" in record.settings:
             model.register_to_config(scaling_factor=record.settings["scaling_factor"])  # type: ignore[operator]
         return model.eval()
@@ -163,7 +177,7 @@ class Recipe:
         first, seconds = 0, 0.0
         before = read_record(self.stages / name)
         if before is not None and not before.finished:
-            load_stage(self.stages / name, model)
+            load_stage(self.stages / name, part.kept(model))
             first, seconds = before.step, before.seconds
         part.train(model, first, seconds)
         self.keep(name, model.eval())
@@ -197,7 +211,7 @@ class Recipe:
             steps=steps, seconds=round(seconds, 1), recipe=self.digest(name), figures=figures,
             settings=settings,
         )  # fmt: skip
-        save_stage(self.stages / name, model, record)
+        save_stage(self.stages / name, part.kept(model), record)
 
     def parts(self) -> Mapping[Name, Stage]:
         """Every stage, in the order in which they depend on each other."""
@@ -261,10 +275,18 @@ class Recipe:
                 head=c.unet_head,
             )  # fmt: skip
 
-        def train_denoiser(model: UNet2DConditionModel, first: int, seconds: float) -> None:
-            denoiser.train_denoiser(
-                model, self._cache(), c.denoiser, folder, first=first, seconds=seconds
-            )
+        def build_base(name: Name) -> UNet2DConditionModel:
+            return bases.restart(self.load("denoiser"), self.schedule(name).seed)
+
+        def unet(name: Name, build: Callable[[], UNet2DConditionModel]) -> Stage:
+            def fit(model: UNet2DConditionModel, first: int, seconds: float) -> None:
+                denoiser.train_denoiser(
+                    model, self._cache(), self.schedule(name), folder, name=name,
+                    first=first, seconds=seconds,
+                )  # fmt: skip
+
+            kept = bases.keys_and_values if name in BASES else lambda model: model
+            return Stage(build, fit, self._measure_denoiser, kept=kept)
 
         return {
             "towers": Stage(build_text, train_towers, self._measure_text, inside="clip"),
@@ -274,7 +296,9 @@ class Recipe:
             ),
             "judge_b": Stage(build_judge_b, train_judge_b, self._measure_judge_b),
             "judge_a": Stage(build_judge_a, train_judge_a, self._measure_judge_a),
-            "denoiser": Stage(build_denoiser, train_denoiser, lambda model: {}),
+            "denoiser": unet("denoiser", build_denoiser),
+            **{name: unet(name, partial(build_base, name)) for name in BASES},
+            "denoiser_2": unet("denoiser_2", build_denoiser),
         }
 
     def _pictures(self, towers: CLIPModel) -> torch.Tensor:
@@ -319,6 +343,22 @@ class Recipe:
             for head, hits in judged(judge, pictures, split.captions).items():
                 figures |= rate(f"judge_b_{head}_reconstructed", hits)
         return figures
+
+    def _measure_denoiser(self, model: UNet2DConditionModel) -> dict[str, Any]:
+        """Judge B on images of held-out captions, drawn with the stages as they are."""
+        if any(read_record(self.stages / name) is None for name in ("autoencoder", "judge_b")):
+            return {}
+        pipeline = denoiser.pipeline(
+            model, self.load("autoencoder"), text.text_tower(self.load("text")), self.tokenizer
+        )
+        items = held_out(self.measured, language=self.language)
+        jobs = [Job(item.text, seed=i) for i, item in enumerate(items)]
+        drawn = [
+            image for _, image in
+            draw(Model(pipeline), jobs, sampler=default_sampler("world"), progress=True)
+        ]  # fmt: skip
+        found = judged(JudgeB(self.load("judge_b")), drawn, items)
+        return {k: v for head, hits in found.items() for k, v in rate(head, hits).items()}
 
     def _measure_judge_b(self, model: SceneClassifier) -> dict[str, Any]:
         split = self.test_split

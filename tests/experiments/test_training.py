@@ -17,9 +17,12 @@ from experiments.training.loop import Schedule, train
 from experiments.training.measures import judged, rate
 from experiments.training.recipe import Recipe, WorldConfig
 from experiments.training.store import StageRecord, load_stage, read_record, save_stage
+from redediting import world
 from redediting.concepts.language import load_language
 from redediting.config import load_config
-from redediting.errors import WorldError
+from redediting.errors import ModelError, WorldError
+from redediting.models import loading
+from redediting.models.model import Model
 from redediting.world.captions import captions
 from redediting.world.judges import JudgeB, SceneClassifier, build_clip
 from redediting.world.scenes import render
@@ -173,7 +176,8 @@ def _recipe(tmp_path: Path) -> Recipe:
         "recall": {"own": 0.2, "preceding": 0.1, "pads": 0.05},
     }  # fmt: skip
     few = {
-        name: FEW for name in ("autoencoder", "towers", "text", "denoiser", "judge_b", "judge_a")
+        name: FEW
+        for name in ("autoencoder", "towers", "text", "denoiser", "judge_b", "judge_a", "kv")
     }
     config = WorldConfig.model_validate({**settings, **few})
     return Recipe(config, tmp_path / "runs", tmp_path / "stages", measured=12)
@@ -212,12 +216,42 @@ def test_a_text_encoder_in_training_is_kept_without_its_heads(tmp_path: Path) ->
         assert torch.equal(tensor, towers[name])
 
 
+def test_another_base_has_keys_and_values_of_its_own_over_the_same_rest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = _recipe(tmp_path)
+    for name in ("judge_b", "towers", "text", "autoencoder", "denoiser", "kv_1", "kv_2"):
+        recipe.run(name)
+    base, one, two = (recipe.load(name) for name in ("denoiser", "kv_1", "kv_2"))
+    for name, tensor in base.state_dict().items():
+        kv = "attn2.to_k" in name or "attn2.to_v" in name
+        others = [other.state_dict()[name] for other in (one, two)]
+        assert all(torch.equal(tensor, other) == (not kv) for other in others), name
+        assert torch.equal(*others) == (not kv), name
+    record = read_record(recipe.stages / "kv_1")
+    assert record is not None
+    assert record.figures["object_n"] == 12
+    size = (recipe.stages / "kv_1" / "model.safetensors").stat().st_size
+    assert size < 0.3 * (recipe.stages / "denoiser" / "model.safetensors").stat().st_size
+    recipe.run("judge_a")
+    export(recipe, tmp_path / "bundle")
+    monkeypatch.setattr(world, "WORLD", tmp_path / "bundle")
+    monkeypatch.setattr(loading, "load", lambda *_, **__: Model(denoiser.pipeline(
+        base, recipe.load("autoencoder"), text.text_tower(recipe.load("text")), recipe.tokenizer
+    )))  # fmt: skip
+    loaded = world.load(base="kv_2").denoiser.state_dict()
+    for name, tensor in two.state_dict().items():
+        assert torch.allclose(tensor, loaded[name], atol=1e-3), name
+    with pytest.raises(ModelError, match=r"kv_1.*kv_2.*'kv_9'"):
+        world.load(base="kv_9")
+
+
 def test_the_bundle_wants_every_stage_and_draws_in_one_type(tmp_path: Path) -> None:
     recipe = _recipe(tmp_path)
     with pytest.raises(WorldError, match="text, autoencoder, judge_b, judge_a, denoiser"):
         export(recipe, tmp_path / "bundle")
-    for name, part in list(recipe.parts().items())[1:]:
-        model = part.build()
+    for name in ("text", "autoencoder", "judge_b", "judge_a", "denoiser"):
+        model = recipe.parts()[name].build()
         record = StageRecord(finished=True, step=2, steps=2, seconds=1, recipe="x")
         save_stage(recipe.stages / name, model, record)
     export(recipe, tmp_path / "bundle")
