@@ -7,14 +7,12 @@ made smooth by noise added to it while training, the fixed-variance form of a KL
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderTiny
 
 from experiments.training.data import as_pixels
-from experiments.training.loop import Schedule, train
+from experiments.training.loop import Fit
 
 
 def build(channels: int, latent_channels: int, *, decoder: int | None = None) -> AutoencoderTiny:
@@ -29,33 +27,22 @@ def build(channels: int, latent_channels: int, *, decoder: int | None = None) ->
     )
 
 
-def _edges(image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    return image.diff(dim=-1), image.diff(dim=-2)
-
-
 def reconstruction_loss(output: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
     """Squared error, a tenth of absolute error, and absolute error of the finite differences."""
     error = F.mse_loss(output, image) + 0.1 * F.l1_loss(output, image)
-    for got, expected in zip(_edges(output), _edges(image), strict=True):
-        error = error + 0.1 * F.l1_loss(got, expected)
+    for axis in (-1, -2):
+        error = error + 0.1 * F.l1_loss(output.diff(dim=axis), image.diff(dim=axis))
     return error
 
 
 def train_autoencoder(
-    model: AutoencoderTiny,
-    images: torch.Tensor,
-    schedule: Schedule,
-    folder: Path,
-    *,
-    noise: float,
-    first: int = 0,
-    seconds: float = 0.0,
+    model: AutoencoderTiny, images: torch.Tensor, fit: Fit, *, noise: float
 ) -> None:
     """Trains on uint8 images (n, size, size, 3)."""
     model.to(memory_format=torch.channels_last)
 
     def loss(generator: torch.Generator) -> torch.Tensor:
-        rows = torch.randint(len(images), (schedule.batch,), generator=generator)
+        rows = torch.randint(len(images), (fit.schedule.batch,), generator=generator)
         x = as_pixels(images[rows])
         with torch.autocast("cpu", torch.bfloat16):
             latent = model.encode(x).latents
@@ -63,7 +50,7 @@ def train_autoencoder(
             output = model.decode(latent + noise * jitter.to(latent.dtype)).sample
         return reconstruction_loss(output.float(), x) + 1e-3 * latent.float().square().mean()
 
-    train(model, loss, schedule, name="autoencoder", folder=folder, first=first, seconds=seconds)
+    fit(model, loss)
 
 
 @torch.no_grad()

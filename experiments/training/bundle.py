@@ -8,9 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import StableDiffusionPipeline
 from safetensors.torch import save_file
-from torch import nn
 
 from experiments.training.bases import keys_and_values
 from experiments.training.denoiser import pipeline
@@ -26,24 +24,11 @@ from redediting.models.model import Model
 PARTS: tuple[Name, ...] = ("text", "autoencoder", "judge_b", "judge_a", "denoiser")
 
 
-def save_pipeline(folder: Path, pipeline: StableDiffusionPipeline) -> None:
-    """Writes a folder that plain diffusers opens and draws with; weights are fp16 on disk."""
-    pipeline.to(dtype=torch.float16)
-    Model(pipeline).save(folder)
-
-
-def save_judge(folder: Path, model: nn.Module, config: Mapping[str, Any]) -> None:
-    """Writes ``model.safetensors`` (fp16) and ``config.json``."""
-    folder.mkdir(parents=True, exist_ok=True)
-    save_file(halved(model), folder / "model.safetensors")
-    replace_json(folder / "config.json", config)
-
-
 def export(recipe: Recipe, folder: Path) -> None:
     """Writes the whole bundle from the stages: pipeline, judges, language, training records.
 
-    Raises:
-        WorldError: a stage is missing or not finished.
+    Plain diffusers opens the pipeline and draws with it. `WorldError` where a stage is missing or
+    not finished.
     """
     records = {name: read_record(recipe.stages / name) for name in PARTS}
     missing = [name for name, record in records.items() if record is None or not record.finished]
@@ -54,10 +39,16 @@ def export(recipe: Recipe, folder: Path) -> None:
         )
     networks = (recipe.load("denoiser"), recipe.load("autoencoder"))
     whole = pipeline(*networks, text_tower(recipe.load("text")), recipe.tokenizer)
-    save_pipeline(folder / "pipeline", whole)
-    heads = {"classes": classes(recipe.language), "width": recipe.config.judge_b_width}
-    save_judge(folder / "judge_b", recipe.load("judge_b"), heads)
-    save_judge(folder / "judge_a", recipe.load("judge_a"), clip_config(len(recipe.tokenizer)))
+    whole.to(dtype=torch.float16)
+    Model(whole).save(folder / "pipeline")
+    configs: dict[Name, Mapping[str, Any]] = {
+        "judge_b": {"classes": classes(recipe.language), "width": recipe.config.judge_b_width},
+        "judge_a": clip_config(len(recipe.tokenizer)),
+    }
+    for name, config in configs.items():
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        save_file(halved(recipe.load(name)), folder / name / "model.safetensors")
+        replace_json(folder / name / "config.json", config)
     for name in BASES:
         if (record := read_record(recipe.stages / name)) is not None and record.finished:
             records[name] = record

@@ -59,51 +59,38 @@ names the sets and their authors. Tokenizer: CLIP's byte-pair merges (MIT).
 """
 
 
-def _row(name: str, bar: float, figures: Mapping[str, Any]) -> str:
-    value = figures[name]
+def _row(name: str, figures: Mapping[str, Any], bar: float | None = None) -> str:
+    value, met, wanted = figures[name], "", "" if bar is None else f"≥ {bar}"
     if value is None:
-        return f"| `{name}` | – | not measured in this edition | ≥ {bar} | – |"
+        return f"| `{name}` | – | not measured in this edition | {wanted} | {wanted and '–'} |"
     interval = ""
     if figures.get(f"{name}_ci"):
         low, high = figures[f"{name}_ci"]
         interval = f"{low:.3f}–{high:.3f} (n = {figures[f'{name}_n']})"
-    met = "yes" if value >= bar else "**no**"
-    return f"| `{name}` | {value:.3f} | {interval} | ≥ {bar} | {met} |"
-
-
-def _style_row(style: str, figures: Mapping[str, Any]) -> str:
-    rate = {
-        f"object, {style}": figures["style_accuracy"][style],
-        f"object, {style}_ci": figures["style_accuracy_ci"][style],
-        f"object, {style}_n": figures["style_accuracy_n"][style],
-    }
-    return _row(f"object, {style}", STYLE_BAR, rate)
+    if bar is not None:
+        met = "yes" if value >= bar else "**no**"
+    return f"| `{name}` | {value:.3f} | {interval} | {wanted} | {met} |"
 
 
 def write_card(figures: Mapping[str, Any], recipe: Mapping[str, Any], bundle: Path) -> None:
     """Writes ``card.json`` and ``README.md`` beside a bundle's weights."""
     replace_json(bundle / "card.json", dict(figures))
     language = load_language(bundle / "language.yaml")
-    rows = [_row(name, bar, figures) for name, bar in BARS.items()]
-    rows += [_style_row(style, figures) for style in figures["style_accuracy"]]
+    rows = [_row(name, figures, bar) for name, bar in BARS.items()]
+    for style in figures["style_accuracy"]:
+        ends = {
+            f"object, {style}{e}": figures[f"style_accuracy{e}"][style] for e in ("", "_ci", "_n")
+        }
+        rows.append(_row(f"object, {style}", ends, STYLE_BAR))
     others = [key for key in figures if f"{key}_n" in figures and key not in BARS]
-    rows += [_other(key, figures) for key in others if not isinstance(figures[key], dict)]
+    rows += [_row(key, figures) for key in others if not isinstance(figures[key], dict)]
     page = _TEXT.format(
         rows="\n".join(rows),
         concepts=len(load_lexicon().concepts),
         places=len(language.places),
         patterns=", ".join(language.patterns) or "none",
         recipe=json.dumps(dict(recipe), indent=1),
-        **{
-            key: figures[key]
-            for key in ("n", "steps", "guidance", "seconds_per_image", "megabytes")
-        },
-    )
+        **{key: figures[key]
+           for key in ("n", "steps", "guidance", "seconds_per_image", "megabytes")},
+    )  # fmt: skip
     replace_text(bundle / "README.md", page)
-
-
-def _other(name: str, figures: Mapping[str, Any]) -> str:
-    if figures[name] is None:
-        return f"| `{name}` | – | not measured in this edition | | |"
-    (low, high), n = figures[f"{name}_ci"], figures[f"{name}_n"]
-    return f"| `{name}` | {figures[name]:.3f} | {low:.3f}–{high:.3f} (n = {n}) | | |"

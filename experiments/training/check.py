@@ -3,29 +3,32 @@
 from __future__ import annotations
 
 import json
+import textwrap
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw
+from transformers import CLIPTextModel, CLIPTokenizer
 
 from experiments.training.autoencoder import reconstruct
 from experiments.training.data import render_all
-from experiments.training.measures import HEADS, judged, mean, rate
-from experiments.training.sheet import contact_sheet
+from experiments.training.judges import labels
 from experiments.training.text import neutral_sin2, noun_sin2
 from redediting.concepts.language import Language
 from redediting.generation import Job, draw
 from redediting.metrics.clip import ClipModel
+from redediting.metrics.intervals import wilson
 from redediting.models.model import Model
 from redediting.models.sampler import Sampler
 from redediting.world.captions import Caption, captions, held_out, held_out_combination
 from redediting.world.judges import JudgeB
 
+HEADS = ("object", "colour", "pattern", "companion", "place", "style")
 SHOWN = 60  # captions on the contact sheet, the first ones
 MINIMAL = ("cat", "beautiful cat", "striped cat", "red cat", "cat next to a ball")
 MINIMAL_SEEDS = 4
@@ -43,49 +46,81 @@ BARS = {
     "neutral_sin2_eos": 0.03,
 }
 STYLE_BAR = 0.85
+# contact sheets: pictures a row, zoom, lines of caption, pixels a line, between pictures, a letter
+_COLUMNS, _ZOOM, _LINES, _LINE, _GAP, _LETTER = 10, 2, 3, 11, 6, 6
 
 
-def composition(n: int, language: Language) -> list[Caption]:
-    """``n`` single-object captions whose colour or pattern no training caption gave the object."""
-    stream = captions("composition", single=True, language=language)
-    return list(
-        islice(
-            (
-                caption
-                for caption in stream
-                if any(
-                    word and held_out_combination(caption.concept, word)
-                    for word in (caption.colour, caption.pattern)
-                )
-            ),
-            n,
-        )
-    )
+def rate(key: str, hits: Sequence[bool]) -> dict[str, Any]:
+    """A rate, its Wilson interval and its n; all None and n = 0 where nothing was counted."""
+    if not hits:
+        return {key: None, f"{key}_ci": None, f"{key}_n": 0}
+    found = wilson(sum(map(bool, hits)), len(hits))
+    return {key: found.value, f"{key}_ci": found.bounds, f"{key}_n": found.n}
 
 
-def minimal_pairs() -> list[Job]:
-    """The same seeds with one word more or less."""
-    return [
-        Job(f"a photo of a {phrase}", seed=i) for i in range(MINIMAL_SEEDS) for phrase in MINIMAL
-    ]
+def rates(hits: Mapping[str, Sequence[bool]], key: str = "{}") -> dict[str, Any]:
+    """The rates of several heads."""
+    found = (rate(key.format(head), own) for head, own in hits.items())
+    return {name: value for one in found for name, value in one.items()}
 
 
-def _draw(model: Model, jobs: Sequence[Job], sampler: Sampler) -> list[Image.Image]:
-    return [image for _, image in draw(model, jobs, sampler=sampler, progress=True)]
+def mean(key: str, values: Sequence[float]) -> dict[str, Any]:
+    """A mean with its normal 95 % interval and its n."""
+    centre, half = np.mean(values), 1.96 * np.std(values, ddof=1) / len(values) ** 0.5
+    interval = [float(centre - half), float(centre + half)]
+    return {key: float(centre), f"{key}_ci": interval, f"{key}_n": len(values)}
 
 
-def _named(found: dict[str, list[bool]], head: str, items: Sequence[Caption]) -> list[bool]:
-    """Hits of pattern or companion where the caption asks for one."""
-    return (
-        [h for h, item in zip(found[head], items, strict=True) if getattr(item, head)]
-        if found[head]
-        else []
-    )
+def judged(
+    judge: JudgeB, images: torch.Tensor | Sequence[Image.Image], items: Sequence[Caption]
+) -> dict[str, list[bool]]:
+    """Hits of judge B by head, on pictures or uint8 pixels (n, size, size, 3).
+
+    Colour counts where the caption names one, place where it names one, pattern and companion
+    everywhere ("none" is a label); heads that the judge lacks stay empty.
+    """
+    if isinstance(images, torch.Tensor):
+        images = [Image.fromarray(image) for image in images.numpy()]
+    look = judge.look(images)
+    hits: dict[str, list[bool]] = {}
+    for head in HEADS:
+        said = getattr(look, head)
+        counted = [
+            (label, labels(item)[head])
+            for label, item in zip(said, items, strict=bool(said))
+            if not (head == "colour" and item.colour is None)
+            and not (head == "place" and not item.places_named)
+        ]
+        hits[head] = [got == wanted for got, wanted in counted]
+    return hits
 
 
-def _megabytes(bundle: Path) -> float:
-    files = [path for path in bundle.rglob("*") if path.is_file()]
-    return sum(path.stat().st_size for path in files) / 2**20
+def text_angles(
+    encoder: CLIPTextModel, tokenizer: CLIPTokenizer, language: Language
+) -> dict[str, Any]:
+    """Median sin² of states: of two nouns, and with and without a neutral adjective."""
+    last, end = neutral_sin2(encoder, tokenizer, language)
+    return {
+        "noun_sin2": float(np.median(noun_sin2(encoder, tokenizer, language))),
+        "neutral_sin2": float(np.median(last)),
+        "neutral_sin2_eos": float(np.median(end)),
+        "neutral_sin2_n": len(last),
+    }
+
+
+def contact_sheet(pictures: Sequence[Image.Image], captions: Sequence[str], path: Path) -> None:
+    """Writes a PNG with every picture at twice its size."""
+    side = pictures[0].width * _ZOOM
+    width, height = side + _GAP, side + _LINES * _LINE + _GAP
+    rows = -(-len(pictures) // _COLUMNS)
+    sheet = Image.new("RGB", (_COLUMNS * width, rows * height), "white")
+    pen = ImageDraw.Draw(sheet)
+    for i, (picture, caption) in enumerate(zip(pictures, captions, strict=True)):
+        x, y = i % _COLUMNS * width, i // _COLUMNS * height
+        sheet.paste(picture.resize((side, side), Image.Resampling.LANCZOS), (x, y))
+        lines = textwrap.wrap(caption, side // _LETTER)[:_LINES]
+        pen.multiline_text((x, y + side), "\n".join(lines), fill="black", spacing=0, font_size=10)
+    sheet.save(path, optimize=True)
 
 
 def check_world(
@@ -101,79 +136,78 @@ def check_world(
 ) -> dict[str, Any]:
     """Every figure of the world's card; what an edition lacks is None.
 
-    Args:
-        model: the world.
-        judge_a: zero-shot judge.
-        judge_b: deciding judge.
-        language: of the captions.
-        bundle: folder of the weights; ``training.json`` there holds the text tower's figure,
-            which needs the image tower that does not ship.
-        n: single-object test captions drawn, and test scenes judged.
-        sampler: how they are drawn.
-        sheets: folder for the sample sheets, if they are wanted.
+    ``n`` single-object test captions are drawn and as many test scenes judged. ``bundle`` is the
+    folder of the weights; ``training.json`` there holds the text tower's figure, which needs the
+    image tower that does not ship. The sample sheets are written to ``sheets`` where it is given.
     """
+
+    def drawn_from(jobs: Sequence[Job]) -> list[Image.Image]:
+        return [image for _, image in draw(model, jobs, sampler=sampler, progress=True)]
+
     real_items = list(islice(captions("test", seed=1, single=True, language=language), n))
-    real = render_all(real_items, progress=False)
-    pictures = [Image.fromarray(image) for image in real]
-    on_real = judged(judge_b, pictures, real_items)
+    real = torch.from_numpy(render_all(real_items, progress=False))
+    on_real = judged(judge_b, real, real_items)
     vae: Any = model.component("vae")
-    decoded, decibels = reconstruct(vae, torch.from_numpy(real))
-    on_decoded = judged(judge_b, [Image.fromarray(i) for i in decoded.numpy()], real_items)
+    decoded, decibels = reconstruct(vae, real)
+    on_decoded = judged(judge_b, decoded, real_items)
+    pictures = [Image.fromarray(image) for image in real.numpy()]
     zero_shot = judge_a.zero_shot(pictures, judge_b.labels, "a photo of a {}").objects
     a_hits = [o == c.concept for o, c in zip(zero_shot, real_items, strict=True)]
 
     items = held_out(n, seed=0, language=language)
     started = time.monotonic()
-    drawn = _draw(model, [Job(item.text, seed=i) for i, item in enumerate(items)], sampler)
+    drawn = drawn_from([Job(item.text, seed=i) for i, item in enumerate(items)])
     seconds = (time.monotonic() - started) / n
     on_drawn = judged(judge_b, drawn, items)
-    by_style = {
-        style: rate("accuracy", [h for h, c in zip(on_drawn["object"], items, strict=True)
-                                 if c.style == style])
-        for style in dict.fromkeys(item.style for item in items)
-    }  # fmt: skip
-    novel = composition(max(1, n // 4), language)
-    novel_hits = judged(
-        judge_b,
-        _draw(model, [Job(c.text, seed=i) for i, c in enumerate(novel)], sampler),
-        novel,
+    stream = captions("composition", single=True, language=language)
+    unseen = (
+        caption
+        for caption in stream
+        if any(
+            word and held_out_combination(caption.concept, word)
+            for word in (caption.colour, caption.pattern)
+        )
     )
+    novel = list(islice(unseen, max(1, n // 4)))
+    novel_drawn = drawn_from([Job(c.text, seed=i) for i, c in enumerate(novel)])
+    on_novel = judged(judge_b, novel_drawn, novel)
     if sheets is not None:
         texts = [item.text for item in items[:SHOWN]]
         contact_sheet(drawn[:SHOWN], texts, sheets / "samples.png")
-        jobs = minimal_pairs()
-        contact_sheet(
-            _draw(model, jobs, sampler), [j.prompt for j in jobs], sheets / "minimal.png"
-        )
+        jobs = [
+            Job(f"a photo of a {what}", seed=i) for i in range(MINIMAL_SEEDS) for what in MINIMAL
+        ]
+        contact_sheet(drawn_from(jobs), [j.prompt for j in jobs], sheets / "minimal.png")
 
-    tokenizer: Any = model.tokenizer
-    last, end = neutral_sin2(model.text_encoder, tokenizer, language)
-    nouns = noun_sin2(model.text_encoder, tokenizer, language)
     records = bundle / "training.json"
     training = json.loads(records.read_text()) if records.is_file() else {}
     contrastive = training.get("text", {}).get("figures", {})
     figures: dict[str, Any] = {}
     for head in ("object", "colour", "place"):
         figures |= rate(f"{head}_accuracy", on_drawn[head])
-    for head in ("pattern", "companion"):
-        figures |= rate(f"{head}_accuracy", _named(on_drawn, head, items))
-    figures["style_accuracy"] = {style: r["accuracy"] for style, r in by_style.items()}
-    figures["style_accuracy_ci"] = {style: r["accuracy_ci"] for style, r in by_style.items()}
-    figures["style_accuracy_n"] = {style: r["accuracy_n"] for style, r in by_style.items()}
+    for head in ("pattern", "companion"):  # where the caption asks for one
+        hits = zip(on_drawn[head], items, strict=False)
+        figures |= rate(f"{head}_accuracy", [hit for hit, item in hits if getattr(item, head)])
+    for style in dict.fromkeys(item.style for item in items):
+        hits = zip(on_drawn["object"], items, strict=True)
+        found = rate("style_accuracy", [hit for hit, item in hits if item.style == style])
+        for key, value in found.items():
+            figures.setdefault(key, {})[style] = value
     figures |= rate("judge_a_object", a_hits)
     for head in HEADS:
         figures |= rate(f"judge_b_{head}", on_real[head])
         figures |= rate(f"judge_b_{head}_reconstructed", on_decoded[head])
     for head in ("object", "colour", "pattern"):
-        figures |= rate(f"composition_{head}", novel_hits[head])
+        figures |= rate(f"composition_{head}", on_novel[head])
+    tokenizer: Any = model.tokenizer
+    angles = text_angles(model.text_encoder, tokenizer, language)
+    files = [path for path in bundle.rglob("*") if path.is_file()]
     return figures | {
         **mean("vae_psnr", decibels),
-        **{key: contrastive.get(key) for key in
-           ("text_contrastive", "text_contrastive_ci", "text_contrastive_n")},
-        "neutral_sin2": float(np.median(last)),
-        "neutral_sin2_eos": float(np.median(end)),
-        "noun_sin2": float(np.median(nouns)),
-        "megabytes": _megabytes(bundle),
+        **{f"text_contrastive{end}": contrastive.get(f"text_contrastive{end}")
+           for end in ("", "_ci", "_n")},
+        **{key: value for key, value in angles.items() if not key.endswith("_n")},
+        "megabytes": sum(path.stat().st_size for path in files) / 2**20,
         "seconds_per_image": seconds,
         "n": n,
         "steps": sampler.steps,

@@ -24,8 +24,8 @@ from safetensors.torch import load_file, save_file
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from experiments.training.data import Split, as_pixels
-from experiments.training.loop import Schedule, train
-from experiments.training.text import tokenize
+from experiments.training.loop import Fit
+from redediting.text.encoding import padded_ids
 
 NOISE = {
     "beta_schedule": "scaled_linear",
@@ -65,20 +65,16 @@ def cache_latents(
     """Encodes pictures and captions once."""
     distinct = {text: i for i, text in enumerate(dict.fromkeys(c.text for c in split.captions))}
     with torch.autocast("cpu", torch.bfloat16):
-        latents = [
-            (
-                autoencoder.encode(as_pixels(part)).latents.float()
-                * autoencoder.config.scaling_factor
-            )
-            for part in split.images.split(128)
-        ]
-    ids = tokenize(tokenizer, list(distinct))
+        parts = split.images.split(128)
+        latents = [autoencoder.encode(as_pixels(part)).latents.float() for part in parts]
+    scaled = torch.cat([part * autoencoder.config.scaling_factor for part in latents])
+    ids = padded_ids(tokenizer, list(distinct))
     states = [encoder(part).last_hidden_state.half() for part in ids.split(256)]
     return Cache(
-        torch.cat(latents).half(),
+        scaled.half(),
         torch.cat(states),
         torch.tensor([distinct[c.text] for c in split.captions]),
-        encoder(tokenize(tokenizer, [""])).last_hidden_state.half(),
+        encoder(padded_ids(tokenizer, [""])).last_hidden_state.half(),
     )
 
 
@@ -103,45 +99,33 @@ def build(
     return model.to(memory_format=torch.channels_last)
 
 
-def sampler() -> DDIMScheduler:
-    """The scheduler that ships with the pipeline."""
-    return DDIMScheduler(**NOISE, clip_sample=False, set_alpha_to_one=False, steps_offset=1)
-
-
 def pipeline(
     unet: UNet2DConditionModel,
     autoencoder: AutoencoderTiny,
     encoder: CLIPTextModel,
     tokenizer: CLIPTokenizer,
 ) -> StableDiffusionPipeline:
-    """The networks as one pipeline."""
+    """The networks as one pipeline, with the scheduler that ships."""
     return StableDiffusionPipeline(
         vae=autoencoder,
         text_encoder=encoder,
         tokenizer=tokenizer,
         unet=unet,
-        scheduler=sampler(),
+        scheduler=DDIMScheduler(
+            **NOISE, clip_sample=False, set_alpha_to_one=False, steps_offset=1
+        ),
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,
     )
 
 
-def train_denoiser(
-    model: UNet2DConditionModel,
-    cache: Cache,
-    schedule: Schedule,
-    folder: Path,
-    *,
-    name: str = "denoiser",
-    first: int = 0,
-    seconds: float = 0.0,
-) -> None:
+def train_denoiser(model: UNet2DConditionModel, cache: Cache, fit: Fit) -> None:
     """Trains on cached latents; leaves the EMA weights in the model."""
     noise = DDPMScheduler(**NOISE)
 
     def loss(generator: torch.Generator) -> torch.Tensor:
-        n = schedule.batch
+        n = fit.schedule.batch
         rows = torch.randint(len(cache.latents), (n,), generator=generator)
         clean = cache.latents[rows].float().contiguous(memory_format=torch.channels_last)
         states = cache.states[cache.rows[rows]].float()
@@ -156,4 +140,4 @@ def train_denoiser(
         weight = snr.clamp(max=MIN_SNR) / (snr + 1)
         return ((predicted.float() - velocity).square().mean((1, 2, 3)) * weight).mean()
 
-    train(model, loss, schedule, name=name, folder=folder, first=first, seconds=seconds)
+    fit(model, loss)

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import open_clip
 import torch
 import torch.nn.functional as F
 from transformers import CLIPTokenizer
 
 from experiments.training.data import Split, as_pixels
-from experiments.training.loop import Schedule, train
+from experiments.training.loop import Fit
 from experiments.training.text import contrastive_loss
 from redediting.concepts.language import Language
 from redediting.concepts.lexicon import load_lexicon
 from redediting.concepts.templates import with_article
+from redediting.text.encoding import padded_ids
 from redediting.world.art import COLOURS
 from redediting.world.captions import Caption
-from redediting.world.judges import SceneClassifier, wrap_clip
+from redediting.world.judges import SceneClassifier
 from redediting.world.scenes import STYLES
 
 NATURAL = "natural"  # colour label of an object whose caption names none
@@ -61,15 +60,7 @@ def _disturb(pixels: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     return pixels + strength * torch.randn(pixels.shape, generator=generator)
 
 
-def train_judge_b(
-    model: SceneClassifier,
-    split: Split,
-    schedule: Schedule,
-    folder: Path,
-    *,
-    first: int = 0,
-    seconds: float = 0.0,
-) -> None:
+def train_judge_b(model: SceneClassifier, split: Split, fit: Fit) -> None:
     """Trains the classifier on the single-object scenes of a split."""
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     single = torch.tensor([i for i, caption in enumerate(split.captions) if caption.single])
@@ -79,7 +70,7 @@ def train_judge_b(
     }
 
     def loss(generator: torch.Generator) -> torch.Tensor:
-        rows = single[torch.randint(len(single), (schedule.batch,), generator=generator)]
+        rows = single[torch.randint(len(single), (fit.schedule.batch,), generator=generator)]
         pixels = _disturb(as_pixels(split.images[rows]), generator)
         with torch.autocast("cpu", torch.bfloat16):
             logits = model(pixels.contiguous(memory_format=torch.channels_last))
@@ -87,7 +78,7 @@ def train_judge_b(
             [F.cross_entropy(logits[head].float(), truth[head][rows]) for head in truth]
         ).sum()
 
-    train(model, loss, schedule, name="judge_b", folder=folder, first=first, seconds=seconds)
+    fit(model, loss)
 
 
 def clip_config(vocabulary: int) -> dict[str, object]:
@@ -113,25 +104,15 @@ def _wordings(caption: Caption) -> tuple[str, str, str, str]:
     return caption.text, caption.text, things, f"a photo of {things}"
 
 
-def train_judge_a(
-    model: open_clip.CLIP,
-    split: Split,
-    tokenizer: CLIPTokenizer,
-    schedule: Schedule,
-    folder: Path,
-    *,
-    first: int = 0,
-    seconds: float = 0.0,
-) -> None:
+def train_judge_a(model: open_clip.CLIP, split: Split, tokenizer: CLIPTokenizer, fit: Fit) -> None:
     """Trains the CLIP judge on all scenes of a split."""
-    tokenize = wrap_clip(model, tokenizer)._tokenizer
     wordings = [_wordings(caption) for caption in split.captions]
     distinct = {text: i for i, text in enumerate(dict.fromkeys(t for w in wordings for t in w))}
-    ids = tokenize(list(distinct))
+    ids = padded_ids(tokenizer, list(distinct), length=model.context_length)
     texts_of = torch.tensor([[distinct[text] for text in w] for w in wordings])
 
     def loss(generator: torch.Generator) -> torch.Tensor:
-        rows = torch.randint(len(split), (schedule.batch,), generator=generator)
+        rows = torch.randint(len(split), (fit.schedule.batch,), generator=generator)
         pixels = as_pixels(split.images[rows])
         pixels = pixels + 0.05 * torch.randn(pixels.shape, generator=generator)
         chosen = torch.randint(texts_of.shape[1], rows.shape, generator=generator)
@@ -142,4 +123,4 @@ def train_judge_a(
         image, text = F.normalize(image.float(), dim=1), F.normalize(text.float(), dim=1)
         return contrastive_loss(model.logit_scale.exp().clamp(max=100) * image @ text.T, texts)
 
-    train(model, loss, schedule, name="judge_a", folder=folder, first=first, seconds=seconds)
+    fit(model, loss)

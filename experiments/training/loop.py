@@ -13,21 +13,22 @@ import logging
 import math
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from diffusers.training_utils import EMAModel
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import nn
 from tqdm import tqdm
+
+from redediting.config import Config
 
 logger = logging.getLogger(__name__)
 
 
-class Schedule(BaseModel):
+class Schedule(Config):
     """How long and how fast a stage trains."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     steps: int = Field(ge=1)
     batch: int = Field(ge=1)
@@ -59,7 +60,7 @@ class _Optimizer:
     def __init__(self, model: nn.Module, schedule: Schedule) -> None:
         self._model = model
         tables = {m.weight for m in model.modules() if isinstance(m, nn.Embedding)}
-        named = [p for p in model.parameters() if p.requires_grad]
+        decay, named = schedule.weight_decay, [p for p in model.parameters() if p.requires_grad]
         self._matrices = [p for p in named if p.ndim in (2, 4) and p not in tables]
         inside = set(self._matrices)
         self._views = [nn.Parameter(_matrix_view(p.data)) for p in self._matrices]
@@ -67,16 +68,12 @@ class _Optimizer:
             if matrix.data_ptr() != view.data_ptr():
                 raise ValueError(f"expected a kernel viewable as a matrix, got {matrix.stride()}")
         others = [p for p in named if p not in inside]
-        muon = torch.optim.Muon(
-            self._views, weight_decay=schedule.weight_decay, adjust_lr_fn="match_rms_adamw"
-        )
+        muon = torch.optim.Muon(self._views, weight_decay=decay, adjust_lr_fn="match_rms_adamw")
         self._parts: list[torch.optim.Optimizer] = [muon]
         self._rates = [schedule.lr]
         if others:
-            decay = schedule.weight_decay
-            self._parts.insert(
-                0, torch.optim.AdamW(others, betas=(0.9, 0.99), weight_decay=decay, fused=True)
-            )
+            adam = torch.optim.AdamW(others, betas=(0.9, 0.99), weight_decay=decay, fused=True)
+            self._parts.insert(0, adam)
             self._rates.insert(0, schedule.adam_lr or schedule.lr)
 
     def step(self, factor: float) -> None:
@@ -98,96 +95,88 @@ class _Optimizer:
             part.load_state_dict(state)
 
 
-def train(
-    model: nn.Module,
-    loss: Callable[[torch.Generator], torch.Tensor],
-    schedule: Schedule,
-    *,
-    name: str,
-    folder: Path,
-    first: int = 0,
-    seconds: float = 0.0,
-) -> nn.Module:
-    """Minimises ``loss`` and returns the model (its EMA where the schedule has one), in eval mode.
+@dataclass(frozen=True)
+class Fit:
+    """A training of one network: how long, where its checkpoint ``folder/name.ckpt`` lies.
 
-    Every step draws from its own generator seeded by (seed, step), so a run continued from a
-    checkpoint sees the batches it would have seen.
-
-    Args:
-        model: trained in place.
-        loss: maps the step's generator to a scalar.
-        schedule: steps, rates, batch (used by the caller's ``loss``).
-        name: names the checkpoint ``folder/name.ckpt`` and the progress bar.
-        folder: where checkpoints go.
-        first: step to set out from where there is no checkpoint; the model holds its weights.
-        seconds: training time up to there.
+    Without a checkpoint it sets out from step ``first``, after ``seconds`` of training, with the
+    weights that the model holds.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    checkpoint = folder / f"{name}.ckpt"
-    optimizer = _Optimizer(model, schedule)
-    ema = EMAModel(model.parameters(), decay=schedule.ema) if schedule.ema else None
-    if checkpoint.is_file():
-        state = torch.load(checkpoint, weights_only=True)
-        model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
+
+    schedule: Schedule
+    folder: Path
+    name: str
+    first: int = 0
+    seconds: float = 0.0
+
+    @property
+    def checkpoint(self) -> Path:
+        """Where an unfinished training is kept."""
+        return self.folder / f"{self.name}.ckpt"
+
+    def __call__(
+        self, model: nn.Module, loss: Callable[[torch.Generator], torch.Tensor]
+    ) -> nn.Module:
+        """Minimises ``loss``; returns the model (its EMA where there is one) in eval mode.
+
+        Every step draws from its own generator seeded by (seed, step), so a run continued from a
+        checkpoint sees the batches it would have seen.
+        """
+        schedule, name, first, seconds = self.schedule, self.name, self.first, self.seconds
+        self.folder.mkdir(parents=True, exist_ok=True)
+        optimizer = _Optimizer(model, schedule)
+        ema = EMAModel(model.parameters(), decay=schedule.ema) if schedule.ema else None
+        if self.checkpoint.is_file():
+            state = torch.load(self.checkpoint, weights_only=True)
+            model.load_state_dict(state["model"])
+            optimizer.load_state_dict(state["optimizer"])
+            if ema:
+                ema.load_state_dict(state["ema"])
+            first, seconds = state["step"], state.get("seconds", 0.0)
+            logger.info("%s: continuing at step %d", name, first)
+        model.train()
+        average, started = 0.0, time.monotonic()
+        bar = tqdm(
+            range(first, schedule.steps), name, schedule.steps, initial=first, mininterval=5
+        )
+        for step in bar:
+            value = loss(torch.Generator().manual_seed(schedule.seed * 1_000_003 + step))
+            value.backward()
+            nn.utils.clip_grad_norm_(model.parameters(), schedule.clip)
+            optimizer.step(schedule.factor(step))
+            if ema:
+                ema.step(model.parameters())
+            average = 0.98 * average + 0.02 * float(value.detach())
+            if (step + 1) % 50 == 0:
+                mean = average / (1 - 0.98 ** (step + 1 - first))
+                pace = (time.monotonic() - started) / (step + 1 - first)
+                bar.set_postfix(loss=f"{mean:.4f}", refresh=False)
+                logger.info("%s step %d loss %.4f (%.2f s a step)", name, step + 1, mean, pace)
+            if (step + 1) % schedule.checkpoint_every == 0 or step + 1 == schedule.steps:
+                state = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
+                state |= {"step": step + 1, "seconds": seconds + time.monotonic() - started}
+                state |= {"ema": ema.state_dict()} if ema else {}
+                partial = self.checkpoint.with_suffix(".partial")
+                torch.save(state, partial)
+                partial.replace(self.checkpoint)
         if ema:
-            ema.load_state_dict(state["ema"])
-        first, seconds = state["step"], state.get("seconds", 0.0)
-        logger.info("%s: continuing at step %d", name, first)
-    model.train()
-    average, started = 0.0, time.monotonic()
-    bar = tqdm(range(first, schedule.steps), name, schedule.steps, initial=first, mininterval=5)
-    for step in bar:
-        generator = torch.Generator().manual_seed(schedule.seed * 1_000_003 + step)
-        value = loss(generator)
-        value.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), schedule.clip)
-        optimizer.step(schedule.factor(step))
-        if ema:
-            ema.step(model.parameters())
-        average = 0.98 * average + 0.02 * float(value.detach())
-        if (step + 1) % 50 == 0:
-            mean = average / (1 - 0.98 ** (step + 1 - first))
-            pace = (time.monotonic() - started) / (step + 1 - first)
-            bar.set_postfix(loss=f"{mean:.4f}", refresh=False)
-            logger.info("%s step %d loss %.4f (%.2f s a step)", name, step + 1, mean, pace)
-        if (step + 1) % schedule.checkpoint_every == 0 or step + 1 == schedule.steps:
-            state = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
-            taken = seconds + time.monotonic() - started
-            state |= {"step": step + 1, "seconds": taken} | (
-                {"ema": ema.state_dict()} if ema else {}
-            )
-            partial = checkpoint.with_suffix(".partial")
-            torch.save(state, partial)
-            partial.replace(checkpoint)
-    if ema:
-        ema.copy_to(model.parameters())
-    return model.eval()
+            ema.copy_to(model.parameters())
+        return model.eval()
 
 
 def read_progress(checkpoint: Path, model: nn.Module, *, inside: str = "") -> tuple[int, float]:
-    """Fills a model with a checkpoint's weights (their EMA where there is one).
+    """Fills a model with a checkpoint's weights (their EMA, if any); steps and seconds so far.
 
-    Args:
-        checkpoint: file of :func:`train`.
-        model: filled in place, and set to evaluation mode.
-        inside: name of the model in the module that was trained, where that holds more; such a
-            module has no EMA.
-
-    Returns:
-        Steps taken and seconds of training.
+    ``inside`` names the model in the module that was trained, where that holds more; such a module
+    has no EMA.
     """
     state = torch.load(checkpoint, weights_only=True)
     prefix = f"{inside}." if inside else ""
-    weights = {
-        k.removeprefix(prefix): v for k, v in state["model"].items() if k.startswith(prefix)
-    }
-    model.load_state_dict(weights)
+    weights = state["model"].items()
+    model.load_state_dict({k.removeprefix(prefix): v for k, v in weights if k.startswith(prefix)})
     if "ema" in state:
-        with torch.no_grad():
-            for parameter, mean in zip(
-                model.parameters(), state["ema"]["shadow_params"], strict=True
-            ):
-                parameter.copy_(mean)
+        ema = EMAModel(model.parameters())
+        ema.load_state_dict(state["ema"])
+        ema.copy_to(model.parameters())
     model.eval()
     return state["step"], state.get("seconds", 0.0)

@@ -6,12 +6,11 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-import numpy as np
 import torch
 from diffusers import AutoencoderTiny, UNet2DConditionModel
 from PIL import Image
@@ -20,11 +19,11 @@ from torch import nn
 from transformers import CLIPModel, CLIPTokenizer
 
 from experiments.training import autoencoder, bases, denoiser, judges, text
+from experiments.training.check import judged, mean, rate, rates, text_angles
 from experiments.training.data import Split, load_split
-from experiments.training.loop import Schedule, read_progress
-from experiments.training.measures import judged, mean, rate
+from experiments.training.loop import Fit, Schedule, read_progress
 from experiments.training.store import StageRecord, load_stage, read_record, save_stage
-from redediting.concepts.language import Language, load_language
+from redediting.concepts.language import SHIPPED, Language, load_language
 from redediting.config import Config
 from redediting.errors import ConfigError
 from redediting.generation import Job, draw
@@ -79,7 +78,7 @@ class Stage:
     """How one network comes about."""
 
     build: Callable[[], nn.Module]
-    train: Callable[[Any, int, float], None]
+    train: Callable[[Any, Fit], None]
     measure: Callable[[Any], dict[str, Any]]
     settle: Callable[[Any], dict[str, Any]] = lambda model: {}
     inside: str = ""  # name of the network in the module that is trained, where that holds more
@@ -88,19 +87,12 @@ class Stage:
 
 @dataclass(frozen=True)
 class Recipe:
-    """The stages; each reads what earlier ones left in ``stages``.
-
-    Attributes:
-        config: settings.
-        folder: rendered scenes and checkpoints; may be deleted when everything is trained.
-        stages: where trained networks are kept.
-        measured: held-out scenes that a finished stage is measured on.
-    """
+    """The stages; each reads what earlier ones left in ``stages``."""
 
     config: WorldConfig
-    folder: Path
-    stages: Path
-    measured: int = 1000
+    folder: Path  # scenes and checkpoints; may be deleted when everything is trained
+    stages: Path  # trained networks
+    measured: int = 1000  # held-out scenes that a finished stage is measured on
 
     @property
     def checkpoints(self) -> Path:
@@ -110,8 +102,7 @@ class Recipe:
     @cached_property
     def language(self) -> Language:
         """What the captions are made of."""
-        path = self.config.language
-        return load_language() if path is None else load_language(path)
+        return load_language(self.config.language or SHIPPED)
 
     @cached_property
     def train_split(self) -> Split:
@@ -146,11 +137,7 @@ class Recipe:
         return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:16]
 
     def schedule(self, name: Name) -> Schedule:
-        """How long and how fast a stage trains.
-
-        Raises:
-            ConfigError: the recipe has no such stage.
-        """
+        """How long and how fast a stage trains; `ConfigError` where the recipe lacks it."""
         family, _, number = name.partition("_") if name in BASES else (name, "", "0")
         found: Schedule | None = getattr(self.config, family)
         if found is None:
@@ -158,11 +145,7 @@ class Recipe:
         return found.model_copy(update={"seed": found.seed + int(number)})
 
     def load(self, name: Name) -> Any:  # noqa: ANN401 - another class for each stage
-        """A trained network in fp32, in evaluation mode.
-
-        Raises:
-            WorldError: the stage was never run.
-        """
+        """A trained network in fp32, in evaluation mode."""
         model = self.parts()[name].build()
         record = load_stage(self.stages / name, self.parts()[name].kept(model))
         if "scaling_factor" in record.settings:
@@ -171,135 +154,98 @@ class Recipe:
 
     def run(self, name: Name) -> None:
         """Trains a stage from its checkpoint, its unfinished weights or from scratch; keeps it."""
-        part, schedule = self.parts()[name], self.schedule(name)
-        torch.manual_seed(schedule.seed)
+        part, fit = self.parts()[name], Fit(self.schedule(name), self.checkpoints, name)
+        torch.manual_seed(fit.schedule.seed)
         model = part.build()
-        first, seconds = 0, 0.0
         before = read_record(self.stages / name)
         if before is not None and not before.finished:
             load_stage(self.stages / name, part.kept(model))
-            first, seconds = before.step, before.seconds
-        part.train(model, first, seconds)
-        self.keep(name, model.eval())
+            fit = replace(fit, first=before.step, seconds=before.seconds)
+        part.train(model, fit)
+        state = torch.load(fit.checkpoint, weights_only=True, mmap=True)
+        self._keep(name, model.eval(), fit.schedule.steps, float(state.get("seconds", 0.0)))
 
     def snapshot(self, name: Name) -> None:
         """Keeps a stage as its checkpoint has it."""
         part = self.parts()[name]
         model = part.build()
         path = self.checkpoints / f"{name}.ckpt"
-        step, seconds = read_progress(path, model, inside=part.inside)
-        self.keep(name, model, step=step, seconds=seconds)
+        self._keep(name, model, *read_progress(path, model, inside=part.inside))
 
-    def keep(
-        self,
-        name: Name,
-        model: nn.Module,
-        *,
-        step: int | None = None,
-        seconds: float | None = None,
-    ) -> None:
-        """Measures a network and writes its stage; at the schedule's end without ``step``."""
+    def _keep(self, name: Name, model: nn.Module, step: int, seconds: float) -> None:
+        """Measures a network and writes its stage."""
         part, steps = self.parts()[name], self.schedule(name).steps
-        if seconds is None:
-            state = torch.load(self.checkpoints / f"{name}.ckpt", weights_only=True, mmap=True)
-            seconds = float(state.get("seconds", 0.0))
         settings = part.settle(model)
         figures = part.measure(model)
         logger.info("%s: %s", name, figures)
         record = StageRecord(
-            finished=step is None or step >= steps, step=steps if step is None else step,
-            steps=steps, seconds=round(seconds, 1), recipe=self.digest(name), figures=figures,
-            settings=settings,
+            finished=step >= steps, step=step, steps=steps, seconds=round(seconds, 1),
+            recipe=self.digest(name), figures=figures, settings=settings,
         )  # fmt: skip
         save_stage(self.stages / name, part.kept(model), record)
 
     def parts(self) -> Mapping[Name, Stage]:
         """Every stage, in the order in which they depend on each other."""
         c = self.config
-        folder = self.checkpoints
 
         def build_text() -> CLIPModel:
             return text.build_clip(self.tokenizer, width=c.text_width, layers=c.text_layers)
 
-        def train_towers(model: CLIPModel, first: int, seconds: float) -> None:
-            text.train_text_encoder(
-                model, self.train_split, self.tokenizer, self.schedule("towers"), folder,
-                recall=c.recall, name="towers", first=first, seconds=seconds,
-            )  # fmt: skip
-
-        def train_text(model: CLIPModel, first: int, seconds: float) -> None:
+        def train_text(model: CLIPModel, fit: Fit) -> None:
             pictures = None
-            if c.towers is not None:
+            if fit.name == "text" and c.towers is not None:
                 towers = self.load("towers")
                 text.take_image_tower(model, towers)
                 pictures = self._pictures(towers)
+            split, recall = self.train_split, c.recall
             text.train_text_encoder(
-                model, self.train_split, self.tokenizer, c.text, folder, recall=c.recall,
-                pictures=pictures, first=first, seconds=seconds,
-            )  # fmt: skip
-
-        def build_autoencoder() -> AutoencoderTiny:
-            return autoencoder.build(
-                c.autoencoder_channels, c.latent_channels, decoder=c.decoder_channels
+                model, split, self.tokenizer, fit, recall=recall, pictures=pictures
             )
 
-        def train_autoencoder(model: AutoencoderTiny, first: int, seconds: float) -> None:
-            autoencoder.train_autoencoder(
-                model, self.train_split.images, c.autoencoder, folder,
-                noise=c.autoencoder_noise, first=first, seconds=seconds,
-            )  # fmt: skip
+        def build_autoencoder() -> AutoencoderTiny:
+            channels, decoder = c.autoencoder_channels, c.decoder_channels
+            return autoencoder.build(channels, c.latent_channels, decoder=decoder)
+
+        def train_autoencoder(model: AutoencoderTiny, fit: Fit) -> None:
+            images, noise = self.train_split.images, c.autoencoder_noise
+            autoencoder.train_autoencoder(model, images, fit, noise=noise)
 
         def scale(model: AutoencoderTiny) -> dict[str, Any]:
             return {"scaling_factor": autoencoder.set_scale(model, self.train_split.images)}
 
-        def build_judge_b() -> SceneClassifier:
-            return SceneClassifier(judges.classes(self.language), c.judge_b_width)
-
-        def train_judge_b(model: SceneClassifier, first: int, seconds: float) -> None:
-            judges.train_judge_b(
-                model, self.judge_split, c.judge_b, folder, first=first, seconds=seconds
-            )
-
-        def build_judge_a() -> nn.Module:
-            return build_clip(judges.clip_config(len(self.tokenizer)))
-
-        def train_judge_a(model: Any, first: int, seconds: float) -> None:  # noqa: ANN401
-            judges.train_judge_a(
-                model, self.judge_split, self.tokenizer, c.judge_a, folder,
-                first=first, seconds=seconds,
-            )  # fmt: skip
-
         def build_denoiser() -> UNet2DConditionModel:
-            return denoiser.build(
-                c.latent_channels, c.text_width, widths=c.unet_widths, layers=c.unet_layers,
-                head=c.unet_head,
-            )  # fmt: skip
+            z, d, widths = c.latent_channels, c.text_width, c.unet_widths
+            return denoiser.build(z, d, widths=widths, layers=c.unet_layers, head=c.unet_head)
 
         def build_base(name: Name) -> UNet2DConditionModel:
             return bases.restart(self.load("denoiser"), self.schedule(name).seed)
 
-        def unet(name: Name, build: Callable[[], UNet2DConditionModel]) -> Stage:
-            def fit(model: UNet2DConditionModel, first: int, seconds: float) -> None:
-                denoiser.train_denoiser(
-                    model, self._cache(), self.schedule(name), folder, name=name,
-                    first=first, seconds=seconds,
-                )  # fmt: skip
+        def train_unet(model: UNet2DConditionModel, fit: Fit) -> None:
+            denoiser.train_denoiser(model, self._cache(), fit)
 
-            kept = bases.keys_and_values if name in BASES else lambda model: model
-            return Stage(build, fit, self._measure_denoiser, kept=kept)
+        unet = partial(Stage, train=train_unet, measure=self._measure_denoiser)
 
         return {
-            "towers": Stage(build_text, train_towers, self._measure_text, inside="clip"),
+            "towers": Stage(build_text, train_text, self._measure_text, inside="clip"),
             "text": Stage(build_text, train_text, self._measure_text, inside="clip"),
             "autoencoder": Stage(
                 build_autoencoder, train_autoencoder, self._measure_autoencoder, scale
             ),
-            "judge_b": Stage(build_judge_b, train_judge_b, self._measure_judge_b),
-            "judge_a": Stage(build_judge_a, train_judge_a, self._measure_judge_a),
-            "denoiser": unet("denoiser", build_denoiser),
-            **{name: unet(name, partial(build_base, name)) for name in BASES},
-            "denoiser_2": unet("denoiser_2", build_denoiser),
-        }
+            "judge_b": Stage(
+                lambda: SceneClassifier(judges.classes(self.language), c.judge_b_width),
+                lambda model, fit: judges.train_judge_b(model, self.judge_split, fit),
+                self._measure_judge_b,
+            ),
+            "judge_a": Stage(
+                lambda: build_clip(judges.clip_config(len(self.tokenizer))),
+                lambda m, fit: judges.train_judge_a(m, self.judge_split, self.tokenizer, fit),
+                self._measure_judge_a,
+            ),
+            "denoiser": unet(build_denoiser),
+            **{name: unet(partial(build_base, name), kept=bases.keys_and_values)
+               for name in BASES},
+            "denoiser_2": unet(build_denoiser),
+        }  # fmt: skip
 
     def _pictures(self, towers: CLIPModel) -> torch.Tensor:
         """The training scenes as the image tower sees them, kept on disk."""
@@ -323,55 +269,36 @@ class Recipe:
 
     def _measure_text(self, model: CLIPModel) -> dict[str, Any]:
         hits = text.contrastive_accuracy(model, self.tokenizer, self.test_split)
-        last, end = text.neutral_sin2(text.text_tower(model), self.tokenizer, self.language)
-        nouns = text.noun_sin2(text.text_tower(model), self.tokenizer, self.language)
-        return {
-            **rate("text_contrastive", hits),
-            "noun_sin2": float(np.median(nouns)),
-            "neutral_sin2": float(np.median(last)),
-            "neutral_sin2_eos": float(np.median(end)),
-            "neutral_sin2_n": len(last),
-        }
+        return rate("text_contrastive", hits) | text_angles(
+            text.text_tower(model), self.tokenizer, self.language
+        )
 
     def _measure_autoencoder(self, model: AutoencoderTiny) -> dict[str, Any]:
-        split = self.test_split
-        decoded, decibels = autoencoder.reconstruct(model, split.images)
-        figures: dict[str, Any] = {**mean("vae_psnr", decibels)}
+        decoded, decibels = autoencoder.reconstruct(model, self.test_split.images)
+        figures = mean("vae_psnr", decibels)
         if read_record(self.stages / "judge_b") is not None:
-            judge = JudgeB(self.load("judge_b"))
-            pictures = [Image.fromarray(image) for image in decoded.numpy()]
-            for head, hits in judged(judge, pictures, split.captions).items():
-                figures |= rate(f"judge_b_{head}_reconstructed", hits)
+            found = judged(JudgeB(self.load("judge_b")), decoded, self.test_split.captions)
+            figures |= rates(found, "judge_b_{}_reconstructed")
         return figures
 
     def _measure_denoiser(self, model: UNet2DConditionModel) -> dict[str, Any]:
         """Judge B on images of held-out captions, drawn with the stages as they are."""
         if any(read_record(self.stages / name) is None for name in ("autoencoder", "judge_b")):
             return {}
-        pipeline = denoiser.pipeline(
-            model, self.load("autoencoder"), text.text_tower(self.load("text")), self.tokenizer
-        )
+        encoder = text.text_tower(self.load("text"))
+        whole = denoiser.pipeline(model, self.load("autoencoder"), encoder, self.tokenizer)
         items = held_out(self.measured, language=self.language)
         jobs = [Job(item.text, seed=i) for i, item in enumerate(items)]
-        drawn = [
-            image for _, image in
-            draw(Model(pipeline), jobs, sampler=default_sampler("world"), progress=True)
-        ]  # fmt: skip
-        found = judged(JudgeB(self.load("judge_b")), drawn, items)
-        return {k: v for head, hits in found.items() for k, v in rate(head, hits).items()}
+        drawn = draw(Model(whole), jobs, sampler=default_sampler("world"), progress=True)
+        return rates(judged(JudgeB(self.load("judge_b")), [image for _, image in drawn], items))
 
     def _measure_judge_b(self, model: SceneClassifier) -> dict[str, Any]:
         split = self.test_split
-        pictures = [Image.fromarray(image) for image in split.images.numpy()]
-        found = judged(JudgeB(model), pictures, split.captions)
-        return {
-            k: v for head, hits in found.items() for k, v in rate(f"judge_b_{head}", hits).items()
-        }
+        return rates(judged(JudgeB(model), split.images, split.captions), "judge_b_{}")
 
     def _measure_judge_a(self, model: Any) -> dict[str, Any]:  # noqa: ANN401
-        split = self.test_split
+        split, names = self.test_split, judges.classes(self.language)["object"]
         pictures = [Image.fromarray(image) for image in split.images.numpy()]
-        names = judges.classes(self.language)["object"]
         clip = wrap_clip(model, self.tokenizer)
         found = clip.zero_shot(pictures, names, "a photo of a {}").objects
         hits = [o == c.concept for o, c in zip(found, split.captions, strict=True)]

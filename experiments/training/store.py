@@ -10,38 +10,30 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict
-from safetensors.torch import load_file, save_file
+from pydantic import Field
+from safetensors.torch import save_file
 from torch import nn
 
+from redediting.config import Config
 from redediting.errors import WorldError
 from redediting.io import replace_json
+from redediting.world.judges import read_fp32
 
 STAGES = Path(__file__).parent / "stages"
 
 
-class StageRecord(BaseModel):
-    """What is known of a stage.
-
-    Attributes:
-        finished: whether its schedule was run to the end.
-        step: optimiser steps taken.
-        steps: optimiser steps planned.
-        seconds: training time on the machine it ran on.
-        recipe: digest of the settings and the language that it was trained with.
-        figures: what was measured, each with its n where it is a rate.
-        settings: what the module needs besides the configuration, e.g. a scaling factor.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
+class StageRecord(Config):
+    """What is known of a stage."""
 
     finished: bool
-    step: int
-    steps: int
-    seconds: float
-    recipe: str
-    figures: dict[str, Any] = {}
-    settings: dict[str, Any] = {}
+    step: int  # optimiser steps taken
+    steps: int  # … and planned
+    seconds: float  # training time on the machine it ran on
+    recipe: str  # digest of the settings and the language
+    figures: dict[str, Any] = Field(
+        default_factory=dict
+    )  # what was measured, each rate with its n
+    settings: dict[str, Any] = Field(default_factory=dict)  # e.g. a scaling factor
 
 
 def halved(model: nn.Module) -> dict[str, torch.Tensor]:
@@ -68,19 +60,11 @@ def read_record(folder: Path) -> StageRecord | None:
 
 
 def load_stage(folder: Path, model: nn.Module) -> StageRecord:
-    """Fills a module, kept in fp32, with a stage's weights.
-
-    Raises:
-        WorldError: there is no such stage.
-    """
+    """Fills a module, kept in fp32, with a stage's weights; `WorldError` where there is none."""
     record = read_record(folder)
     if record is None:
         raise WorldError(
             f"expected a trained stage at {folder}; run it with --stage {folder.name}"
         )
-    state = load_file(folder / "model.safetensors")
-    model.load_state_dict(
-        {name: value.float() if value.is_floating_point() else value
-         for name, value in state.items()}
-    )  # fmt: skip
+    model.load_state_dict(read_fp32(folder / "model.safetensors"))
     return record

@@ -25,11 +25,11 @@ from torch import nn
 from transformers import CLIPConfig, CLIPModel, CLIPTextModel, CLIPTokenizer
 
 from experiments.training.data import Split, as_pixels
-from experiments.training.loop import Schedule, train
+from experiments.training.loop import Fit
 from redediting.concepts.language import Language, load_language
 from redediting.concepts.lexicon import load_lexicon
 from redediting.concepts.templates import contexts, fill
-from redediting.text.encoding import find_phrase
+from redediting.text.encoding import find_phrase, padded_ids
 
 CONTEXT = 77
 PADS = 4  # trained beyond the longest caption of a batch
@@ -47,14 +47,6 @@ def build_tokenizer(merges: int) -> CLIPTokenizer:
     return CLIPTokenizer(vocab=vocabulary, merges=rules, model_max_length=CONTEXT)
 
 
-def tokenize(tokenizer: CLIPTokenizer, texts: list[str]) -> torch.Tensor:
-    """Ids padded to 77: (n, 77)."""
-    encoded = tokenizer(
-        texts, padding="max_length", max_length=CONTEXT, truncation=True, return_tensors="pt"
-    )
-    return encoded.input_ids
-
-
 def contrastive_loss(logits: torch.Tensor, texts: torch.Tensor) -> torch.Tensor:
     """Symmetric InfoNCE; equal captions in a batch share the target mass. ``texts``: (n,) ids."""
     same = (texts[:, None] == texts[None]).float()
@@ -69,28 +61,17 @@ def build_clip(tokenizer: CLIPTokenizer, *, width: int, layers: int) -> CLIPMode
     size = len(tokenizer)
     config = CLIPConfig(
         text_config={
-            "vocab_size": size,
-            "hidden_size": width,
-            "intermediate_size": 4 * width,
-            "num_hidden_layers": layers,
-            "num_attention_heads": width // 64,
-            "max_position_embeddings": CONTEXT,
-            "projection_dim": 128,
-            "bos_token_id": size - 2,
-            "eos_token_id": size - 1,
-            "pad_token_id": size - 1,
+            "vocab_size": size, "hidden_size": width, "intermediate_size": 4 * width,
+            "num_hidden_layers": layers, "num_attention_heads": width // 64,
+            "max_position_embeddings": CONTEXT, "projection_dim": 128,
+            "bos_token_id": size - 2, "eos_token_id": size - 1, "pad_token_id": size - 1,
         },
         vision_config={
-            "hidden_size": 192,
-            "intermediate_size": 768,
-            "num_hidden_layers": 4,
-            "num_attention_heads": 6,
-            "image_size": 64,
-            "patch_size": 8,
-            "projection_dim": 128,
+            "hidden_size": 192, "intermediate_size": 768, "num_hidden_layers": 4,
+            "num_attention_heads": 6, "image_size": 64, "patch_size": 8, "projection_dim": 128,
         },
         projection_dim=128,
-    )
+    )  # fmt: skip
     # the CPU's fused attention is slow backwards at these sizes
     return CLIPModel._from_config(config, attn_implementation="eager")
 
@@ -98,10 +79,8 @@ def build_clip(tokenizer: CLIPTokenizer, *, width: int, layers: int) -> CLIPMode
 class RecallHeads(nn.Module):
     """What a state must still know: its own token, the two before it, the words before a pad.
 
-    Args:
-        width: of the states.
-        vocabulary: (v,) ids that occur in the captions; the others are never predicted.
-        end: id of the end token, which is also the pad.
+    ``vocabulary``, (v,), holds the ids that occur in the captions; the others are never predicted.
+    ``end`` is the id of the end token, which is also the pad.
     """
 
     vocabulary: torch.Tensor
@@ -121,10 +100,8 @@ class RecallHeads(nn.Module):
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Cross-entropies of the own token, of the two preceding ones and of the pads' words.
 
-        Args:
-            states: (n, t, d).
-            ids: (n, t), the first of them the begin token.
-            embedding: (m, d), the encoder's own token table (tied).
+        ``states``: (n, t, d); ``ids``: (n, t), the first of them the begin token; ``embedding``:
+        (m, d), the encoder's own token table (tied).
         """
         table = embedding[self.vocabulary]
         ended = (ids == self.end).cumsum(1)
@@ -148,53 +125,32 @@ class RecallHeads(nn.Module):
 
 @dataclass(frozen=True)
 class Recall:
-    """Weights of the heads' losses beside the contrastive one.
+    """Weights of the heads' losses beside the contrastive one."""
 
-    Attributes:
-        own: of the state's own token.
-        preceding: of each of the two tokens before.
-        pads: of the prompt's words, at the pads.
-    """
-
-    own: float = 0.0
-    preceding: float = 0.0
-    pads: float = 0.0
+    own: float = 0.0  # of the state's own token
+    preceding: float = 0.0  # of each of the two tokens before
+    pads: float = 0.0  # of the prompt's words, at the pads
 
 
 def train_text_encoder(
     model: CLIPModel,
     split: Split,
     tokenizer: CLIPTokenizer,
-    schedule: Schedule,
-    folder: Path,
+    fit: Fit,
     *,
-    recall: Recall | None = None,
+    recall: Recall,
     pictures: torch.Tensor | None = None,
-    name: str = "text",
-    first: int = 0,
-    seconds: float = 0.0,
 ) -> None:
     """Trains the CLIP on captions trimmed to the longest of the batch (and a few pads).
 
-    Args:
-        model: the two towers.
-        split: captions and pictures.
-        tokenizer: the world's.
-        schedule: steps and rates.
-        folder: of the checkpoints.
-        recall: weights of the auxiliary losses.
-        pictures: (m, p) unit embeddings of the split's first pictures by the model's image tower,
-            which is then left as it is; None trains both towers.
-        name: of the checkpoint.
-        first: step to set out from.
-        seconds: training time up to there.
+    ``pictures``, (m, p), are unit embeddings of the split's first pictures by the model's image
+    tower, which is then left as it is; None trains both towers.
     """
-    recall = recall or Recall()
     if pictures is not None:
         model.vision_model.requires_grad_(False)
         model.visual_projection.requires_grad_(False)
     distinct = {text: i for i, text in enumerate(dict.fromkeys(c.text for c in split.captions))}
-    ids = tokenize(tokenizer, list(distinct))
+    ids = padded_ids(tokenizer, list(distinct))
     caption_of = torch.tensor([distinct[c.text] for c in split.captions])
     width = model.config.text_config.hidden_size
     heads = RecallHeads(width, ids.unique(), tokenizer.eos_token_id)
@@ -204,7 +160,7 @@ def train_text_encoder(
     embedding = model.text_model.get_input_embeddings().weight
 
     def loss(generator: torch.Generator) -> torch.Tensor:
-        rows = torch.randint(n, (schedule.batch,), generator=generator)
+        rows = torch.randint(n, (fit.schedule.batch,), generator=generator)
         texts = caption_of[rows]
         batch = ids[texts]
         longest = int((batch != tokenizer.eos_token_id).sum(1).max()) + 1 + PADS * remembers
@@ -227,7 +183,7 @@ def train_text_encoder(
                 value = value + recall.pads * pads
         return value
 
-    train(whole, loss, schedule, name=name, folder=folder, first=first, seconds=seconds)
+    fit(whole, loss)
 
 
 def take_image_tower(model: CLIPModel, towers: CLIPModel) -> None:
@@ -266,7 +222,7 @@ def contrastive_accuracy(
     hits: list[bool] = []
     for start in range(0, len(split) - batch + 1, batch):
         texts = [caption.text for caption in split.captions[start : start + batch]]
-        ids = tokenize(tokenizer, texts)
+        ids = padded_ids(tokenizer, texts)
         longest = int((ids != tokenizer.eos_token_id).sum(1).max()) + 1
         pixels = as_pixels(split.images[start : start + batch])
         chosen = model(input_ids=ids[:, :longest], pixel_values=pixels).logits_per_image.argmax(1)
@@ -278,10 +234,9 @@ def contrastive_accuracy(
 def neutral_sin2(
     encoder: CLIPTextModel, tokenizer: CLIPTokenizer, language: Language | None = None
 ) -> tuple[list[float], list[float]]:
-    """sin² between states with and without a neutral adjective, one value a pair.
+    """sin² between states with and without a neutral adjective: at the noun's last token, at EOS.
 
-    Returns:
-        At the noun's last token, and at the end token.
+    Each list has one value a pair.
     """
     last, end = [], []
     adjectives = (language or load_language()).neutral_adjectives[::4]
@@ -289,7 +244,7 @@ def neutral_sin2(
         for name in islice(load_lexicon().concepts, 0, None, 5):
             phrases = [name, *(f"{adjective} {name}" for adjective in adjectives)]
             prompts = [fill(template, phrase) for phrase in phrases]
-            ids = tokenize(tokenizer, prompts)
+            ids = padded_ids(tokenizer, prompts)
             states = encoder(ids).last_hidden_state.double()
             ends = (ids == tokenizer.eos_token_id).int().argmax(1)
             nouns = [find_phrase(tokenizer, prompt, name).stop - 1 for prompt in prompts]
@@ -312,7 +267,7 @@ def noun_sin2(
     names = list(load_lexicon().concepts)[::5]
     for template in contexts(4, seed=0, split="dev", language=language):
         prompts = [fill(template, name) for name in names]
-        states = encoder(tokenize(tokenizer, prompts)).last_hidden_state.double()
+        states = encoder(padded_ids(tokenizer, prompts)).last_hidden_state.double()
         stops = [find_phrase(tokenizer, p, n).stop for p, n in zip(prompts, names, strict=True)]
         nouns = [states[row, stop - 1] for row, stop in enumerate(stops)]
         values += [_sin2(a, b) for a, b in pairwise(nouns)]

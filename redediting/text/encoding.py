@@ -82,11 +82,13 @@ def encode(
     return TextStates(tuple(prompts), ids, states, torch.tensor(lengths) - 1)
 
 
-def padded_ids(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str]) -> Tensor:
+def padded_ids(
+    tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], *, length: int | None = None
+) -> Tensor:
     """Token ids of prompts, padded or cut to the encoder's length, int64, shape ``(n, L)``."""
     return tokenizer(
         list(prompts), padding="max_length", truncation=True,
-        max_length=tokenizer.model_max_length, return_tensors="pt",
+        max_length=length or tokenizer.model_max_length, return_tensors="pt",
     ).input_ids  # fmt: skip
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from transformers import CLIPTokenizer
 from redediting.errors import WorldError
 from redediting.metrics.clip import ClipModel
 from redediting.metrics.judge import Look
+from redediting.text.encoding import padded_ids
 
 SIZE = 64  # pixels, of both judges
 DATA = Path(__file__).parent / "data"
@@ -103,7 +105,8 @@ def build_clip(config: Mapping[str, Any]) -> open_clip.CLIP:
     return open_clip.CLIP(**config)
 
 
-def _weights(path: Path) -> dict[str, torch.Tensor]:
+def read_fp32(path: Path) -> dict[str, torch.Tensor]:
+    """Tensors of a file, those of floating type in fp32; `WorldError` where it is missing."""
     if not path.is_file():
         raise WorldError(f"expected weights at {path}; run make train-world or reinstall")
     return {
@@ -118,7 +121,7 @@ def load_judge_b(folder: Path = DATA / "judge_b") -> JudgeB:
     Raises:
         WorldError: the weights are missing.
     """
-    state = _weights(folder / "model.safetensors")
+    state = read_fp32(folder / "model.safetensors")
     config = json.loads((folder / "config.json").read_text())
     model = SceneClassifier(config["classes"], config["width"])
     model.load_state_dict(state)
@@ -131,7 +134,7 @@ def load_judge_a(folder: Path = DATA / "judge_a") -> ClipModel:
     Raises:
         WorldError: the weights are missing.
     """
-    state = _weights(folder / "model.safetensors")
+    state = read_fp32(folder / "model.safetensors")
     model = build_clip(json.loads((folder / "config.json").read_text()))
     model.load_state_dict(state)
     tokenizer = CLIPTokenizer.from_pretrained(folder.parent / "pipeline" / "tokenizer")
@@ -140,12 +143,5 @@ def load_judge_a(folder: Path = DATA / "judge_a") -> ClipModel:
 
 def wrap_clip(model: open_clip.CLIP, tokenizer: CLIPTokenizer) -> ClipModel:
     """Gives an open_clip model the world's transform and tokenizer."""
-
-    def tokenize(texts: list[str]) -> torch.Tensor:
-        length = model.context_length
-        encoded = tokenizer(
-            texts, padding="max_length", max_length=length, truncation=True, return_tensors="pt"
-        )
-        return encoded.input_ids
-
+    tokenize = partial(padded_ids, tokenizer, length=model.context_length)
     return ClipModel(model, lambda image: to_tensor([image], SIZE)[0], tokenize, batch_size=128)

@@ -7,14 +7,13 @@ import numpy as np
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
-from PIL import Image
 from torch import nn
 
 from experiments.training import autoencoder, denoiser, judges, text
 from experiments.training.bundle import export
+from experiments.training.check import judged, rate
 from experiments.training.data import Split, as_pixels, load_split
-from experiments.training.loop import Schedule, train
-from experiments.training.measures import judged, rate
+from experiments.training.loop import Fit, Schedule
 from experiments.training.recipe import Recipe, WorldConfig
 from experiments.training.store import StageRecord, load_stage, read_record, save_stage
 from redediting import world
@@ -23,6 +22,7 @@ from redediting.config import load_config
 from redediting.errors import ModelError, WorldError
 from redediting.models import loading
 from redediting.models.model import Model
+from redediting.text.encoding import padded_ids
 from redediting.world.captions import captions
 from redediting.world.judges import JudgeB, SceneClassifier, build_clip
 from redediting.world.scenes import render
@@ -53,7 +53,7 @@ def _regression(folder: Path, steps: int, *, stop: int | None = None) -> nn.Modu
         return (model(x) - x.mean((1, 2, 3))[:, None]).square().mean()
 
     schedule = Schedule(steps=steps, batch=8, lr=1e-2, warmup=2, ema=0.9, checkpoint_every=3)
-    return train(model, loss, schedule, name="fit", folder=folder)
+    return Fit(schedule, folder, "fit")(model, loss)
 
 
 def test_a_killed_run_continues_and_ends_the_same(tmp_path: Path) -> None:
@@ -87,7 +87,7 @@ def test_tokenizer_takes_any_string() -> None:
     for string in ("a photo of a cat", "héllo wörld", "猫 🦓", "x" * 30):
         ids = tokenizer(string).input_ids
         assert tokenizer.decode(ids[1:-1]).strip() == string
-    assert text.tokenize(tokenizer, ["a cat", ""]).shape == (2, 77)
+    assert padded_ids(tokenizer, ["a cat", ""]).shape == (2, 77)
 
 
 def test_contrastive_loss_is_lowest_for_matching_pairs() -> None:
@@ -99,7 +99,7 @@ def test_contrastive_loss_is_lowest_for_matching_pairs() -> None:
 
 def test_every_stage_trains(tmp_path: Path, split: Split) -> None:
     vae = autoencoder.build(8, 4, decoder=16)
-    autoencoder.train_autoencoder(vae, split.images, FEW, tmp_path, noise=0.1)
+    autoencoder.train_autoencoder(vae, split.images, Fit(FEW, tmp_path, "autoencoder"), noise=0.1)
     assert autoencoder.set_scale(vae, split.images) > 0
     decoded, decibels = autoencoder.reconstruct(vae, split.images)
     assert decoded.shape == split.images.shape
@@ -107,14 +107,13 @@ def test_every_stage_trains(tmp_path: Path, split: Split) -> None:
     tokenizer = text.build_tokenizer(500)
     clip = text.build_clip(tokenizer, width=64, layers=1)
     recall = text.Recall(own=0.2, preceding=0.2, pads=0.1)
-    text.train_text_encoder(clip, split, tokenizer, FEW, tmp_path, recall=recall)
+    text.train_text_encoder(clip, split, tokenizer, Fit(FEW, tmp_path, "text"), recall=recall)
     pictures = text.embed_pictures(clip, split.images)
     assert torch.allclose(pictures.norm(dim=1), torch.ones(12))
     anew = text.build_clip(tokenizer, width=64, layers=1)
     text.take_image_tower(anew, clip)
-    text.train_text_encoder(
-        anew, split, tokenizer, FEW, tmp_path, recall=recall, pictures=pictures, name="anew"
-    )
+    again = Fit(FEW, tmp_path, "anew")
+    text.train_text_encoder(anew, split, tokenizer, again, recall=recall, pictures=pictures)
     assert torch.allclose(text.embed_pictures(anew, split.images), pictures)
     assert len(text.contrastive_accuracy(clip, tokenizer, split, batch=6)) == 12
     encoder = text.text_tower(clip)
@@ -128,19 +127,17 @@ def test_every_stage_trains(tmp_path: Path, split: Split) -> None:
     cache = denoiser.Cache.read(tmp_path / "cache.safetensors")
     unet = denoiser.build(4, 64, widths=(32, 32), layers=1, head=16)
     before = {name: tensor.clone() for name, tensor in unet.state_dict().items()}
-    denoiser.train_denoiser(unet, cache, FEW, tmp_path)
+    denoiser.train_denoiser(unet, cache, Fit(FEW, tmp_path, "denoiser"))
     moved = [not torch.equal(before[k], v) for k, v in unet.state_dict().items()]
     assert np.mean(moved) > 0.9
     judge = SceneClassifier(judges.classes(SECOND), width=8)
-    judges.train_judge_b(judge, split, FEW, tmp_path)
+    judges.train_judge_b(judge, split, Fit(FEW, tmp_path, "judge_b"))
     logits = judge(as_pixels(split.images))
     assert set(logits) == {"object", "colour", "pattern", "companion", "place", "style"}
-    hits = judged(
-        JudgeB(judge), [Image.fromarray(i) for i in split.images.numpy()], split.captions
-    )
+    hits = judged(JudgeB(judge), split.images, split.captions)
     assert len(hits["pattern"]) == len(split)
     judge_a = build_clip(judges.clip_config(len(tokenizer)))
-    judges.train_judge_a(judge_a, split, tokenizer, FEW, tmp_path)
+    judges.train_judge_a(judge_a, split, tokenizer, Fit(FEW, tmp_path, "judge_a"))
     assert judge_a.encode_image(as_pixels(split.images)).shape == (12, 128)
 
 
