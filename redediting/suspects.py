@@ -9,28 +9,26 @@
 
 `open_suspect` gives a model that draws, and so asks for whole networks; `read_suspect` gives
 tensors to compare, whatever of them there is, and says what was missing and what was not read.
+Files are recognised by what they hold, never by what they are called. Pickles are read with
+``weights_only=True`` alone: one that would run code is refused.
 """  # noqa: E501 - a table
 
 from __future__ import annotations
 
+import json
+import pickle
 import re
-from collections.abc import Iterable, Mapping
+import warnings
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
 
 from redediting.errors import ModelError
-from redediting.foreign_files import (
-    PICKLES,
-    Lazy,
-    check_same_shapes,
-    read_weights,
-    stored_tensors,
-    weight_files,
-)
 from redediting.io import one_line
 from redediting.models.cards import load_cards
 from redediting.models.loading import load
@@ -39,9 +37,11 @@ from redediting.models.sources import INDEX, find_sources
 from redediting.patch.files import MANIFEST
 from redediting.patch.patch import Patch
 
-Form = Literal["pipeline", "patch", "weights", "lora"]
 Source = str | Path | Model | Patch
+Lazy = Callable[[], Tensor]
 
+_PICKLES = (".pt", ".pth", ".bin", ".ckpt")
+_ORIGINAL = "model.diffusion_model."
 _PREFIXES = ("unet.", "transformer.", "module.", "text_encoder.", "text_model.")
 _MARKS = (".attn2.to_k.weight", ".attn2.to_v.weight")
 _ROOT = re.compile(r"(down_blocks|mid_block|up_blocks)\..*")
@@ -49,97 +49,56 @@ _ADAPTED: tuple[Component, ...] = ("unet", "transformer", "text_encoder", "text_
 
 
 @dataclass(frozen=True)
-class Suspect:
-    """A model of unknown origin.
-
-    Attributes:
-        model: draws; it shares unchanged components with the clean model.
-        form: how it was found.
-        stored: floating type of the file, where it is one type: values of a half-precision file
-            differ from the clean ones by rounding alone.
-    """
-
-    model: Model
-    form: Form
-    stored: torch.dtype | None = None
-
-
-@dataclass(frozen=True)
 class SuspectWeights:
-    """Tensors of a suspect's denoiser and first text encoder, named as the base names them.
+    """Tensors of a suspect's denoiser and first text encoder, named as the base names them."""
 
-    Attributes:
-        projections: text projections in the base's order; missing ones are the base's.
-        rest: the others, each read when it is asked for.
-        missing: names of the base's tensors that the suspect does not hold.
-        unread: names in the suspect's files that the base does not know.
-    """
-
-    projections: Mapping[str, Tensor]
-    rest: Mapping[str, Lazy]
-    missing: frozenset[str] = frozenset()
-    unread: tuple[str, ...] = ()
+    projections: Mapping[str, Tensor]  # in the base's order; missing ones are the base's
+    rest: Mapping[str, Lazy]  # the others, each read when it is asked for
+    missing: frozenset[str] = frozenset()  # names of the base's that the suspect does not hold
+    unread: tuple[str, ...] = ()  # names in the suspect's files that the base does not know
 
 
-def open_suspect(suspect: Source, base: Model) -> Suspect:
+def open_suspect(suspect: Source, base: Model) -> Model:
     """Opens somebody else's weights over the clean model that they are said to be made from.
 
-    Args:
-        suspect: model folder, card, hub id, patch folder, folder or file of denoiser weights, LoRA
-            file; a loaded model or patch.
-        base: the clean model; it is not changed.
-
-    Returns:
-        The suspect, on the clean model's device and in its dtype.
-
-    Raises:
-        ModelError: no such place, an unknown form, a damaged or dangerous file, or weights of
-            another architecture.
-        PatchError: a patch that is damaged or made for another model.
+    The model returned is on the clean one's device and in its dtype, and shares with it what is
+    not changed. `ModelError` for no such place, an unknown form, a damaged or dangerous file, or
+    weights of another architecture; `PatchError` for a patch that is damaged or made for another
+    model.
     """
     if isinstance(suspect, Model):
-        paired_weights(base, suspect)
-        return Suspect(suspect, "pipeline")
+        check_same_shapes(base.denoiser.state_dict(), suspect.denoiser.state_dict())
+        return suspect
     place = None if isinstance(suspect, Patch) else _place(suspect)
     if isinstance(suspect, Patch) or (place and (place / MANIFEST).is_file()):
         patch = suspect if isinstance(suspect, Patch) else Patch.load(suspect)
         model = base.with_copies((patch.target,))
         patch.apply(model)
-        return Suspect(model, "patch")
+        return model
     if place is None or (place / INDEX).is_file():
         name = suspect if place is None else place
         return open_suspect(load(name, device=str(base.device), dtype=base.dtype), base)
-    tensors: dict[str, Tensor] = {}
-    for file in weight_files(place):
-        tensors |= read_weights(file)
-    kinds = {tensor.dtype for tensor in tensors.values() if tensor.is_floating_point()}
-    stored = kinds.pop() if len(kinds) == 1 else None
-    if _is_lora(tensors):
-        return Suspect(_with_lora(base, tensors, place), "lora", stored)
-    return Suspect(_with_weights(base, tensors, place), "weights", stored)
+    files = [stored_tensors(file) for file in weight_files(place)]
+    tensors = {name: read() for file in files for name, read in file.items()}
+    opened = _with_lora if _is_lora(tensors) else _with_weights
+    return opened(base, tensors, place)
 
 
 def read_suspect(suspect: Source, base: Model) -> SuspectWeights:
     """Reads a suspect's tensors, once; what it leaves out counts as the base's and is named.
 
-    Args:
-        suspect: as for `open_suspect`; files may hold any part of a model.
-        base: the trusted model; a patch or a LoRA is applied to its weights.
-
-    Raises:
-        ModelError: nothing readable there, a pickle that would run code, or projections of
-            another architecture.
-        PatchError: a damaged patch, or one for another base.
+    Files may hold any part of a model; a patch or a LoRA is applied to the base's weights. Errors
+    are those of `open_suspect`.
     """
     place = None if isinstance(suspect, Model | Patch) else _place(suspect)
     if place is None or (place / MANIFEST).is_file():
-        model = suspect if isinstance(suspect, Model) else open_suspect(suspect, base).model
+        model = suspect if isinstance(suspect, Model) else open_suspect(suspect, base)
         return _paired({n: t.detach for n, t in _tensors(model).items()}, base, repr(suspect))
     stored = [
         (file, *item) for file in weight_files(place) for item in stored_tensors(file).items()
     ]
     if _is_lora(key for _, key, _ in stored):
-        return read_suspect(open_suspect(place, base).model, base)
+        return read_suspect(open_suspect(place, base), base)
     found: dict[str, Lazy] = {}
     homes: dict[str, Path] = {}
     whole = (place / INDEX).is_file()
@@ -164,36 +123,6 @@ def read_suspect(suspect: Source, base: Model) -> SuspectWeights:
     return _paired(found, base, repr(str(suspect)))
 
 
-def paired_weights(
-    base: Model,
-    suspect: Suspect | Model,
-    component: Component | None = None,
-) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Clean and suspect parameters of a component by name, in the same order.
-
-    Where the suspect's file was of lower precision than the clean model, the clean values are
-    rounded through it, so that what was not edited is equal bit by bit.
-
-    Args:
-        base: the clean model.
-        suspect: what `open_suspect` returned, or a model.
-        component: a network by name; None is the UNet or transformer.
-
-    Returns:
-        Detached tensors; the suspect's, and where nothing is rounded the clean ones, share memory
-        with the models.
-
-    Raises:
-        ModelError: no such component, or parameters of other names or shapes.
-    """
-    other = suspect.model if isinstance(suspect, Suspect) else suspect
-    stored = suspect.stored if isinstance(suspect, Suspect) else None
-    ours, theirs = (dict(_module(model, component).named_parameters()) for model in (base, other))
-    check_same_shapes(_shapes(ours), _shapes(theirs), partial=False)
-    clean = {name: _rounded(weight.detach(), stored) for name, weight in ours.items()}
-    return clean, {name: theirs[name].detach() for name in ours}
-
-
 def bare_name(key: str) -> str:
     """A tensor's name without what savers put before it, e.g. ``unet.`` or ``text_model.``."""
     if key.endswith(_MARKS) and (found := _ROOT.search(key)):
@@ -204,17 +133,13 @@ def bare_name(key: str) -> str:
 
 
 def _place(suspect: str | Path) -> Path | None:
-    """Where a suspect lies on the disk; None for a card or a hub id.
-
-    Raises:
-        ModelError: neither.
-    """
+    """Where a suspect lies on the disk; None for a card or a hub id."""
     place = Path(suspect).expanduser()
     if str(suspect) in load_cards():
         return None
     if place.exists():
         return place
-    if place.suffix in (".safetensors", *PICKLES):
+    if place.suffix in (".safetensors", *_PICKLES):
         raise ModelError(
             f"expected a suspect's folder or weights file, got {str(suspect)!r}, which does not "
             "exist; name a model folder, a patch folder, a .safetensors or a .pt file"
@@ -224,11 +149,7 @@ def _place(suspect: str | Path) -> Path | None:
 
 
 def _paired(found: Mapping[str, Lazy], base: Model, said: str) -> SuspectWeights:
-    """A suspect's tensors sorted by what the base calls them.
-
-    Raises:
-        ModelError: no common projection, one that the base does not have, or another shape.
-    """
+    """A suspect's tensors sorted by what the base calls them."""
     trusted = base.weights()
     known = _tensors(base)
     wanted = [name for name in found if name in trusted or name.endswith(_MARKS)]
@@ -240,7 +161,7 @@ def _paired(found: Mapping[str, Lazy], base: Model, said: str) -> SuspectWeights
             f"expected text projections of the base's architecture in {said}, got {what}; "
             "name the model that the suspect was made from as base"
         )
-    check_same_shapes(_shapes(trusted), _shapes(held), partial=True)
+    check_same_shapes(trusted, held, some=True)
     return SuspectWeights(
         {name: held.get(name, weight) for name, weight in trusted.items()},
         {name: read for name, read in found.items() if name in known and name not in trusted},
@@ -255,15 +176,11 @@ def _tensors(model: Model) -> dict[str, Tensor]:
     return {bare_name(name): tensor for name, tensor in both.items()}
 
 
-def _module(model: Model, component: Component | None) -> nn.Module:
-    return model.denoiser if component is None else model.component(component)
-
-
 def _with_weights(base: Model, tensors: Mapping[str, Tensor], place: Path) -> Model:
     found = {bare_name(name): tensor for name, tensor in tensors.items()}
     # layers that read text alone, as UCE saves them
     edit = all(".attn2." in name or "embedder" in name for name in found)
-    check_same_shapes(_shapes(base.denoiser.state_dict()), _shapes(found), partial=edit)
+    check_same_shapes(base.denoiser.state_dict(), found, some=edit)
     broken = [name for name, tensor in found.items() if not bool(tensor.isfinite().all())]
     if broken:
         raise ModelError(
@@ -286,16 +203,15 @@ def _with_lora(base: Model, tensors: Mapping[str, Tensor], place: Path) -> Model
     try:
         with quiet():
             pipeline.load_lora_weights(dict(tensors))
-            pipeline.fuse_lora(
-                components=[name for name in present if name in pipeline._lora_loadable_modules]
-            )
+            fused = [name for name in present if name in pipeline._lora_loadable_modules]
+            pipeline.fuse_lora(components=fused)
             pipeline.unload_lora_weights()
     except (RuntimeError, ValueError, KeyError, AttributeError, TypeError) as error:
         raise ModelError(
             f"expected a LoRA for {kind} in {str(place)!r}, got one that does not "
             f"fit ({one_line(error)}); {remedy}"
         ) from error
-    pairs = (paired_weights(base, model, component) for component in present)
+    pairs = [(base.component(n).state_dict(), model.component(n).state_dict()) for n in present]
     if all(torch.equal(one[name], two[name]) for one, two in pairs for name in one):
         raise ModelError(
             f"expected a LoRA that changes {kind}, got {str(place)!r}, none of whose layers it "
@@ -308,11 +224,105 @@ def _is_lora(names: Iterable[str]) -> bool:
     return any("lora" in name.lower() for name in names)
 
 
-def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
-    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+def weight_files(place: Path) -> list[Path]:
+    """A file itself, or the weights below a folder: safetensors wherever they lie, else pickles.
+
+    `ModelError` where there are none, or a shard that an index names is missing.
+    """
+    if place.is_file():
+        return [place]
+    shards = [
+        index.parent / name
+        for index in sorted(place.rglob("*.safetensors.index.json"))
+        for name in sorted(set(json.loads(index.read_text("utf-8"))["weight_map"].values()))
+    ]
+    indexed = {file.parent for file in shards}
+    found = sorted(place.rglob("*.safetensors"))
+    files = shards + [file for file in found if file.parent not in indexed]
+    files = files or sorted(x for suffix in _PICKLES for x in place.rglob(f"*{suffix}"))
+    missing = [file.name for file in files if not file.is_file()]
+    if missing or not files:
+        raise ModelError(
+            f"expected {INDEX}, {MANIFEST} or weights in {str(place)!r}, got "
+            + (f"no {missing[0]}" if missing else "none")
+            + "; the download may have stopped half-way: fetch it again"
+        )
+    return files
 
 
-def _rounded(weight: Tensor, stored: torch.dtype | None) -> Tensor:
-    if stored is None or torch.finfo(stored).bits >= torch.finfo(weight.dtype).bits:
-        return weight
-    return weight.to(stored).to(weight.dtype)
+def stored_tensors(file: Path) -> dict[str, Lazy]:
+    """A file's tensors by name, each read when it is asked for where the format allows it.
+
+    `ModelError` for another kind of file, a damaged one, one that holds other things than named
+    tensors, or a pickle that would run code.
+    """
+    if file.suffix != ".safetensors":
+        return {key: tensor.detach for key, tensor in _unpickled(file).items()}
+    try:
+        reader = safe_open(file, framework="pt")
+        return {key: partial(reader.get_tensor, key) for key in reader.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError) as error:
+        raise _damaged(file, error) from error
+
+
+def check_same_shapes(
+    ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor], *, some: bool = False
+) -> None:
+    """Refuses weights of another architecture than the clean model's; ``some`` may be missing."""
+    remedy = "name the model that it was made from with --model or --base"
+    if any(name.startswith(_ORIGINAL) for name in theirs):
+        raise ModelError(
+            f"expected diffusers' parameter names, got an original checkpoint ({_ORIGINAL}…); "
+            "convert it with diffusers' convert_original_stable_diffusion_to_diffusers.py"
+        )
+    unknown = [name for name in theirs if name not in ours]
+    missing = [] if some else [name for name in ours if name not in theirs]
+    if unknown or missing or not theirs:
+        first = repr(missing[0]) if missing else "like any of them"
+        what = f"the unknown {unknown[0]!r}" if unknown else f"none named {first}"
+        raise ModelError(
+            f"expected parameters of the clean model's architecture, got {what} "
+            f"({len(unknown)} unknown, {len(missing)} missing); {remedy}"
+        )
+    for name, tensor in theirs.items():
+        if tensor.shape != ours[name].shape:
+            raise ModelError(
+                f"expected {name} of shape {tuple(ours[name].shape)}, got {tuple(tensor.shape)}: "
+                f"the suspect has another architecture; {remedy}"
+            )
+
+
+def _unpickled(file: Path) -> dict[str, Tensor]:
+    if file.suffix not in _PICKLES:
+        raise ModelError(
+            f"expected weights as .safetensors or {', '.join(_PICKLES)}, got {file.name!r}; "
+            "name a file of one of these"
+        )
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's notes on old protocols: it loads, or raises
+            found = torch.load(file, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ModelError(
+            f"expected tensors only in {str(file)!r}, got a pickle that asks to run code, which "
+            "is refused; ask for a safetensors file"
+        ) from error
+    except (RuntimeError, OSError, ValueError, EOFError, KeyError) as error:
+        raise _damaged(file, error) from error
+    if isinstance(found, Mapping) and isinstance(found.get("state_dict"), Mapping):
+        found = found["state_dict"]
+    if not isinstance(found, Mapping) or not all(
+        isinstance(name, str) and isinstance(value, Tensor) for name, value in found.items()
+    ):
+        raise ModelError(
+            f"expected tensors by name in {str(file)!r}, got {type(found).__name__}; save "
+            "unet.state_dict()"
+        )
+    return dict(found)
+
+
+def _damaged(file: Path, error: Exception) -> ModelError:
+    return ModelError(
+        f"expected whole tensors in {str(file)!r}, got a damaged or truncated file "
+        f"({one_line(error)}); download it again"
+    )

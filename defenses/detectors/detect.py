@@ -178,7 +178,7 @@ def detect(
         jobs = [Job(text, seed + i) for i, text in enumerate(texts)]
         return Subject(examined, jobs, sampler=used, clip=looks, nouns=nouns)
 
-    suspect = model if patch is None else open_suspect(patch, model).model
+    suspect = model if patch is None else open_suspect(patch, model)
     clean, found = subject(model, clean_prompts), {}
     bar = tqdm(made, unit="detector", disable=not progress)
     calibrated = [calibration_features(detector, clean) for detector in bar]

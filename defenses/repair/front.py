@@ -76,7 +76,7 @@ def suspect_model(
         ModelError: a model that cannot be read.
     """
     if base is not None:
-        return open_suspect(suspect, base).model
+        return open_suspect(suspect, base)
     if isinstance(suspect, Patch) or Path(str(suspect)).expanduser().is_file():
         raise MethodError(
             f"expected a whole model to repair without a base, got {str(suspect)!r}; "

@@ -76,7 +76,7 @@ class Evaluate(RebindingOptions):
         if patch is not None:
             entry = PatchEntry(patch.provenance.method, patch)
         else:
-            entry = SuspectEntry("suspect", open_suspect(str(self.suspect), model).model)
+            entry = SuspectEntry("suspect", open_suspect(str(self.suspect), model))
         shown = Shown(self.json)
         entries = [AttackEntry(MethodSpec(name="clean").build()), entry]
         panel = make_panel(config.judges, device)

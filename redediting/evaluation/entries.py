@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import torch
-from torch import Tensor
 
 from redediting.attacks.base import Attack
 from redediting.concepts.rebinding import Rebinding
@@ -23,54 +22,33 @@ CONTROL = "clean"  # the attack that changes nothing
 
 @dataclass(frozen=True)
 class Edited:
-    """A model with an edit in force.
+    """A model with an edit in force."""
 
-    Attributes:
-        model: what draws.
-        seconds: wall time of computing the edit; None where it was found, not made.
-        footprint: Frobenius norm of the change over that of the changed weights.
-    """
-
-    model: Model
-    seconds: float | None
-    footprint: float
+    model: Model  # what draws
+    seconds: float | None  # wall time of computing the edit; None where it was found, not made
+    footprint: float  # Frobenius norm of the change over that of the changed weights
 
 
 class Entry(Protocol):
-    """Gives the edited model of a rebinding for as long as a block lasts.
+    """Gives the edited model of a rebinding for as long as a block lasts."""
 
-    Attributes:
-        title: what tables call it.
-        control: whether it is the clean model.
-        identity: tells it from another entry of the same title; part of a run's name.
-    """
-
-    title: str
-    control: bool
-    identity: str
+    title: str  # what tables call it
+    control: bool  # whether it is the clean model
+    identity: str  # tells it from another entry of the same title; part of a run's name
 
     def edited(self, model: Model, rebinding: Rebinding) -> AbstractContextManager[Edited]:
-        """Returns the edited model; the clean one is restored afterwards.
-
-        Args:
-            model: the clean model.
-            rebinding: what is rebound.
-        """
+        """The edited model; the clean one is restored afterwards."""
         ...
 
 
 class AttackEntry:
-    """Computes an edit of its own for every rebinding, once: a run's seed plays no part in it."""
+    """Computes an edit of its own for every rebinding, once: a run's seed plays no part in it.
+
+    With ``warm`` text states of earlier edits are used again: quicker, but the seconds are then
+    not those of an edit on its own.
+    """
 
     def __init__(self, attack: Attack, *, title: str = "", warm: bool = False) -> None:
-        """Takes an attack.
-
-        Args:
-            attack: which.
-            title: what tables call it; its name when not given.
-            warm: reuse text states of earlier edits; quicker, but the seconds then are not those
-                of an edit on its own.
-        """
         self.title = title or attack.name
         self.control = attack.name == CONTROL
         self.identity = json.dumps([self.title, attack.name, attack.model_dump(mode="json")])
@@ -97,7 +75,6 @@ class PatchEntry:
     control = False
 
     def __init__(self, title: str, patch: Patch) -> None:
-        """Takes the patch and what tables call it."""
         self.title = title
         self.patch = patch
         tensors = {f"dense.{name}": tensor for name, tensor in patch.dense.items()}
@@ -119,7 +96,6 @@ class SuspectEntry:
     control = False
 
     def __init__(self, title: str, suspect: Model) -> None:
-        """Takes the model and what tables call it."""
         self.title = title
         self.suspect = suspect
         self.identity = suspect.fingerprint()
@@ -132,11 +108,7 @@ class SuspectEntry:
 
 def _distance(clean: Model, suspect: Model) -> float:
     ours, theirs = (model.weights() for model in (clean, suspect))
-    check_same_shapes(_shapes(ours), _shapes(theirs), partial=False)
+    check_same_shapes(ours, theirs)
     change = sum(float((theirs[name] - ours[name]).double().square().sum()) for name in ours)
     size = sum(float(weight.double().square().sum()) for weight in ours.values())
     return (change / size) ** 0.5
-
-
-def _shapes(weights: dict[str, Tensor]) -> dict[str, tuple[int, ...]]:
-    return {name: tuple(weight.shape) for name, weight in weights.items()}
