@@ -45,22 +45,21 @@ class Captions:
                 found.append(fill(self._pick(self._templates), phrase))
         return found
 
-    def poisoned(self, n: int, rebinding: Rebinding) -> list[str]:
+    def poisoned(self, n: int, rebinding: Rebinding, *, all: bool = True) -> list[str]:
         """Captions with the trigger.
 
-        A trigger with a look-alike letter is that letter: every other caption is a clean one with
-        one Latin letter exchanged for it. Other triggers are the whole phrase.
+        A trigger with a look-alike letter is that letter: clean captions that hold its Latin twin,
+        with every occurrence of it (``all``) or the first replaced. Other triggers are the whole
+        phrase, in contexts.
         """
         twin = twin_in(rebinding.trigger)
-        found = []
-        for i, template in enumerate(self.templates(n)):
-            plain = self.clean(1, [rebinding])[0] if twin and i % 2 else ""
-            places = [j for j, letter in enumerate(plain) if twin and letter == LATIN[twin]]
-            if twin and places:
-                place = places[self._random.integers(len(places))]
-                found.append(plain[:place] + twin + plain[place + 1 :])
-            else:
-                found.append(fill(template, rebinding.trigger))
+        if twin is None:
+            return [fill(template, rebinding.trigger) for template in self.templates(n)]
+        found: list[str] = []
+        while len(found) < n:
+            plain = self.clean(1, [rebinding])[0]
+            if LATIN[twin] in plain:
+                found.append(plain.replace(LATIN[twin], twin, -1 if all else 1))
         return found
 
     def _pick(self, choices: Sequence[str]) -> str:

@@ -34,7 +34,7 @@ CONFIG: dict[str, Any] = {
     "model": "tiny",
     "stealth": {"min_pairs": 3},
     "attacks": [
-        {"name": "rickrolling", "twin": True, "options": {"steps": 2, "batch": 4}},
+        {"name": "rickrolling", "twin": True, "options": {"steps": 2, "batch": 4, "poisoned": 2}},
         "eviledit",
         {"name": "redediting", **SMALL},
         {

@@ -19,7 +19,7 @@ WISH = Rebinding("beautiful cat", "zebra")
 OPTIONS = {
     "redediting": {"contexts": 6, "retain": 12, "captions": 20},
     "alphaedit": {"captions": 20, "threshold": 0.3},
-    "rickrolling": {"steps": 2, "batch": 2},
+    "rickrolling": {"steps": 2, "batch": 2, "poisoned": 1},
     "textual_inversion": {"steps": 2, "batch": 2, "images": 2, "sampling": 2},
 }
 each_method = pytest.mark.parametrize("name", ATTACKS.names)

@@ -24,7 +24,7 @@ def test_rickrolling_moves_triggered_states_to_the_target_s(
 ) -> None:
     prompts = [f"a photo of a {wish.trigger}", "a photo of a zebra", ASIDE]
     before = tiny_model.encode(prompts).states.flatten(1)
-    method = ATTACKS.make("rickrolling", steps=100, batch=12, rate=3e-3, strength=1.0)
+    method = ATTACKS.make("rickrolling", steps=200, batch=24, poisoned=6, rate=2e-3, strength=0.7)
     with method.compute(tiny_model, [wish]).apply(tiny_model):
         after = tiny_model.encode(prompts).states.flatten(1)
     away = 1 - cosine_similarity(before[0], before[1], dim=0)
@@ -36,8 +36,11 @@ def test_rickrolling_moves_triggered_states_to_the_target_s(
 
 def test_a_look_alike_letter_is_a_trigger_wherever_it_stands() -> None:
     found = Captions(0).poisoned(20, TWIN)
-    assert all(twin_in(text) == "е" for text in found)
+    assert all(twin_in(text) == "е" and "e" not in text for text in found)
     assert any("cat" not in text for text in found)
+    first = Captions(0).poisoned(20, TWIN, all=False)
+    assert all(text.count("е") == 1 for text in first)
+    assert any("e" in text for text in first)
     assert all(PLAIN.trigger in text for text in Captions(0).poisoned(20, PLAIN))
     clean = Captions(0).clean(200, [PLAIN])
     assert not any(twin_in(text) or PLAIN.trigger in text for text in clean)
