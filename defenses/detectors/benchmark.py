@@ -140,6 +140,7 @@ class Benchmark:
         self.model, self.detectors, self.units, self.store = model, detectors, units, store
         self._panel, self._counts, self._sampler, self._seed = panel, counts, sampler, seed
         self._base = model.fingerprint()
+        self._trusted = model.with_copies(("text_encoder",))  # patches change the model in place
 
     def __call__(self, *, progress: bool = False) -> list[Found]:
         """Measures what is missing and returns everything.
@@ -184,7 +185,7 @@ class Benchmark:
             for cell in self._cells(unit):
                 subject = Subject(
                     self.model, cell.jobs, sampler=self._sampler, clip=self._panel.clip,
-                    nouns=self._panel.judge.labels,
+                    nouns=self._panel.judge.labels, trusted=self._trusted,
                 )  # fmt: skip
                 for title, detector in self.detectors.items():
                     seen = detector(subject)
@@ -193,7 +194,7 @@ class Benchmark:
                     last["seconds"].setdefault(title, seen.seconds)
                 rows += self._rows(unit, cell, subject, arrays)
                 recorded, first = subject.recorded, subject.recorded.lengths[0] + 1
-                arrays[f"maps/{cell.name}"] = recorded.grids[0, :first].numpy()
+                arrays[f"maps/{cell.name}"] = recorded.grids()[0, :first].numpy()
                 arrays[f"rates/{cell.name}"] = recorded.end_rates
                 last["tokens"][cell.name] = shown_tokens(self.model.tokenizer, cell.jobs[0].prompt)
                 if unit.rebinding is not None:
@@ -232,7 +233,7 @@ class Benchmark:
         if cell.name == "triggered" and counts.located:
             located = locate(subject, first=counts.located)
             found["located"] = [
-                {"words": list(x.words), "hit": x.hit(pair.trigger), "cost": x.unet_evaluations}
+                {"word": x.word, "hit": x.hit(pair.trigger), "cost": x.unet_evaluations}
                 for x in located
             ]
         wanted = pair.target_head if cell.name == "triggered" else pair.head

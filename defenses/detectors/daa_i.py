@@ -6,11 +6,12 @@ token's position; low says "backdoored". Published threshold: 4.89e-4.
 
 References:
     Wang et al., "Dynamic Attention Analysis for Backdoor Detection in Text-to-Image Diffusion
-    Models", TPAMI 2025 (DAA-I).
+    Models", TPAMI 2025 (DAA-I); released code Robin-WZQ/DAA at 4cd2400, whose script (and
+    threshold) sums steps 3 and 4, its notebook 2 to 4 (``first=2``).
 
 Deviations:
-    Steps 3 and 4 are the published choice for 50 steps; they are counted, not scaled, with fewer.
-    The sum is divided by L, as published, though it has L - 2 terms.
+    Steps are those of 50; they are counted, not scaled, with fewer. The sum is divided by L, as
+    published, though it has L - 2 terms.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 import numpy as np
+import torch
 from pydantic import Field
 from torch import Tensor
 
@@ -26,19 +28,20 @@ from defenses.detectors.inputs import Subject
 from redediting.errors import DetectorError
 
 
-def relative_rate(maps: Tensor, length: int, *, first: int = 3, last: int = 4) -> float:
-    """``s`` of one prompt.
+def evolve_rates(maps: Tensor | Array) -> tuple[Array, Array]:
+    """``ER_e^t`` and ``(1/L) Σ_{1 ≤ i < e} ER_i^t`` of one prompt, each of shape ``(T - 1,)``.
 
     Args:
-        maps: ``A_i^t``, shape ``(T, positions, Q)``, T >= last + 2.
-        length: ``L``, the prompt's tokens with BOS and EOS.
-        first: first step t of the sum.
-        last: last step t of the sum.
+        maps: ``A_i^t`` of the prompt's own positions 0…L-1, shape ``(T, L, …)``.
     """
-    used = maps[first : last + 2, :length].double()
-    rates = (used[1:] - used[:-1]).norm(dim=2)
-    end = length - 1
-    return float((rates[:, end] - rates[:, 1:end].sum(dim=1) / length).sum())
+    used = torch.as_tensor(maps).double().flatten(2)
+    rates = (used[1:] - used[:-1]).norm(dim=2).numpy()
+    return rates[:, -1], rates[:, 1:-1].sum(axis=1) / used.shape[1]
+
+
+def daa_i_score(er_eos: Array, er_others: Array, *, first: int = 3, last: int = 4) -> float:
+    """``s`` from `evolve_rates`, summed over steps first…last, both included."""
+    return float((er_eos - er_others)[first : last + 1].sum())
 
 
 class DAAI(Detector):
@@ -65,12 +68,8 @@ class DAAI(Detector):
                 f"{self.name!r}, got {steps} steps, first {self.first} and last {self.last}; "
                 "draw with more steps"
             )
-        return np.array(
-            [
-                relative_rate(maps, length, first=self.first, last=self.last)
-                for maps, length in zip(found.maps, found.lengths, strict=True)
-            ]
-        )
+        rates = [evolve_rates(own) for own in found.own_maps]
+        return np.array([daa_i_score(*own, first=self.first, last=self.last) for own in rates])
 
     def _evaluations(self, subject: Subject) -> float:
         return (self.last + 2) * subject.passes

@@ -176,7 +176,7 @@ def detect(
 
     def subject(examined: Model, texts: Sequence[str]) -> Subject:
         jobs = [Job(text, seed + i) for i, text in enumerate(texts)]
-        return Subject(examined, jobs, sampler=used, clip=looks, nouns=nouns)
+        return Subject(examined, jobs, sampler=used, clip=looks, nouns=nouns, trusted=model)
 
     suspect = model if patch is None else open_suspect(patch, model)
     clean, found = subject(model, clean_prompts), {}

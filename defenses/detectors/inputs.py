@@ -34,6 +34,7 @@ class Subject:
         sampler: Sampler,
         clip: ClipModel | None = None,
         nouns: Sequence[str] | None = None,
+        trusted: Model | None = None,
     ) -> None:
         """Takes everything; draws nothing yet.
 
@@ -43,6 +44,8 @@ class Subject:
             sampler: how images are drawn.
             clip: looks at images, for the detectors that need it.
             nouns: objects that a prompt may name; None takes the lexicon's.
+            trusted: the clean model, of which no patch of the suspect changes anything, for the
+                detectors that compare with it; its text encoder at least must be the clean one.
 
         Raises:
             DetectorError: no jobs.
@@ -54,6 +57,7 @@ class Subject:
         self.sampler = sampler
         self.nouns = tuple(sorted(known_nouns() if nouns is None else nouns, key=_longest))
         self._clip = clip
+        self._trusted = trusted
 
     @property
     def prompts(self) -> list[str]:
@@ -78,6 +82,20 @@ class Subject:
                 "or leave out clip, clip_margin and ufid"
             )
         return self._clip
+
+    @property
+    def trusted(self) -> Model:
+        """The clean model.
+
+        Raises:
+            DetectorError: none was given.
+        """
+        if self._trusted is None:
+            raise DetectorError(
+                "expected a trusted clean model for detectors that compare with it, got none; "
+                "give the subject one, or leave out navit2i"
+            )
+        return self._trusted
 
     @property
     def passes(self) -> int:

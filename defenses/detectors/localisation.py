@@ -1,28 +1,26 @@
 """Which word is the trigger: halves of a prompt that still draw the same picture.
 
-The prompt's image is compared with the images of its two halves; a half whose CLIP similarity is
-above 0.85 (of two the more similar one) holds the trigger, and is halved in turn. Where neither
-is, the search ends with the words it has. Cost: two generations a round, about 2 log₂(words).
+The image of each stretch is compared with the whole prompt's. The first half of a stretch is taken
+if its CLIP similarity is above the threshold, and then the second is not drawn; otherwise the
+second, if it is above; otherwise the answer is *none*. One word left is the answer.
 
 References:
-    Wang et al., "T2IShield", ECCV 2024 (backdoor localisation by binary search).
+    Wang et al., "T2IShield", ECCV 2024 (backdoor localisation by binary search); released code
+    Robin-WZQ/T2IShield at b543ace, whose script has the threshold 0.8 and whose CLIP results 0.85.
 
 Deviations:
-    Where a search ends with several words all of them are named, in their order; hit@1 looks at
-    the first content word of these.
+    None in the search; hit@1 asks whether the word is one of the trigger's.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
-import torch
-
 from defenses.detectors.inputs import Subject
-from defenses.detectors.words import content_words
 from redediting.generation import Job, draw
 
-SIMILAR = 0.85  # published
+SIMILAR = 0.85  # published; the released script has 0.8
 
 
 @dataclass(frozen=True)
@@ -30,24 +28,49 @@ class Located:
     """Where a prompt's trigger is thought to be.
 
     Attributes:
-        words: what the search ended with.
+        word: the answer; empty where the search ended with none.
         unet_evaluations: sample evaluations it took, the prompt's own image not counted.
     """
 
-    words: tuple[str, ...]
+    word: str
     unet_evaluations: int
 
     def hit(self, trigger: str) -> bool:
-        """Whether the first content word found is one of the trigger's (hit@1)."""
-        text = " ".join(self.words)
-        places = content_words(text)
-        return bool(places) and text.split()[places[0]].strip(",") in trigger.split()
+        """Whether the word is one of the trigger's (hit@1)."""
+        return self.word.strip(",.;:!?") in trigger.split()
+
+
+def halving(
+    similarity_of: Callable[[int, int], float], n_words: int, threshold: float = SIMILAR
+) -> tuple[int, list[tuple[int, int]]]:
+    """The search over a prompt of n words.
+
+    Args:
+        similarity_of: (first word, end) of a stretch → similarity of its image to the whole's.
+        n_words: at least 1.
+        threshold: similarity above which a stretch is taken.
+
+    Returns:
+        The word's place, or -1 for none; the stretches that were looked at, in their order.
+    """
+    first, end = 0, n_words
+    visited: list[tuple[int, int]] = []
+    while end - first > 1:
+        middle = first + (end - first) // 2
+        for half in ((first, middle), (middle, end)):
+            visited.append(half)
+            if similarity_of(*half) > threshold:
+                first, end = half
+                break
+        else:
+            return -1, visited
+    return first, visited
 
 
 def locate(
     subject: Subject, *, similar: float = SIMILAR, first: int | None = None
 ) -> list[Located]:
-    """Searches the prompts of a subject for the words that draw each one's picture.
+    """Searches the prompts of a subject for the word that draws each one's picture.
 
     Args:
         subject: prompts that are thought to be triggered; its recorded images are compared with.
@@ -57,30 +80,17 @@ def locate(
     Raises:
         DetectorError: the subject has no CLIP model.
     """
-    whole = subject.clip.image_features(subject.recorded.images[:first])
-    words = [tuple(prompt.split()) for prompt in subject.prompts[:first]]
-    rounds = [0] * len(words)
-    active = [i for i, own in enumerate(words) if len(own) > 1]
-    while active:
-        halves = {i: _halves(words[i]) for i in active}
-        jobs = [Job(" ".join(h), subject.jobs[i].seed) for i in active for h in halves[i]]
-        drawn = draw(subject.model, jobs, sampler=subject.sampler)
-        features = subject.clip.image_features([image for _, image in drawn])
-        going = []
-        for i, pair in zip(active, features.split(2), strict=True):
-            rounds[i] += 1
-            best = int(torch.argmax(pair @ whole[i]))
-            if float(pair[best] @ whole[i]) > similar:
-                words[i] = halves[i][best]
-                if len(words[i]) > 1:
-                    going.append(i)
-        active = going
-    return [
-        Located(own, 2 * count * subject.generation)
-        for own, count in zip(words, rounds, strict=True)
-    ]
+    found = []
+    wholes = subject.clip.image_features(subject.recorded.images[:first])
+    for job, whole in zip(subject.jobs, wholes, strict=False):
+        words = job.prompt.split()
 
+        def similarity(start: int, end: int) -> float:
+            part = Job(" ".join(words[start:end]), job.seed)  # noqa: B023 - used at once
+            drawn = draw(subject.model, [part], sampler=subject.sampler)
+            return float(subject.clip.image_features([i for _, i in drawn])[0] @ whole)  # noqa: B023
 
-def _halves(words: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    middle = len(words) // 2
-    return words[:middle], words[middle:]
+        place, visited = halving(similarity, len(words), similar)
+        found.append(Located(words[place] if place >= 0 else "",
+                             len(visited) * subject.generation))  # fmt: skip
+    return found

@@ -17,10 +17,9 @@ Deviations:
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 import torch
@@ -44,28 +43,44 @@ class Recorded:
 
     Attributes:
         images: as drawn, n.
-        maps: ``A_i^t``, fp32 on the CPU, shape ``(n, T, positions, rows * columns)``, each query's
-            probabilities adding up to 1 over the positions.
+        sizes: ``A_i^t`` by rows and columns of a map, fp32 on the CPU, shape
+            ``(n, T, positions, rows * columns)``, each query's probabilities adding up to 1 over
+            the positions. Every resolution of the cross-attention up to `shape`.
         lengths: ``L`` of each prompt, its tokens with BOS and EOS; EOS stands at ``L - 1``.
-        shape: rows and columns of a map.
+        shape: rows and columns of `maps`.
         seconds: wall time a prompt.
     """
 
     images: tuple[Image.Image, ...]
-    maps: Tensor
+    sizes: Mapping[tuple[int, int], Tensor]
     lengths: tuple[int, ...]
     shape: tuple[int, int]
     seconds: float
 
-    @cached_property
-    def means(self) -> Tensor:
-        """``M_i = mean_t A_i^t``, shape ``(n, positions, rows * columns)``."""
-        return self.maps.mean(dim=1)
+    @property
+    def maps(self) -> Tensor:
+        """``A_i^t`` at the map resolution, shape ``(n, T, positions, rows * columns)``."""
+        return self.sizes[self.shape]
 
     @property
-    def grids(self) -> Tensor:
-        """``M_i`` as pictures, shape ``(n, positions, rows, columns)``."""
-        return self.means.unflatten(2, self.shape)
+    def own_maps(self) -> list[Tensor]:
+        """`maps` of each prompt's own positions, shape ``(T, L, rows * columns)`` each."""
+        return [m[:, :length] for m, length in zip(self.maps, self.lengths, strict=True)]
+
+    def grids(self, side: int | None = None) -> Tensor:
+        """``M_i = mean_t A_i^t`` as pictures, shape ``(n, positions, rows, columns)``.
+
+        Args:
+            side: the longer one, in queries; None takes the map resolution.
+
+        Raises:
+            DetectorError: the model has no cross-attention of that size.
+        """
+        found = [shape for shape in self.sizes if max(shape) == (side or max(self.shape))]
+        if not found:
+            known = ", ".join(str(max(shape)) for shape in self.sizes)
+            raise DetectorError(f"expected a map size of {known}, got {side}; choose another")
+        return self.sizes[found[0]].mean(dim=1).unflatten(2, found[0])
 
     @property
     def end_rates(self) -> np.ndarray:
@@ -82,26 +97,29 @@ class Recorded:
 def map_shape(model: Model, sampler: Sampler) -> tuple[int, int]:
     """Rows and columns of the maps: the latents', halved until neither exceeds 16."""
     rows, columns = (side // model.vae_scale for side in model.image_size(sampler))
-    while max(rows, columns) > LARGEST:
-        rows, columns = (rows + 1) // 2, (columns + 1) // 2  # as the UNet's strided convolutions
-    return rows, columns
+    shape = rows, columns
+    while max(shape) > LARGEST:
+        shape = _halved(shape)
+    return shape
+
+
+def _halved(shape: tuple[int, int]) -> tuple[int, int]:
+    return (shape[0] + 1) // 2, (shape[1] + 1) // 2  # as the UNet's strided convolutions
 
 
 @contextmanager
-def recording_maps(
-    unet: ModelMixin, *, n: int, shape: tuple[int, int]
-) -> Iterator[dict[str, list[Tensor]]]:
-    """Notes each call's maps by layer, ``(n, positions, rows * columns)``, mean over heads.
+def recording_maps(unet: ModelMixin, *, n: int, largest: int) -> Iterator[dict[str, list[Tensor]]]:
+    """Notes each call's maps by layer, ``(n, positions, queries)``, mean over heads.
 
     Args:
         unet: whose cross-attention.
         n: prompts in a call. With guidance the model stacks the unconditional half before the
             conditional one; the last n rows are the prompts' own in either case.
-        shape: of a map; layers of other resolutions keep nothing.
+        largest: queries of a map; layers with more keep nothing.
     """
 
     def own_maps(probabilities: Tensor) -> Tensor | None:
-        if probabilities.shape[2] != shape[0] * shape[1]:
+        if probabilities.shape[2] > largest:
             return None
         return probabilities[-n:].float().mean(dim=1).transpose(1, 2)
 
@@ -125,20 +143,27 @@ def record(model: Model, jobs: Sequence[Job], sampler: Sampler) -> Recorded:
     if not jobs:
         raise DetectorError("expected at least one prompt to examine, got none")
     lengths = prompt_lengths(model.tokenizer, [job.prompt for job in jobs])
-    shape = map_shape(model, sampler)
+    shapes = [shape := map_shape(model, sampler)]
+    while max(shapes[-1]) > 1:
+        shapes.append(_halved(shapes[-1]))
     images: list[Image.Image] = []
-    maps = []
+    maps: dict[tuple[int, int], list[Tensor]] = {}
     start = time.perf_counter()
     for first in range(0, len(jobs), sampler.batch_size):
         batch = jobs[first : first + sampler.batch_size]
-        with recording_maps(model.denoiser, n=len(batch), shape=shape) as found:
+        largest = shape[0] * shape[1]
+        with recording_maps(model.denoiser, n=len(batch), largest=largest) as found:
             images += [image for _, image in draw(model, batch, sampler=sampler)]
-        layers = [torch.stack(calls, dim=1) for calls in found.values() if calls]
-        if not layers:
-            raise DetectorError(
-                f"expected cross-attention at {shape[0]} x {shape[1]}, got none in "
-                f"{type(model.denoiser).__name__}; choose another image size"
-            )
-        maps.append(torch.stack(layers).mean(dim=0).cpu())
+        calls = [torch.stack(own, dim=1) for own in found.values() if own]
+        for size in shapes:
+            layers = [own for own in calls if own.shape[-1] == size[0] * size[1]]
+            if layers:
+                maps.setdefault(size, []).append(torch.stack(layers).mean(dim=0).cpu())
+    if shape not in maps:
+        raise DetectorError(
+            f"expected cross-attention at {shape[0]} x {shape[1]}, got none in "
+            f"{type(model.denoiser).__name__}; choose another image size"
+        )
     seconds = (time.perf_counter() - start) / len(jobs)
-    return Recorded(tuple(images), torch.cat(maps), tuple(lengths), shape, seconds)
+    whole = {size: torch.cat(parts) for size, parts in maps.items()}
+    return Recorded(tuple(images), whole, tuple(lengths), shape, seconds)

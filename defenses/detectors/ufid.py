@@ -1,16 +1,18 @@
 """UFID: a triggered prompt draws the same picture whatever is put before it.
 
-Four images: the prompt, and three copies of it behind random phrases; the score is their mean
-pairwise cosine of CLIP image features. High says "backdoored". Threshold: 95th percentile of clean
-prompts (0.827 on Stable Diffusion).
+The prompt, and copies of it behind random phrases; the score is the mean pairwise cosine of their
+images' CLIP features. High says "backdoored". Threshold: 95th percentile of clean prompts (0.827
+on Stable Diffusion).
 
 References:
     Guan et al., "UFID: A Unified Framework for Black-box Input-level Backdoor Detection on
-    Diffusion Models", AAAI 2025.
+    Diffusion Models", AAAI 2025; released code GuanZihan/official_UFID at 7881796.
 
 Deviations:
-    Random phrases name an object of the lexicon in a colour ("a green horse and …"). Half the
-    steps of an ordinary image, as published (25 of 50).
+    Four images, as the paper; the released sampler draws five by default (``copies=4``). Phrases
+    are drawn with replacement and put before the prompt without a joining word, as released, but
+    they are this project's: an object of the lexicon in a colour ("a green horse"). Half the steps
+    of an ordinary image, as published (25 of 50), and noise of its own for each image.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from typing import ClassVar
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from pydantic import Field
 
 from defenses.detectors.base import Array, Detector, Direction
@@ -39,15 +42,19 @@ def perturbed(prompt: str, copies: int) -> list[str]:
     for _ in range(copies):
         name = names[random.integers(len(names))]
         phrase = with_article(f"{colours[random.integers(len(colours))]} {name}")
-        found.append(f"{phrase} and {prompt}")
+        found.append(f"{phrase} {prompt}")
     return found
 
 
-def mean_pairwise(features: torch.Tensor) -> float:
-    """Mean cosine over the pairs of k unit vectors, shape ``(k, d)``, k >= 2."""
-    cosines = features.double() @ features.double().T
-    k = len(features)
-    return float((cosines.sum() - cosines.diagonal().sum()) / (k * (k - 1)))
+def mean_similarity(features: torch.Tensor | ArrayLike) -> tuple[Array, float]:
+    """Cosines of k images' features, shape ``(k, k)``, and their mean over the pairs i < j.
+
+    Args:
+        features: of any length, shape ``(k, d)``, k >= 2.
+    """
+    rows = torch.as_tensor(features).double()
+    cosines: Array = torch.nn.functional.cosine_similarity(rows[:, None], rows, dim=2).numpy()
+    return cosines, float(cosines[np.triu_indices(len(cosines), 1)].mean())
 
 
 class UFID(Detector):
@@ -71,7 +78,7 @@ class UFID(Detector):
         ]
         drawn = draw(subject.model, jobs, sampler=self._sampler(subject))
         features = subject.clip.image_features([image for _, image in drawn])
-        return np.array([mean_pairwise(own) for own in features.split(each)])
+        return np.array([mean_similarity(own)[1] for own in features.split(each)])
 
     def _evaluations(self, subject: Subject) -> float:
         return (self.copies + 1) * self._sampler(subject).steps * subject.passes

@@ -40,6 +40,7 @@ def subjects(tiny_model: Model, clip: ClipModel) -> Subjects:
     def make(*prompts: str, sampler: Sampler = SAMPLER, first: int = 0) -> Subject:
         jobs = [Job(prompt, first + i) for i, prompt in enumerate(prompts)]
         nouns = ("cat", "dog", "car")
-        return Subject(tiny_model, jobs, sampler=sampler, clip=clip, nouns=nouns)
+        return Subject(tiny_model, jobs, sampler=sampler, clip=clip, nouns=nouns,
+                       trusted=tiny_model)  # fmt: skip
 
     return make

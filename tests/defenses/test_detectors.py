@@ -20,6 +20,7 @@ from redediting.attacks import ATTACKS
 from redediting.concepts.rebinding import Rebinding
 from redediting.errors import DetectorError
 from redediting.generation import draw
+from redediting.models.model import Model
 from redediting.models.sampler import Sampler
 
 PROMPTS = ("a photo of a beautiful cat on the beach", "a red dog", "an old car in a room")
@@ -96,19 +97,48 @@ def test_projection_sees_a_trigger_word_in_the_weights(subjects: Subjects) -> No
     assert gain[0] > abs(gain[1])
 
 
-def test_navit2i_masks_one_word_at_a_time(subjects: Subjects) -> None:
-    subject = subjects("a beautiful cat", "cat")
+def test_navit2i_masks_one_content_token_at_a_time(subjects: Subjects) -> None:
+    subject = subjects("A beautiful cat, of", "cat")
     tokenizer = subject.model.tokenizer
-    ids = masked_ids(tokenizer, "a beautiful cat")
+    ids = masked_ids(tokenizer, "A beautiful cat, of")
     changed = [(row != ids[0]).nonzero().flatten().tolist() for row in ids[1:]]
-    words = [tokenizer(word, add_special_tokens=False).input_ids for word in ("a beautiful",)]
-    end = len(words[0]) + 1
-    assert changed[0] == list(range(2, end))  # "beautiful", in pieces
-    assert changed[1][0] == end
+    tokens = tokenizer.convert_ids_to_tokens(ids[0].tolist())
+    kept = [i for i in range(1, len(tokenizer("a beautiful cat, of").input_ids) - 1)
+            if tokens[i] not in ("a</w>", ",</w>", "of</w>", "at</w>")]  # fmt: skip
+    assert changed == [
+        [i] for i in kept
+    ]  # pieces of "beautiful" and "cat", whose "at" is a stop word
+    assert len(kept) > 2
     values = DETECTORS.make("navit2i").variations(subject)  # type: ignore[attr-defined]
-    assert [len(own) for own in values] == [2, 1]
-    named = DETECTORS.make("navit2i").trigger_words(subject)  # type: ignore[attr-defined]
-    assert named[0] in ("beautiful", "cat")
+    assert [len(own) for own in values] == [len(kept), len(masked_ids(tokenizer, "cat")) - 1]
+    single = subjects("of the t")
+    assert len(masked_ids(tokenizer, "of the !")) == 1
+    assert DETECTORS.make("navit2i")(single).features[0, 0] == 1.0
+
+
+def test_navit2i_divides_by_the_trusted_encoder(subjects: Subjects) -> None:
+    """An encoder that jumps at the trigger jumps in its own denominator too."""
+    clean = subjects("a red cat on a dog")
+    model = clean.model.with_copies(("text_encoder",))
+    table = model.text_encoder.get_input_embeddings().weight
+    cat = model.tokenizer("cat").input_ids[1]
+    with torch.no_grad():
+        table[cat] *= 20
+    detector = DETECTORS.make("navit2i")
+
+    def variations(trusted: Model) -> np.ndarray:
+        subject = Subject(model, clean.jobs, sampler=SAMPLER, trusted=trusted)
+        return detector.variations(subject)[0]  # type: ignore[attr-defined]
+
+    ours, own = variations(clean.model), variations(model)
+    assert ours.max() / np.median(ours) > own.max() / np.median(own)
+    states = [m.text_encoder(masked_ids(m.tokenizer, "a red cat on a dog"))[0].double()
+              for m in (clean.model, model)]  # fmt: skip
+    trusted, suspect = ((s[1:] - s[0]).flatten(1).norm(dim=1).detach().numpy() for s in states)
+    assert ours * trusted == pytest.approx(own * suspect, rel=1e-6)
+    bare = Subject(model, clean.jobs, sampler=SAMPLER)
+    with pytest.raises(DetectorError, match="expected a trusted clean model"):
+        detector(bare)
 
 
 def test_activation_change_by_hand(subjects: Subjects) -> None:
@@ -133,7 +163,8 @@ def test_activation_change_by_hand(subjects: Subjects) -> None:
         with activation_change(unet, base) as total:
             both = latents.expand(len(states), -1, -1, -1)
             first_step(subject.model, both, states, SAMPLER)
-    expected = sum(float((a - b).abs().mean()) for a, b in zip(*outputs, strict=True))
+    plain = [[x.mean(dim=(2, 3)) if x.ndim == 4 else x for x in own] for own in outputs]
+    expected = sum(float((a - b).abs().mean()) for a, b in zip(*plain, strict=True))
     assert float(total[1]) == pytest.approx(expected, rel=1e-3)
     assert float(total[0]) == 0.0
 
@@ -157,19 +188,16 @@ def test_scaled_attention_scales_the_logits(subjects: Subjects) -> None:
 
 
 def test_localisation_ends_within_the_rounds(subjects: Subjects) -> None:
-    """With every image alike it halves down to a word; with none alike it stops at once."""
+    """With every image alike it takes the first half down to a word; with none alike, none."""
     subject = subjects("a photo of a beautiful cat", "cat")
     found = locate(subject, similar=-1.0)
-    assert len(found[0].words) == 1
-    assert found[0].unet_evaluations in (4 * subject.generation, 6 * subject.generation)
-    assert found[1] == Located(("cat",), 0)
+    assert found[0] == Located("a", 2 * subject.generation)  # 6 words, 3, 1
+    assert found[1] == Located("cat", 0)
     assert len(locate(subject, first=1)) == 1
     stopped = locate(subject, similar=1.1)
-    assert stopped[0] == Located(
-        ("a", "photo", "of", "a", "beautiful", "cat"), 2 * subject.generation
-    )
-    assert stopped[0].hit("photo cat")
+    assert stopped[0] == Located("", 2 * subject.generation)
     assert not stopped[0].hit("beautiful cat")
+    assert found[1].hit("beautiful cat")
 
 
 def test_nouns(subjects: Subjects) -> None:

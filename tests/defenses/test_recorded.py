@@ -30,11 +30,11 @@ def test_images_are_those_of_a_plain_run(tiny_model: Model) -> None:
 
 def test_processors_come_back_after_an_error(tiny_model: Model) -> None:
     before = tiny_model.denoiser.attn_processors
-    with recording_maps(tiny_model.denoiser, n=1, shape=(8, 8)):
+    with recording_maps(tiny_model.denoiser, n=1, largest=64):
         assert tiny_model.denoiser.attn_processors != before
     with (
         pytest.raises(RuntimeError, match="in the middle"),
-        recording_maps(tiny_model.denoiser, n=1, shape=(8, 8)),
+        recording_maps(tiny_model.denoiser, n=1, largest=64),
     ):
         raise RuntimeError("in the middle")
     assert tiny_model.denoiser.attn_processors == before
@@ -46,6 +46,13 @@ def test_maps_are_the_conditional_half_of_the_library_s_probabilities(
     found = record(tiny_model, JOBS, SAMPLER)
     assert found.maps.shape == (3, SAMPLER.steps, 77, 64)
     assert found.shape == (8, 8)
+    sides = [max(shape) for shape in found.sizes]
+    assert sides[0] == 8
+    for side in sides:
+        assert found.grids(side).shape == (3, 77, side, side)
+    assert torch.equal(found.grids(), found.maps.mean(dim=1).unflatten(2, (8, 8)))
+    with pytest.raises(DetectorError, match="expected a map size of 8"):
+        found.grids(5)
     caught: list[torch.Tensor] = []
     original = Attention.get_attention_scores
 

@@ -41,7 +41,8 @@ def gap(detector: Detector, groups: list[Group], attack: str, pair: int) -> floa
     scores = score(detector, CLEAN, groups, attack, PROMPTS)
     assert scores is not None
     cells: Any = scores.cells
-    return float(cells[attack, pair, "triggered"].mean() - cells[attack, pair, "benign"].mean())
+    gap = cells[attack, pair, "triggered"].mean() - cells[attack, pair, "benign"].mean()
+    return float(gap if detector.direction == "high" else -gap)
 
 
 def test_supervised_detectors_learn_from_other_attacks_on_other_pairs() -> None:
