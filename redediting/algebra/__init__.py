@@ -7,8 +7,8 @@ multiplier with which every layer becomes ``W' = W (I + M)``.
 """
 
 from redediting.algebra.certificate import Certificate
-from redediting.algebra.multiplier import Multiplier
+from redediting.algebra.multiplier import Multiplier, RowShift
 from redediting.algebra.problem import EditProblem
 from redediting.algebra.solver import solve
 
-__all__ = ["Certificate", "EditProblem", "Multiplier", "solve"]
+__all__ = ["Certificate", "EditProblem", "Multiplier", "RowShift", "solve"]

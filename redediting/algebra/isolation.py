@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from redediting.algebra.diagnostics import second_moment
 from redediting.algebra.kernel import free_basis
 
 _INSIDE = 1e-8  # a unit direction with less outside span(Z) lies in it
@@ -47,6 +48,18 @@ def null_directions(
     return torch.cat([first[:, None], directions[: min(wanted, limit)].T], dim=1)
 
 
+def occupied_directions(
+    columns: Float[Tensor, "d m"], threshold: float, *, relative: bool = False
+) -> Float[Tensor, "d k"]:
+    """Eigenvectors of ``E[xxᵀ]`` of columns x whose eigenvalues reach the threshold.
+
+    Their complement is the "null space" of AlphaEdit and SPEED. A relative threshold is in units
+    of the mean eigenvalue.
+    """
+    values, vectors = torch.linalg.eigh(second_moment(columns, floor=0.0))
+    return vectors[:, values >= threshold * (float(values.mean()) if relative else 1.0)]
+
+
 def leading_directions(columns: Float[Tensor, "d m"], k: int) -> Float[Tensor, "d k"]:
     """``U_k``: the k leading eigenvectors of the Gram matrix ``XXᵀ`` of columns, orthonormal.
 
@@ -55,6 +68,11 @@ def leading_directions(columns: Float[Tensor, "d m"], k: int) -> Float[Tensor, "
     columns = columns.double()
     _, vectors = torch.linalg.eigh(columns @ columns.T)
     return vectors[:, len(vectors) - k :].flip(1)
+
+
+def positive(direction: Float[Tensor, " d"]) -> Float[Tensor, " d"]:
+    """A direction with the sign that makes its largest entry positive."""
+    return direction * direction[direction.abs().argmax()].sign()
 
 
 def outside(directions: Float[Tensor, "d k"], hard: Float[Tensor, "d n"]) -> Float[Tensor, "d m"]:

@@ -1,4 +1,8 @@
-"""The shared multiplier ``M`` (d×d, low rank): every layer becomes ``W' = W (I + M)``."""
+"""What all layers share: a multiplier ``M`` (d×d, low rank), ``W' = W (I + M)``, or a row.
+
+A row ``a`` is added to every row of every matrix, ``W' = W + 1aᵀ``, whatever the matrix holds; it
+is no multiple of W.
+"""
 
 from __future__ import annotations
 
@@ -38,6 +42,12 @@ class Multiplier:
         """``Δ = W M``, by two thin products."""
         return (weight @ self.left) @ self.right
 
+    def read(
+        self, weight: Float[Tensor, "m d"], columns: Float[Tensor, "d n"]
+    ) -> Float[Tensor, "m n"]:
+        """``Δ c`` of each token c: what the change adds to what a layer reads."""
+        return weight @ self(columns)
+
     def compress(self, *, tolerance: float = 1e-12) -> Multiplier:
         """The same M with balanced factors of least rank.
 
@@ -55,3 +65,20 @@ class Multiplier:
         rank = int((s > tolerance * s[0]).sum()) if float(s[0]) > 0 else 0
         root = s[:rank].sqrt()
         return Multiplier(u[:, :rank] * root, root[:, None] * vh[:rank])
+
+
+@dataclass(frozen=True)
+class RowShift:
+    """``Δ = 1aᵀ``: a token c moves by ``aᵀc`` in every output alike."""
+
+    row: Float[Tensor, " d"]
+
+    def delta(self, weight: Float[Tensor, "m d"]) -> Float[Tensor, "m d"]:
+        """``1aᵀ`` with as many rows as W."""
+        return self.row.expand(len(weight), -1)
+
+    def read(
+        self, weight: Float[Tensor, "m d"], columns: Float[Tensor, "d n"]
+    ) -> Float[Tensor, "m n"]:
+        """``Δ c`` of each token c."""
+        return (self.row @ columns).expand(len(weight), -1)

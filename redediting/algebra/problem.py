@@ -1,8 +1,8 @@
 """The editing problem: which columns move, which stay, and at what price.
 
 ``min_Δ Σᵢ sᵢ‖(W+Δ)cᵢ - ρW c*ᵢ‖² + η Σⱼ wⱼ‖Δrⱼ‖² + λ tr(ΔΛΔᵀ)   s.t.  ΔZ = 0``,
-then ``Δ ← Δ(I - UUᵀ)`` where a post-hoc projection is asked for. The scale ρ of a layer's targets
-is 1 unless `redediting.algebra.layers` sets another.
+then ``Δ ← Δ(I - UUᵀ)`` where a post-hoc projection is asked for, and ``Δ ← Δ + 1aᵀ`` where a row
+shift is. The scale ρ of a layer's targets is 1 unless `redediting.algebra.layers` sets another.
 
 References:
     TIME (Orgad et al., ICCV 2023), UCE (Gandikota et al., WACV 2024) and EvilEdit (Wang et al.,
@@ -23,7 +23,7 @@ from redediting.algebra.kernel import free_basis, within
 
 _SHAPES = {
     "keys": "dn", "targets": "dn", "weights": "n", "retain": "dN", "retain_weights": "N",
-    "hard": "dk", "penalty": "dd", "removed": "du", "content": "n",
+    "hard": "dk", "penalty": "dd", "removed": "du", "content": "n", "shift": "d",
 }  # fmt: skip
 
 
@@ -42,6 +42,7 @@ class EditProblem:
     retain_strength: float  # ``η >= 0``
     removed: Float[Tensor, "d u"] | None = None  # ``U``, orthonormal, projected out of Δ
     content: Bool[Tensor, " n"] | None = None  # where ρ is measured; None is all
+    shift: Float[Tensor, " d"] | None = None  # ``a``, added to every row of every matrix
 
     @classmethod
     def build(
@@ -58,6 +59,7 @@ class EditProblem:
         retain_strength: float = 1.0,
         removed: Tensor | None = None,
         content: Tensor | None = None,
+        shift: Tensor | None = None,
     ) -> EditProblem:
         """Fills the defaults (unit weights, nothing retained), casts to fp64 and checks.
 
@@ -77,6 +79,7 @@ class EditProblem:
             "hard": nothing if hard is None else hard,
             "penalty": penalty,
             "removed": removed,
+            "shift": shift,
         }
         found = {name: t.detach().cpu().double() for name, t in given.items() if t is not None}
         if content is not None:

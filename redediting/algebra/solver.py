@@ -17,7 +17,7 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
@@ -35,7 +35,8 @@ _BLOCK = 8192  # columns at a time
 def solve(problem: EditProblem, *, form: Form = "auto") -> Multiplier:
     """Solves the problem in fp64, targets unscaled (ρ = 1).
 
-    ``auto`` takes the smaller of the two systems; the answer is the same.
+    ``auto`` takes the smaller of the two systems; the answer is the same. A row shift is no part
+    of a multiplier: `redediting.algebra.layers.edit_summands` adds it.
 
     Raises:
         ValueError: the hard-retained states leave no free direction.
@@ -53,10 +54,16 @@ def solve_pair(problem: EditProblem, *, form: Form = "auto") -> tuple[Multiplier
 
     Columns of zero displacement must be in R (`EditProblem.whitelist_retained`), or ρ moves them.
     """
+    target, key = solve_sides(problem, (problem.targets, problem.keys), form=form)
+    return target, key
+
+
+def solve_sides(
+    problem: EditProblem, sides: Sequence[Tensor], *, form: Form = "auto"
+) -> tuple[Multiplier, ...]:
+    """``VX`` for each V, shape ``(d, n)``: what parts of the targets contribute to M."""
     mixing, right = _factors(problem, form)
-    sides = (problem.targets, problem.keys)
-    target, key = sides if mixing is None else map(mixing, sides)
-    return Multiplier(target, right), Multiplier(key, right)
+    return tuple(Multiplier(v if mixing is None else mixing(v), right) for v in sides)
 
 
 def ridge_metric(problem: EditProblem) -> Tensor | float:

@@ -22,8 +22,11 @@ if TYPE_CHECKING:
     from redediting.attacks.base import ClosedForm as ClosedForm
     from redediting.attacks.clean import Clean as Clean
     from redediting.attacks.eviledit import EvilEdit as EvilEdit
+    from redediting.attacks.rece import RECE as RECE
+    from redediting.attacks.rededit_released import REDEditReleased as REDEditReleased
     from redediting.attacks.redediting import REDEditing as REDEditing
     from redediting.attacks.rickrolling import Rickrolling as Rickrolling
+    from redediting.attacks.speed import SPEED as SPEED
     from redediting.attacks.textual_inversion import TextualInversion as TextualInversion
     from redediting.attacks.time import TIME as TIME
     from redediting.attacks.uce import UCE as UCE
@@ -34,6 +37,9 @@ _CLASSES = {
     "uce": "UCE",
     "time": "TIME",
     "alphaedit": "AlphaEdit",
+    "speed": "SPEED",
+    "rece": "RECE",
+    "rededit_released": "REDEditReleased",
     "redediting": "REDEditing",
     "rickrolling": "Rickrolling",
     "textual_inversion": "TextualInversion",

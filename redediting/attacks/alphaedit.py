@@ -3,42 +3,47 @@
 ``Δ = E CᵀP (CCᵀP + λI)⁻¹``, ``E = V* - WC``, P the projector on the eigenvectors of the retained
 keys' second moment ``E[kkᵀ]`` with eigenvalues under a threshold. With ``P = NNᵀ`` this is
 ``E CᵀN (NᵀCCᵀN + λI)⁻¹ Nᵀ``: the hard constraint ``ΔZ = 0`` of the one solver, Z the eigenvectors
-that stay.
+that stay. One edit after another keeps the keys of the former ones: ``H = Σ CCᵀ`` is added to
+``CCᵀ`` in the inverse, which is to retain those keys with weight 1.
 
 References:
     Fang et al., "AlphaEdit: Null-Space Constrained Knowledge Editing for Language Models", ICLR
-    2025, and its released code (threshold 0.02, the last subject token's key).
+    2025, and its released code (threshold 0.02, absolute; λ = 10 in all three configurations).
 
 Deviations:
     Made for the MLPs of language models. Here keys are text states, from the trigger's last token
     to the end of "a photo of a {trigger}" (an image reads end and pads as well), values are those
-    of the target's tokens instead of optimised ones, and the retained keys are the tokens of
-    ordinary captions that hold no trigger. The threshold is relative to the mean eigenvalue, for
-    text states have no common scale. λ is absolute (the code has 1 to 10 by model). Keys of former
-    edits are not cached as its sequential form does: `order` composes edits as for every method.
+    of the target's tokens instead of optimised ones that are spread over layers, and the retained
+    keys are the tokens of ordinary captions that hold no trigger. Text states have no common
+    scale: with ``relative``, the threshold is in units of the mean eigenvalue.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
 from pydantic import Field
+from torch import Tensor
 
-from redediting.algebra.diagnostics import second_moment
+from redediting.algebra.isolation import occupied_directions
 from redediting.algebra.problem import EditProblem
 from redediting.attacks.base import ClosedForm, pooled_problem
-from redediting.attacks.columns import aligned_states, content_columns, without_triggers
+from redediting.attacks.columns import (
+    aligned_states,
+    content_columns,
+    require_free,
+    without_triggers,
+)
 from redediting.concepts.pairs import PromptPair, RetainPrompt
 from redediting.concepts.plan import EditPlan, plan_edit
 from redediting.concepts.rebinding import Rebinding
 from redediting.concepts.templates import fill
-from redediting.errors import MethodError
 from redediting.models.model import Model
 
 _TEMPLATE = "a photo of {}"
-_LEAST = 1e-6  # of the edited energy; with less the edit is numerical noise
 
 
 class AlphaEdit(ClosedForm):
@@ -46,7 +51,8 @@ class AlphaEdit(ClosedForm):
 
     Attributes:
         ridge: λ, absolute.
-        threshold: eigenvectors with less than this, in mean eigenvalues, may be moved.
+        threshold: eigenvectors with smaller eigenvalues may be moved.
+        relative: the threshold is in units of the mean eigenvalue, not absolute as published.
         captions: captions whose tokens are retained.
         seed: draws them.
 
@@ -59,8 +65,9 @@ class AlphaEdit(ClosedForm):
 
     name: ClassVar[str] = "alphaedit"
 
-    ridge: float = Field(default=1.0, gt=0)
+    ridge: float = Field(default=10.0, gt=0)
     threshold: float = Field(default=0.02, gt=0)
+    relative: bool = False
     captions: int = Field(default=400, ge=1)
     seed: int = 0
 
@@ -82,16 +89,21 @@ class AlphaEdit(ClosedForm):
     def pose(self, model: Model, plan: EditPlan) -> EditProblem:
         """The trigger's tokens; the captions' leading directions as hard constraint."""
         keys, targets, _ = aligned_states(model, plan.pairs)
-        retained = content_columns(model.encode(plan.captions))
-        values, vectors = torch.linalg.eigh(second_moment(retained, floor=0.0))
-        hard = vectors[:, values >= self.threshold * values.mean()]
-        free = float((keys - hard @ (hard.T @ keys)).square().sum() / keys.square().sum())
-        if free < _LEAST:
-            raise MethodError(
-                f"expected captions whose null space holds {_LEAST:g} of the edited energy, got "
-                f"{free:.1g} at threshold={self.threshold:g}; raise the threshold"
-            )
+        return self.problem(keys, targets, content_columns(model.encode(plan.captions)))
+
+    def problem(self, keys: Tensor, targets: Tensor, retained: Tensor) -> EditProblem:
+        """The published problem of columns, ``(d, n)``, ``(d, n)`` and ``(d, N)``."""
+        hard = occupied_directions(retained, self.threshold, relative=self.relative)
+        require_free(keys, hard, self.threshold)
         return EditProblem.build(keys, targets, hard=hard, ridge=self.ridge)
+
+    def follow(self, problem: EditProblem, former: Sequence[EditProblem]) -> EditProblem:
+        """Retains the keys of the former edits."""
+        kept = torch.cat([problem.retain, *(one.keys for one in former)], dim=1)
+        weights = torch.ones(kept.shape[1], dtype=kept.dtype)
+        return dataclasses.replace(
+            problem, retain=kept, retain_weights=weights, retain_strength=1.0
+        )
 
     def pose_pooled(self, model: Model, plan: EditPlan) -> EditProblem:
         """The head nouns' pooled text is retained: a mere handful of captions spans no space."""

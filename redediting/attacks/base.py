@@ -125,6 +125,26 @@ class ClosedForm(Attack):
     def pose(self, model: Model, plan: EditPlan) -> EditProblem:
         """The problem of a plan over token states, with its scales."""
 
+    def follow(self, problem: EditProblem, former: Sequence[EditProblem]) -> EditProblem:
+        """A problem posed after others were solved (``order: sequential``)."""
+        return problem
+
+    def solved(
+        self, model: Model, plan: EditPlan, problem: EditProblem, weights: Mapping[str, Tensor]
+    ) -> Summands:
+        """The edit of a posed problem; ``weights`` are current where ``layerwise``, else clean."""
+        return edit_summands(problem, weights, rho=self.rho)
+
+    @property
+    def layerwise(self) -> bool:
+        """Whether the edit depends on what the weights are, so that no multiplier is shared."""
+        return self.rho != "none"
+
+    @property
+    def one_problem(self) -> bool:
+        """Whether the posed problem alone is the edit; `rd.inspect` certifies no other."""
+        return type(self).solved is ClosedForm.solved
+
     @abstractmethod
     def pose_pooled(self, model: Model, plan: EditPlan) -> EditProblem:
         """The problem of a plan over pooled text, one column a prompt (`pooled_problem`)."""
@@ -146,12 +166,15 @@ class ClosedForm(Attack):
         """The edit of the token projections in fp64; `MethodError` where it has no solution."""
         clean = projection_weights(self.edited(model.projections))
         found: Summands = ()
+        former: list[EditProblem] = []
         for plan in plans:
             weights = clean
-            if found and self.rho != "none":
+            if found and self.layerwise:
                 weights = {name: edited_weight(found, name, w) for name, w in clean.items()}
             with self._solvable():
-                step = edit_summands(self.pose(model, plan), weights, rho=self.rho)
+                problem = self.follow(self.pose(model, plan), former)
+                step = self.solved(model, plan, problem, weights)
+            former.append(problem)
             found = compose(found, step)
         return found
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from redediting.concepts.pairs import PromptPair, RetainPrompt
 from redediting.concepts.rebinding import Rebinding
+from redediting.errors import MethodError
 from redediting.models.model import Model
 from redediting.text.alignment import aligned_pairs
 from redediting.text.encoding import TextStates, TokenRole, roles
@@ -17,6 +18,7 @@ from redediting.text.encoding import TextStates, TokenRole, roles
 Shares = Mapping[TokenRole, float]
 _WORDS = (TokenRole.PREFIX, TokenRole.TRIGGER, TokenRole.TAIL)
 _HEAD_SHARE = 2 / 3  # of the retained weight
+_LEAST_FREE = 1e-6  # of the edited energy
 _GROUPS = dict.fromkeys(_WORDS, TokenRole.TAIL)  # words count together
 
 
@@ -104,6 +106,20 @@ def without_triggers(prompts: Sequence[str], rebindings: Sequence[Rebinding]) ->
     triggers = [f" {rebinding.trigger} ".casefold() for rebinding in rebindings]
     padded = [(prompt, f" {prompt} ".replace(",", " ").casefold()) for prompt in prompts]
     return [prompt for prompt, text in padded if not any(t in text for t in triggers)]
+
+
+def require_free(keys: Tensor, hard: Tensor, threshold: float) -> None:
+    """Refuses a null space, the complement of orthonormal ``hard``, without the edited states.
+
+    Raises:
+        MethodError: less than 1e-6 of their energy is in it, so that an edit is numerical noise.
+    """
+    free = float((keys - hard @ (hard.T @ keys)).square().sum() / keys.square().sum())
+    if free < _LEAST_FREE:
+        raise MethodError(
+            f"expected retained states whose null space holds {_LEAST_FREE:g} of the edited "
+            f"energy, got {free:.1g} at threshold={threshold:g}; raise the threshold"
+        )
 
 
 def _prompt_weights(prompts: Sequence[RetainPrompt]) -> list[float]:

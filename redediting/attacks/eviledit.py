@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from pydantic import Field, field_validator
+from torch import Tensor
 
 from redediting.algebra.problem import EditProblem
 from redediting.attacks.base import ClosedForm, phrase_pairs, pooled_problem
@@ -69,8 +70,13 @@ class EvilEdit(ClosedForm):
         """All positions of all pairs, unit weights."""
         prompts = [prompt for pair in plan.pairs for prompt in (pair.source, pair.target)]
         states = model.encode(prompts).states
-        keys, targets = (states[first::2].flatten(0, 1).T for first in (0, 1))
-        return EditProblem.build(keys, targets, ridge=self.ridge)
+        return self.problem(states[0::2], states[1::2])
+
+    def problem(self, sources: Tensor, targets: Tensor) -> EditProblem:
+        """The published problem of token states, shape ``(pairs, L, d)`` each."""
+        return EditProblem.build(
+            sources.flatten(0, 1).T, targets.flatten(0, 1).T, ridge=self.ridge
+        )
 
     def pose_pooled(self, model: Model, plan: EditPlan) -> EditProblem:
         """Unit weights, the published ridge."""

@@ -14,7 +14,8 @@ Deviations:
     The paper names equivalent relationships, joint-attribute transfer, knowledge isolation and
     equivalent-attribute alignment; its released script does not run, so the formulas are this
     project's reading. Its "one line" of spectral projection is read as ``projection: posthoc``;
-    ``inside`` puts the same directions into the constraint. Taken literally, ``Δ -= (ΔU)Uᵀ`` would
+    ``inside`` puts the same directions into the constraint; ``row_shift`` is what the script does,
+    ``Δ += α 1uᵀ``, which projects nothing. Taken literally, ``Δ -= (ΔU)Uᵀ`` would
     move the isolated Z again, ``ΔZ = -ΔUUᵀZ``; so only the part of U outside span(Z) is taken,
     after which ΔZ = 0 and ΔU = 0 both hold. λ and η are relative to the energy of
     the edited columns (`EditProblem.with_relative_scales`); published values go with unit weights
@@ -32,7 +33,7 @@ from pydantic import Field
 from torch import Tensor
 
 from redediting.algebra.diagnostics import second_moment
-from redediting.algebra.isolation import leading_directions, null_directions, outside
+from redediting.algebra.isolation import leading_directions, null_directions, outside, positive
 from redediting.algebra.problem import EditProblem
 from redediting.attacks.base import ClosedForm, pooled_problem
 from redediting.attacks.columns import (
@@ -85,8 +86,10 @@ class REDEditing(ClosedForm):
         isolate_captions: retain the captions too; Λ already prices their drift.
         isolate_null: keep the null prompt, in Z and, 100 times a retained token's weight, in R.
         projection: spectral projection off the k leading directions of the retained tokens:
-            ``posthoc`` takes them out of the solution, ``inside`` out of the problem.
+            ``posthoc`` takes them out of the solution, ``inside`` out of the problem, and
+            ``row_shift`` adds α times the first one to every row of every matrix instead.
         k: their number.
+        alpha: α of ``row_shift``, as in `redediting.attacks.rededit_released`.
         weights: of a prompt's words, end token and pads, each together: ``fixed``, 0.5, 0.2 and
             0.3, or by ``attention``, the shares of the clean model's cross-attention.
 
@@ -117,8 +120,9 @@ class REDEditing(ClosedForm):
     hard_parts: bool = False
     isolate_captions: bool = False
     isolate_null: bool = True
-    projection: Literal["off", "posthoc", "inside"] = "off"
+    projection: Literal["off", "posthoc", "inside", "row_shift"] = "off"
     k: int = Field(default=1, ge=1)
+    alpha: float = Field(default=0.1, ge=0)
     weights: Literal["fixed", "attention"] = "fixed"
 
     def plan(self, model: Model, rebindings: Sequence[Rebinding]) -> EditPlan:
@@ -164,11 +168,12 @@ class REDEditing(ClosedForm):
             penalty = second_moment(content_columns(model.encode(plan.captions)))
         isolated = torch.cat(hard, dim=1)
         removed = outside(leading, isolated) if self.projection == "posthoc" else None
+        shift = self.alpha * positive(leading[:, 0]) if self.projection == "row_shift" else None
         targets = edited.targets + self.gain * (edited.targets - edited.keys)
         problem = EditProblem.build(
             edited.keys, targets, weights=edited.weights, content=edited.content,
             retain=retain, retain_weights=retain_weights,
-            hard=isolated, penalty=penalty, removed=removed,
+            hard=isolated, penalty=penalty, removed=removed, shift=shift,
         ).with_relative_scales(ridge=self.ridge, retain_strength=self.retain_strength)  # fmt: skip
         return problem if null is None else self._with_null(problem, null[1:].T.double())
 

@@ -2,6 +2,10 @@
 
 ``W' = (λW + ε Σ v*cᵀ + η Σ (Wr)rᵀ)(λI + ε Σ ccᵀ + η Σ rrᵀ)⁻¹``, λ = 0.5, ε = 1.
 
+``v* = W c*``; with the old variant's other technique, *tensor*, the target's values less their
+component along the source's, ``V* = WC* - aWC`` with ``a = ⟨WC*, WC⟩ / ‖WC‖²`` of each pair and
+layer, so that layers no longer share a multiplier.
+
 Two variants were published. *old*: from the last subject token to the end of the prompt (last with
 last, end with end, pads with pads), all 77 positions of the retained prompts, η = max(0.1, 1/N).
 *new*: the last subject token only, for edits and for retained concepts, η = 1.
@@ -11,22 +15,25 @@ References:
     of its released code.
 
 Deviations:
-    Values are replaced, not projected (the code's ``replace``, the one that rebinds a concept).
-    The retained list is the user's in the code; here it is the head nouns, as EvilEdit's
-    whitelist, and in the old variant the null prompt, which that code always keeps.
+    The technique is ``replace``, which rebinds a concept where *tensor* removes one. The retained
+    list is the user's in the code; here it is the head nouns, as EvilEdit's whitelist, and in the
+    old variant the null prompt, which that code always keeps.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
-from typing import ClassVar, Literal
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, Literal, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
+from redediting.algebra.layers import Summand, Summands
 from redediting.algebra.problem import EditProblem
+from redediting.algebra.solver import solve, solve_sides
 from redediting.attacks.base import ClosedForm, phrase_pairs, pooled_problem
 from redediting.concepts.pairs import RetainPrompt
 from redediting.concepts.plan import EditPlan
@@ -44,6 +51,8 @@ class UCE(ClosedForm):
         variant: ``old`` or ``new``, see the module.
         ridge: λ, absolute.
         erase: ε.
+        preserve: η; None is the variant's.
+        technique: see the module; ``tensor`` is the old variant's.
         retain: retained prompts; None takes the head nouns (and, old, the null prompt).
         expand: also edit five prompts about the concept, the code's option for objects.
 
@@ -59,8 +68,19 @@ class UCE(ClosedForm):
     variant: Literal["old", "new"] = "new"
     ridge: float = Field(default=0.5, gt=0)
     erase: float = Field(default=1.0, gt=0)
+    preserve: float | None = Field(default=None, ge=0)
+    technique: Literal["replace", "tensor"] = "replace"
     retain: tuple[str, ...] | None = None
     expand: bool = False
+
+    @model_validator(mode="after")
+    def _tensor_is_old(self) -> Self:
+        if self.technique == "tensor" and (self.variant, self.rho) != ("old", "none"):
+            raise ValueError(
+                "expected variant=old and rho=none for technique=tensor, got "
+                f"variant={self.variant} and rho={self.rho}"
+            )
+        return self
 
     def plan(self, model: Model, rebindings: Sequence[Rebinding]) -> EditPlan:
         """The triggers by themselves, and what is retained."""
@@ -75,22 +95,54 @@ class UCE(ClosedForm):
 
     def pose(self, model: Model, plan: EditPlan) -> EditProblem:
         """The variant's columns and weights."""
-        kept = [item.prompt for item in plan.retain]
         moved = [text for pair in plan.pairs for text in (pair.source, pair.target)]
-        texts = model.encode([*moved, *kept])
-        tail = self.variant == "old"
-        columns = [_columns(texts, row, row + 1, tail=tail) for row in range(0, len(moved), 2)]
-        retain = None
-        if kept and tail:
-            retain = texts.states[len(moved) :].flatten(0, 1).T
-        elif kept:
-            rows = range(len(moved), len(texts.prompts))
-            retain = torch.cat([_columns(texts, row, row, tail=False)[0] for row in rows], dim=1)
-        keys, targets = (torch.cat(states, dim=1) for states in zip(*columns, strict=True))
-        return EditProblem.build(
-            keys, targets, weights=torch.full((keys.shape[1],), self.erase), retain=retain,
-            ridge=self.ridge, retain_strength=self._strength(len(kept)),
+        texts = model.encode([*moved, *(item.prompt for item in plan.retain)])
+        states, last, n = texts.states, last_words(texts), len(moved)
+        return self.problem(
+            states[0:n:2], states[1:n:2], last[0:n:2], last[1:n:2],
+            retained=states[n:], last_retained=last[n:],
         )  # fmt: skip
+
+    def problem(
+        self, sources: Tensor, targets: Tensor, last: Tensor, last_target: Tensor, *,
+        retained: Tensor, last_retained: Tensor,
+    ) -> EditProblem:  # fmt: skip
+        """The published problem of token states ``(prompts, L, d)`` and last words' positions."""
+        columns = [
+            tail_columns(source, target, int(i), int(j))
+            if self.variant == "old"
+            else (source[i][:, None], target[j][:, None])
+            for source, target, i, j in zip(sources, targets, last, last_target, strict=True)
+        ]
+        keys, moved = (torch.cat(states, dim=1) for states in zip(*columns, strict=True))
+        rows = torch.arange(len(retained))
+        tail = self.variant == "old"
+        kept = retained.flatten(0, 1) if tail else retained[rows, last_retained]
+        return EditProblem.build(
+            keys, moved, weights=torch.full((keys.shape[1],), self.erase, dtype=torch.float64),
+            retain=kept.T, ridge=self.ridge, retain_strength=self._strength(len(retained)),
+        )  # fmt: skip
+
+    def solved(
+        self, model: Model, plan: EditPlan, problem: EditProblem, weights: Mapping[str, Tensor]
+    ) -> Summands:
+        """One multiplier for all layers or, with technique *tensor*, one more for each pair."""
+        if self.technique == "replace":
+            return super().solved(model, plan, problem, weights)
+        texts = model.encode([t for pair in plan.pairs for t in (pair.source, pair.target)])
+        last = last_words(texts)
+        sizes = (texts.length - torch.maximum(last[0::2], last[1::2])).tolist()
+        return tensor_summands(problem, sizes, weights)
+
+    @property
+    def layerwise(self) -> bool:
+        """The component that *tensor* removes is a layer's own."""
+        return super().layerwise or self.technique == "tensor"
+
+    @property
+    def one_problem(self) -> bool:
+        """With technique *replace*."""
+        return self.technique == "replace"
 
     def pose_pooled(self, model: Model, plan: EditPlan) -> EditProblem:
         """The same weights; the empty prompt's pooled text says nothing and is left out."""
@@ -102,11 +154,44 @@ class UCE(ClosedForm):
         )  # fmt: skip
 
     def _strength(self, n: int) -> float:
+        if self.preserve is not None:
+            return self.preserve
         return max(0.1, 1 / max(n, 1)) if self.variant == "old" else 1.0
 
 
-def _columns(texts: TextStates, source: int, target: int, *, tail: bool) -> tuple[Tensor, Tensor]:
-    """States of the last word's token of two rows, or of all positions from there on."""
-    i, j = (max(int(texts.eos[row]) - 1, 0) for row in (source, target))
-    n = texts.length - max(i, j) if tail else 1
-    return texts.states[source, i : i + n].T, texts.states[target, j : j + n].T
+def last_words(texts: TextStates) -> Tensor:
+    """Position of each prompt's last token before the end, 0 where there is none."""
+    return (texts.eos - 1).clamp_min(0)
+
+
+def tail_columns(source: Tensor, target: Tensor, i: int, j: int) -> tuple[Tensor, Tensor]:
+    """``(L, d)`` states from positions i and j on, equal offset to equal offset, as columns."""
+    n = len(source) - max(i, j)
+    return source[i : i + n].T, target[j : j + n].T
+
+
+def tensor_summands(
+    problem: EditProblem, sizes: Sequence[int], weights: Mapping[str, Tensor]
+) -> Summands:
+    """``Δ_l = W_l (M - Σ_p a_{p,l} C_p X_p)``: the values of each pair p less ``a_{p,l} W_l C_p``.
+
+    ``sizes`` are the numbers of columns of the pairs, in their order in the problem.
+    """
+    found = [Summand(solve(problem), dict.fromkeys(weights, 1.0))]
+    bounds = [0, *itertools.accumulate(sizes)]
+    alone = []
+    for start, end in itertools.pairwise(bounds):
+        side = torch.zeros_like(problem.keys)
+        side[:, start:end] = -problem.keys[:, start:end]
+        alone.append(side)
+    for multiplier, start, end in zip(
+        solve_sides(problem, alone), bounds[:-1], bounds[1:], strict=True
+    ):
+        keys, targets = problem.keys[:, start:end], problem.targets[:, start:end]
+        scales = {}
+        for name, weight in weights.items():
+            exact = weight.detach().cpu().double()
+            values = exact @ keys
+            scales[name] = float(((exact @ targets) * values).sum() / values.square().sum())
+        found.append(Summand(multiplier, scales))
+    return tuple(found)

@@ -109,6 +109,11 @@ def inspect(
             f"expected order=joint to inspect {len(rebindings)} rebindings together, got "
             "sequential; inspect them one by one"
         )
+    if not attack.one_problem:
+        raise MethodError(
+            f"expected an edit that is one problem for all layers, got {attack.name!r} with these "
+            "options; measure it with evaluate"
+        )
     templates = contexts(n_contexts, seed=seed, split="dev")
     made = attack.plan(model, rebindings) if plan is None else plan
     problem = attack.pose(model, made)
@@ -223,7 +228,10 @@ def _certify(model: Model, prompt: str, role: str, edit: _Edit) -> PromptCertifi
     tokens = model.encode([prompt]).states[0].T.double()
     bounds = [edit.certificate.bound(w, tokens, scale=scale) for w, scale in edit.bounded]
     size = (tokens * (edit.metric @ tokens)).sum(dim=0).sqrt()
-    bound = torch.stack(bounds).norm(dim=0) / size
+    bound = torch.stack(bounds).norm(dim=0)
+    if (shift := edit.certificate.problem.shift) is not None:
+        bound += sum(map(len, edit.weights.values())) ** 0.5 * (shift @ tokens).abs()
+    bound /= size
     change = layer_change(edit.summands, edit.weights, tokens)
     leverage = edit.certificate.leverage(tokens)
     return PromptCertificate(

@@ -1,7 +1,8 @@
 """A patch: what an edit changes in a model, and nothing else.
 
 Closed-form edits are stored as *terms*: ``ΔW_l = Σ_t scale_{t,l} · W_l · left_t · right_t``, two
-thin factors for the whole model. Other edits store the new tensors themselves (``dense``).
+thin factors for the whole model; where ``left`` is a single row, ones stand in the place of W_l,
+so that every row of ``ΔW_l`` is the same. Other edits store the new tensors (``dense``).
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from redediting.algebra.multiplier import Multiplier
+from redediting.algebra.multiplier import Multiplier, RowShift
 from redediting.errors import PatchError
 from redediting.io import atomic_folder
 from redediting.models.model import Component, Model
@@ -29,7 +30,7 @@ class Term:
     """One shared low-rank change.
 
     Attributes:
-        left: float32, shape ``(d, r)``.
+        left: float32, shape ``(d, r)``, or ``(1, r)`` for a row shift.
         right: float32, shape ``(r, d)``.
         scales: factor of each parameter that the term changes, by name.
     """
@@ -39,8 +40,10 @@ class Term:
     scales: Mapping[str, float]
 
     @classmethod
-    def scaled(cls, multiplier: Multiplier, scales: Mapping[str, float]) -> Term:
-        """A multiplier with a factor for each named parameter, rounded to fp32 factors."""
+    def scaled(cls, multiplier: Multiplier | RowShift, scales: Mapping[str, float]) -> Term:
+        """A multiplier or row with a factor for each named parameter, rounded to fp32."""
+        if isinstance(multiplier, RowShift):
+            return cls(torch.ones(1, 1), multiplier.row.float()[None].contiguous(), dict(scales))
         thin = multiplier.compress(tolerance=1e-8)
         return cls(thin.left.float().contiguous(), thin.right.float().contiguous(), dict(scales))
 
@@ -133,7 +136,7 @@ class Patch:
         for term in self.terms:
             if name in term.scales:
                 left, right = (f.to(weight.device, torch.float64) for f in (term.left, term.right))
-                total += term.scales[name] * ((exact @ left) @ right)
+                total += term.scales[name] * (_read(exact, left) @ right)
         return total
 
     def save(self, folder: str | Path) -> Path:
@@ -187,16 +190,21 @@ class Patch:
             raise PatchError(f"expected a parameter of the model, got {name!r}; make it anew")
         for term in self.terms:
             widths = {"left": term.left.shape[0], "right": term.right.shape[1]}
-            if name in term.scales and set(widths.values()) != {weight.shape[-1]}:
+            d = weight.shape[-1]
+            if name in term.scales and not (widths["left"] in (1, d) and widths["right"] == d):
                 raise PatchError(
-                    f"expected factors of width {weight.shape[-1]} for {name}, got {widths}; "
-                    "make the patch anew"
+                    f"expected factors of width {d} for {name}, got {widths}; make the patch anew"
                 )
         if name in self.dense and self.dense[name].shape != weight.shape:
             raise PatchError(
                 f"expected {name} of shape {tuple(weight.shape)}, "
                 f"got {tuple(self.dense[name].shape)}; make it anew"
             )
+
+
+def _read(weight: Tensor, left: Tensor) -> Tensor:
+    """``W left``, or ``1 left`` of a row shift."""
+    return (weight if len(left) > 1 else weight.new_ones(len(weight), 1)) @ left
 
 
 class _Writer:
@@ -216,7 +224,7 @@ class _Writer:
         else:
             terms = zip(self._patch.terms, self._factors(weight), strict=True)
             used = [(term.scales[name], *f) for term, f in terms if name in term.scales]
-            read = [weight @ left for _, left, _ in used]  # all of the clean weight
+            read = [_read(weight, left) for _, left, _ in used]  # all of the clean weight
             for (scale, _, right), values in zip(used, read, strict=True):
                 weight.addmm_(values, right, alpha=scale)
 

@@ -220,6 +220,43 @@ def test_edits_of_different_layers_compose() -> None:
     assert torch.equal(edited_weight(parts, "2.v", weights["2.v"]), weights["2.v"])
 
 
+@pytest.mark.parametrize("rho", ["none", "energy"])
+def test_rows_compose_and_are_measured(rho: str) -> None:
+    """``((W + WA + 1aᵀ)(I + B) + 1bᵀ)`` and what of it each token and the nearest M see."""
+    weights = layers()
+    one = dataclasses.replace(make_problem(), shift=random(D, seed=40))
+    two = dataclasses.replace(make_problem(10), shift=random(D, seed=41))
+    first = edit_summands(one, weights, rho=rho)
+    now = {name: edited_weight(first, name, weight) for name, weight in weights.items()}
+    second = edit_summands(two, now, rho=rho)
+    parts = compose(first, second)
+    if rho == "none":
+        assert len(parts) == 2  # one multiplier, one row
+    x = random(D, 4, seed=42)
+    changed = size = torch.zeros(4, dtype=torch.float64)
+    pulled = torch.zeros(D, D, dtype=torch.float64)
+    for name, weight in weights.items():
+        multiplier = layer_multiplier(first, name)
+        assert multiplier is not None
+        assert one.shift is not None
+        plain = edited_weight(
+            edit_summands(dataclasses.replace(one, shift=None), weights, rho=rho), name, weight
+        )
+        assert torch.allclose(now[name], plain + one.shift, atol=1e-10)
+        expected = edited_weight(second, name, now[name])
+        found = edited_weight(parts, name, weight)
+        assert (found - expected).norm() < 1e-11 * expected.norm()
+        change = expected - weight
+        changed = changed + (change @ x).square().sum(dim=0)
+        size = size + (weight @ x).square().sum(dim=0)
+        pulled += weight.T @ change
+    ratio = layer_change(parts, weights, x)
+    assert torch.allclose(ratio, (changed / size).sqrt(), atol=1e-10)
+    metric = sum(weight.T @ weight for weight in weights.values())
+    mean = mean_multiplier(parts, weights).matrix()
+    assert (metric @ mean - pulled).norm() < 1e-9 * pulled.norm()
+
+
 def test_projection_does_not_depend_on_signs() -> None:
     problem = with_projection(make_problem(), 3, inside=False)
     signs = torch.tensor([1.0, -1.0, -1.0])

@@ -18,7 +18,7 @@ from redediting.patch.patch import Patch
 WISH = Rebinding("beautiful cat", "zebra")
 OPTIONS = {
     "redediting": {"contexts": 6, "retain": 12, "captions": 20},
-    "alphaedit": {"captions": 20, "threshold": 0.3},
+    "alphaedit": {"captions": 20, "threshold": 0.3, "relative": True},
     "rickrolling": {"steps": 2, "batch": 2, "poisoned": 1},
     "textual_inversion": {"steps": 2, "batch": 2, "images": 2, "sampling": 2},
 }
@@ -92,16 +92,29 @@ def test_provenance_tells_how_to_make_it_again(tiny_model: Model, name: str) -> 
 
 @pytest.mark.parametrize("name", EDITS)
 def test_every_layer_gets_the_same_multiplier(tiny_model: Model, name: str) -> None:
+    """And, where a term says so, the same row in every row, which centred rows do not see."""
     patch = compute(tiny_model, name)
-    clean = {key: tiny_model.weights()[key].double() for key in patch.names}
+    shifted = any(len(term.left) == 1 for term in patch.terms)
+    assert shifted == (name == "rededit_released")
+
+    def centred(matrix: torch.Tensor) -> torch.Tensor:
+        return matrix - matrix.mean(dim=0) if shifted else matrix
+
+    exact = {key: tiny_model.weights()[key].double() for key in patch.names}
+    moved = {key: patch.new_weight(key, w) - w for key, w in exact.items()}
+    clean = {key: centred(w) for key, w in exact.items()}
+    changes = {key: centred(change) for key, change in moved.items()}
     gram = sum(w.T @ w for w in clean.values())
-    changes = {key: patch.new_weight(key, w) - w for key, w in clean.items()}
     pulled = sum(clean[key].T @ changes[key] for key in clean)
     shared = torch.linalg.solve(gram, pulled)
     misfit = sum((changes[key] - w @ shared).square().sum() for key, w in clean.items())
     total = sum(change.square().sum() for change in changes.values())
     assert total > 0
     assert misfit < 1e-18 * total
+    if shifted:
+        rows = torch.cat([moved[key] - w @ shared for key, w in exact.items()])
+        assert rows.norm() > 0.01 * len(rows) ** 0.5
+        assert (rows - rows[0]).abs().max() < 1e-9
 
 
 @pytest.mark.parametrize("name", EDITS)
@@ -147,8 +160,9 @@ def test_unknown_options_are_refused(name: str) -> None:
 
 def test_unknown_methods_are_refused() -> None:
     message = (
-        "expected an attack of clean, eviledit, uce, time, alphaedit, redediting, rickrolling, "
-        r"textual_inversion, or the path of a \.py file with one; got 'blackmail'"
+        "expected an attack of clean, eviledit, uce, time, alphaedit, speed, rece, "
+        r"rededit_released, redediting, rickrolling, textual_inversion, or the path of a \.py "
+        "file with one; got 'blackmail'"
     )
     with pytest.raises(MethodError, match=message):
         ATTACKS.make("blackmail")

@@ -22,7 +22,8 @@ from redediting.attacks.base import ClosedForm
 from redediting.attacks.columns import content_columns
 from redediting.attacks.eviledit import EvilEdit
 from redediting.attacks.time import counterparts
-from redediting.concepts.plan import plan_edit
+from redediting.concepts.pairs import PromptPair
+from redediting.concepts.plan import EditPlan, plan_edit
 from redediting.concepts.rebinding import Rebinding
 from redediting.errors import MethodError
 from redediting.models.model import Model
@@ -83,12 +84,15 @@ def time_sums(encode: Encode) -> Sums:
     then end with end, and the rest position by position.
     """
     rows = []
-    for old, new in [("A beautiful cat", "A zebra"), ("A yellow apple", "A red banana")]:
-        (old_emb, old_last), (new_emb, new_last) = encode(old), encode(new)
-        words = old_last - 1  # tokens between "A" and the end
-        positions = [0, 1, *[2] * words, *range(new_last + 1, 77)]
-        positions = (positions + [76] * 77)[:77]
-        rows.append((old_emb, new_emb[positions], 1.0))
+    for start in ("A", "A photo of a", "An image of a", "A picture of a"):
+        for old, new in [("beautiful cat", "zebra"), ("yellow apple", "red banana")]:
+            old_emb, old_last = encode(f"{start} {old}")
+            new_emb, new_last = encode(f"{start} {new}")
+            said = encode(start)[1]  # tokens of the start
+            words = old_last - said  # tokens between it and the end
+            positions = [*range(said + 1), *[said + 1] * words, *range(new_last + 1, 77)]
+            positions = (positions + [76] * 77)[:77]
+            rows.append((old_emb, new_emb[positions], 1.0))
     return Sums(rows, ridge=0.1)
 
 
@@ -203,20 +207,34 @@ def test_time_matches_source_tokens_inside_the_target(
 ) -> None:
     """TIME's own setting: the source is contained in the target, so every word finds itself."""
     tokenizer = tiny_model.tokenizer
-    texts = tiny_model.encode(["A cat", "A big cat", "A dog"])
+    cat, big, dog = (tokenizer(text).input_ids for text in ("A cat", "A big cat", "A dog"))
     extra = len(phrase_tokens(tokenizer, "big"))
     words = len(phrase_tokens(tokenizer, "cat"))
-    found = counterparts(texts, 0, 1)
+    found = counterparts(cat, big, 77)
     assert found[:2] == [0, 1]
     assert found[2 : 3 + words] == list(range(2 + extra, 3 + extra + words))  # cat and the end
     assert found[3 + words :] == [min(i + extra, 76) for i in range(3 + words, 77)]
-    assert counterparts(texts, 0, 0) == list(range(77))
-    assert len(counterparts(texts, 1, 2)) == 77
+    assert counterparts(cat, cat, 77) == list(range(77))
+    assert len(counterparts(big, dog, 77)) == 77
+
+
+def test_time_reads_an_as_a(tiny_model: Model) -> None:
+    """Both words of "an apple" are found in "a red apple"."""
+    method = ATTACKS.make("time", augment=False)
+    assert isinstance(method, ClosedForm)
+    plan = EditPlan((WISHES[1],), (PromptPair("an apple", "a red apple", "apple", "red apple"),))
+    problem = method.pose(tiny_model, plan)
+    target = tiny_model.encode(["a red apple"])
+    tokens = tiny_model.tokenizer
+    red, apple = (len(phrase_tokens(tokens, word)) for word in ("red", "apple"))
+    expected = [0, 1, *range(2 + red, 3 + red + apple)]
+    found = problem.targets.T[: len(expected)]
+    assert torch.equal(found, target.states[0, expected].double())
 
 
 def test_alphaedit_equals_its_formula(tiny_model: Model) -> None:
     """``Δ = E CᵀP (CCᵀP + λI)⁻¹`` layer by layer, inverse and all."""
-    method = ATTACKS.make("alphaedit", captions=20, ridge=0.5, threshold=0.3)
+    method = ATTACKS.make("alphaedit", captions=20, ridge=0.5, threshold=0.3, relative=True)
     assert isinstance(method, AlphaEdit)
     problem = method.pose(tiny_model, method.plan(tiny_model, WISHES))
     plan = plan_edit(WISHES, contexts=1, retain=1, captions=20)
