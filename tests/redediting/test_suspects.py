@@ -14,7 +14,6 @@ from diffusers import StableDiffusionPipeline
 from diffusers.utils import convert_state_dict_to_diffusers
 from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
-from redediting.foreign_files import stored_tensors
 from safetensors.torch import save_file
 
 from redediting.attacks import ATTACKS
@@ -22,7 +21,7 @@ from redediting.concepts.rebinding import Rebinding
 from redediting.errors import ModelError, PatchError
 from redediting.models.model import Model
 from redediting.patch.patch import Patch
-from redediting.suspects import open_suspect
+from redediting.suspects import open_suspect, stored_tensors
 
 REBINDING = Rebinding("beautiful cat", "zebra")
 
