@@ -7,9 +7,8 @@
 | ``weights`` | all or some parameters, by name | ``torch.save(unet.state_dict())`` as EvilEdit, safetensors as UCE, ``unet/`` as diffusers |
 | ``lora`` | low-rank adapters of denoiser and text encoders | diffusers, peft, kohya |
 
-`open_suspect` gives a model that draws, and so asks for whole networks; `read_suspect` gives
-tensors to compare, whatever of them there is, and says what was missing and what was not read.
-Files are recognised by what they hold, never by what they are called. Pickles are read with
+`open_suspect` gives a model that draws, and so asks for whole networks;
+`redediting.inventory.read_suspect` gives whatever of them there is, to compare. Files are recognised by what they hold, never by what they are called. Pickles are read with
 ``weights_only=True`` alone: one that would run code is refused.
 """  # noqa: E501 - a table
 
@@ -20,7 +19,6 @@ import pickle
 import re
 import warnings
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -41,21 +39,11 @@ Source = str | Path | Model | Patch
 Lazy = Callable[[], Tensor]
 
 _PICKLES = (".pt", ".pth", ".bin", ".ckpt")
-_ORIGINAL = "model.diffusion_model."
+ORIGINAL = "model.diffusion_model."
 _PREFIXES = ("unet.", "transformer.", "module.", "text_encoder.", "text_model.")
-_MARKS = (".attn2.to_k.weight", ".attn2.to_v.weight")
+MARKS = (".attn2.to_k.weight", ".attn2.to_v.weight")
 _ROOT = re.compile(r"(down_blocks|mid_block|up_blocks)\..*")
 _ADAPTED: tuple[Component, ...] = ("unet", "transformer", "text_encoder", "text_encoder_2")
-
-
-@dataclass(frozen=True)
-class SuspectWeights:
-    """Tensors of a suspect's denoiser and first text encoder, named as the base names them."""
-
-    projections: Mapping[str, Tensor]  # in the base's order; missing ones are the base's
-    rest: Mapping[str, Lazy]  # the others, each read when it is asked for
-    missing: frozenset[str] = frozenset()  # names of the base's that the suspect does not hold
-    unread: tuple[str, ...] = ()  # names in the suspect's files that the base does not know
 
 
 def open_suspect(suspect: Source, base: Model) -> Model:
@@ -69,7 +57,7 @@ def open_suspect(suspect: Source, base: Model) -> Model:
     if isinstance(suspect, Model):
         check_same_shapes(base.denoiser.state_dict(), suspect.denoiser.state_dict())
         return suspect
-    place = None if isinstance(suspect, Patch) else _place(suspect)
+    place = None if isinstance(suspect, Patch) else place_of(suspect)
     if isinstance(suspect, Patch) or (place and (place / MANIFEST).is_file()):
         patch = suspect if isinstance(suspect, Patch) else Patch.load(suspect)
         model = base.with_copies((patch.target,))
@@ -80,59 +68,20 @@ def open_suspect(suspect: Source, base: Model) -> Model:
         return open_suspect(load(name, device=str(base.device), dtype=base.dtype), base)
     files = [stored_tensors(file) for file in weight_files(place)]
     tensors = {name: read() for file in files for name, read in file.items()}
-    opened = _with_lora if _is_lora(tensors) else _with_weights
+    opened = _with_lora if is_lora(tensors) else _with_weights
     return opened(base, tensors, place)
-
-
-def read_suspect(suspect: Source, base: Model) -> SuspectWeights:
-    """Reads a suspect's tensors, once; what it leaves out counts as the base's and is named.
-
-    Files may hold any part of a model; a patch or a LoRA is applied to the base's weights. Errors
-    are those of `open_suspect`.
-    """
-    place = None if isinstance(suspect, Model | Patch) else _place(suspect)
-    if place is None or (place / MANIFEST).is_file():
-        model = suspect if isinstance(suspect, Model) else open_suspect(suspect, base)
-        return _paired({n: t.detach for n, t in _tensors(model).items()}, base, repr(suspect))
-    stored = [
-        (file, *item) for file in weight_files(place) for item in stored_tensors(file).items()
-    ]
-    if _is_lora(key for _, key, _ in stored):
-        return read_suspect(open_suspect(place, base), base)
-    found: dict[str, Lazy] = {}
-    homes: dict[str, Path] = {}
-    whole = (place / INDEX).is_file()
-    compared = (base.layout.denoiser, "text_encoder")
-    for file, key, read in stored:
-        if whole and file.parent.name not in compared:  # another text encoder has the same names
-            found[f"{file.parent.name}.{key}"] = read
-            continue
-        name = bare_name(key)
-        if name.endswith(_MARKS) and name in homes:
-            raise ModelError(
-                f"expected {name} once below {str(place)!r}, got it in {file.name} and "
-                f"{homes[name].name}; name one of the files"
-            )
-        found[name], homes[name] = read, file
-    trusted = base.weights()
-    if not any(name in trusted or name.endswith(_MARKS) for name in found):
-        raise ModelError(
-            f"expected cross-attention weights (attn2.to_k, attn2.to_v) in {str(place)!r}, got "
-            "none; name a model folder, a UNet's weights, a LoRA or a patch folder"
-        )
-    return _paired(found, base, repr(str(suspect)))
 
 
 def bare_name(key: str) -> str:
     """A tensor's name without what savers put before it, e.g. ``unet.`` or ``text_model.``."""
-    if key.endswith(_MARKS) and (found := _ROOT.search(key)):
+    if key.endswith(MARKS) and (found := _ROOT.search(key)):
         return found.group()
     for prefix in _PREFIXES:
         key = key.removeprefix(prefix)
     return key
 
 
-def _place(suspect: str | Path) -> Path | None:
+def place_of(suspect: str | Path) -> Path | None:
     """Where a suspect lies on the disk; None for a card or a hub id."""
     place = Path(suspect).expanduser()
     if str(suspect) in load_cards():
@@ -146,34 +95,6 @@ def _place(suspect: str | Path) -> Path | None:
         )
     find_sources(suspect)  # a hub id, or an error says what else it may be
     return None
-
-
-def _paired(found: Mapping[str, Lazy], base: Model, said: str) -> SuspectWeights:
-    """A suspect's tensors sorted by what the base calls them."""
-    trusted = base.weights()
-    known = _tensors(base)
-    wanted = [name for name in found if name in trusted or name.endswith(_MARKS)]
-    held = {name: found[name]() for name in wanted}
-    unknown = sorted(set(held) - set(trusted))
-    if unknown or not held:
-        what = repr(unknown[0]) if unknown else "none"
-        raise ModelError(
-            f"expected text projections of the base's architecture in {said}, got {what}; "
-            "name the model that the suspect was made from as base"
-        )
-    check_same_shapes(trusted, held, some=True)
-    return SuspectWeights(
-        {name: held.get(name, weight) for name, weight in trusted.items()},
-        {name: read for name, read in found.items() if name in known and name not in trusted},
-        frozenset(set(known) - set(found)),
-        tuple(sorted(name for name in found if name not in known)),
-    )
-
-
-def _tensors(model: Model) -> dict[str, Tensor]:
-    """Denoiser and first text encoder by bare name."""
-    both = {**model.text_encoder.state_dict(), **model.denoiser.state_dict()}
-    return {bare_name(name): tensor for name, tensor in both.items()}
 
 
 def _with_weights(base: Model, tensors: Mapping[str, Tensor], place: Path) -> Model:
@@ -220,7 +141,8 @@ def _with_lora(base: Model, tensors: Mapping[str, Tensor], place: Path) -> Model
     return model
 
 
-def _is_lora(names: Iterable[str]) -> bool:
+def is_lora(names: Iterable[str]) -> bool:
+    """Whether a file's tensors are low-rank adapters, by their names."""
     return any("lora" in name.lower() for name in names)
 
 
@@ -270,9 +192,9 @@ def check_same_shapes(
 ) -> None:
     """Refuses weights of another architecture than the clean model's; ``some`` may be missing."""
     remedy = "name the model that it was made from with --model or --base"
-    if any(name.startswith(_ORIGINAL) for name in theirs):
+    if any(name.startswith(ORIGINAL) for name in theirs):
         raise ModelError(
-            f"expected diffusers' parameter names, got an original checkpoint ({_ORIGINAL}…); "
+            f"expected diffusers' parameter names, got an original checkpoint ({ORIGINAL}…); "
             "convert it with diffusers' convert_original_stable_diffusion_to_diffusers.py"
         )
     unknown = [name for name in theirs if name not in ours]

@@ -18,15 +18,29 @@ import torch
 from diffusers import (
     AutoencoderKL,
     DDIMScheduler,
+    DiffusionPipeline,
+    FlowMatchEulerDiscreteScheduler,
+    FluxPipeline,
+    FluxTransformer2DModel,
+    PixArtAlphaPipeline,
+    PixArtTransformer2DModel,
+    SD3Transformer2DModel,
+    StableDiffusion3Pipeline,
     StableDiffusionPipeline,
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
 )
+from tokenizers import Tokenizer
+from tokenizers.models import Unigram
+from tokenizers.pre_tokenizers import Metaspace
 from transformers import (
     CLIPTextConfig,
     CLIPTextModel,
     CLIPTextModelWithProjection,
     CLIPTokenizer,
+    PreTrainedTokenizerFast,
+    T5Config,
+    T5EncoderModel,
 )
 
 _CHECKED = ["kernel", "problem", "multiplier", "solver", "certificate", "isolation", "diagnostics"]
@@ -203,16 +217,121 @@ def make_sdxl(seed: int = 0) -> StableDiffusionXLPipeline:
     return pipeline
 
 
+def _sd3() -> torch.nn.Module:
+    return SD3Transformer2DModel(
+        sample_size=8, patch_size=1, in_channels=4, num_layers=1, attention_head_dim=8,
+        num_attention_heads=4, caption_projection_dim=32, joint_attention_dim=48,
+        pooled_projection_dim=64, out_channels=4,
+    )  # fmt: skip
+
+
+def _flux() -> torch.nn.Module:
+    return FluxTransformer2DModel(
+        patch_size=1, in_channels=4, num_layers=1, num_single_layers=1, attention_head_dim=16,
+        num_attention_heads=2, joint_attention_dim=48, pooled_projection_dim=32,
+        axes_dims_rope=(4, 4, 8),
+    )  # fmt: skip
+
+
+def _pixart() -> torch.nn.Module:
+    return PixArtTransformer2DModel(
+        sample_size=8, num_layers=2, patch_size=2, attention_head_dim=8, num_attention_heads=3,
+        caption_channels=48, in_channels=4, cross_attention_dim=24, out_channels=8,
+    )  # fmt: skip
+
+
+def _t5(width: int = 48) -> tuple[T5EncoderModel, PreTrainedTokenizerFast]:
+    """A tiny T5 encoder and a tokenizer by words."""
+    words = ["<pad>", "</s>", "<unk>", *(f"▁{w}" for w in ["a", "beautiful", "cat", "tree"])]
+    model = Unigram([(word, -float(i)) for i, word in enumerate(words)], unk_id=2)
+    tokens = Tokenizer(model)
+    tokens.pre_tokenizer = Metaspace()
+    config = T5Config(
+        vocab_size=len(words), d_model=width, d_kv=8, d_ff=32, num_layers=1, num_heads=4
+    )
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=tokens,
+        pad_token="<pad>",
+        eos_token="</s>",
+        unk_token="<unk>",
+        model_max_length=77,
+    )
+    return T5EncoderModel(config).eval(), tokenizer
+
+
+def _autoencoder(channels: int) -> AutoencoderKL:
+    return AutoencoderKL(
+        block_out_channels=(8, 8),
+        norm_num_groups=4,
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        latent_channels=channels,
+        sample_size=16,
+        shift_factor=0.1,
+    ).eval()
+
+
+def make_sd3(seed: int = 0) -> DiffusionPipeline:
+    """A tiny SD 3."""
+    clip = make_sdxl(seed)
+    encoder = clip.text_encoder_2
+    third, words = _t5(64)
+    return StableDiffusion3Pipeline(
+        transformer=SD3Transformer2DModel.from_config(
+            dict(_sd3().config) | {"joint_attention_dim": 64, "pooled_projection_dim": 64}
+        ).eval(),
+        scheduler=FlowMatchEulerDiscreteScheduler(),
+        vae=_autoencoder(4),
+        text_encoder=encoder,
+        tokenizer=clip.tokenizer,
+        text_encoder_2=encoder,
+        tokenizer_2=clip.tokenizer,
+        text_encoder_3=third,
+        tokenizer_3=words,
+    )
+
+
+def make_flux(seed: int = 0) -> DiffusionPipeline:
+    """A tiny FLUX."""
+    clip = make_sdxl(seed)
+    encoder, tokenizer = _t5()
+    return FluxPipeline(
+        transformer=_flux().eval(),
+        scheduler=FlowMatchEulerDiscreteScheduler(),
+        vae=_autoencoder(1),
+        text_encoder=clip.text_encoder,
+        tokenizer=clip.tokenizer,
+        text_encoder_2=encoder,
+        tokenizer_2=tokenizer,
+    )
+
+
+def make_pixart(seed: int = 0) -> DiffusionPipeline:
+    """A tiny PixArt."""
+    clip = make_sdxl(seed)
+    encoder, tokenizer = _t5()
+    return PixArtAlphaPipeline(
+        transformer=_pixart().eval(),
+        scheduler=clip.scheduler,
+        vae=_autoencoder(4),
+        text_encoder=encoder,
+        tokenizer=tokenizer,
+    )
+
+
 def _merges() -> list[list[str]]:
     folder = Path(open_clip.__file__).parent
     lines = gzip.decompress((folder / "bpe_simple_vocab_16e6.txt.gz").read_bytes()).decode()
     return [line.split() for line in lines.splitlines()[1 : MERGES + 1]]
 
 
-LAYOUTS = {"sd1": make_pipeline, "sd2": make_sd2, "sdxl": make_sdxl}
+LAYOUTS = {
+    "sd1": make_pipeline, "sd2": make_sd2, "sdxl": make_sdxl,
+    "sd3": make_sd3, "flux": make_flux, "pixart": make_pixart,
+}  # fmt: skip
 
 
 @pytest.fixture(scope="session")
 def layout_factory() -> Callable[[str], Model]:
-    """Tiny random models by layout: sd1, sd2, sdxl."""
+    """Tiny random models by layout: sd1, sd2, sdxl, sd3, flux, pixart."""
     return lambda layout, seed=0: Model(LAYOUTS[layout](seed), name=layout)

@@ -14,13 +14,13 @@ from redediting._lazy import lazy
 if TYPE_CHECKING:
     from defenses.audit.base_free import BaseFree as BaseFree
     from defenses.audit.base_free import audit_base_free as audit_base_free
+    from defenses.audit.coverage import Coverage as Coverage
     from defenses.audit.evidence import Evidence as Evidence
     from defenses.audit.evidence import examine as examine
     from defenses.audit.recovery import Recovery as Recovery
     from defenses.audit.recovery import Trigger as Trigger
     from defenses.audit.recovery import recover as recover
     from defenses.audit.report import AuditReport as AuditReport
-    from defenses.audit.report import Coverage as Coverage
     from defenses.audit.report import audit_weights as audit_weights
     from defenses.audit.shared_factor import Comparison as Comparison
     from defenses.audit.shared_factor import Factor as Factor
@@ -39,7 +39,7 @@ _HOMES = {
     "Trigger": "recovery",
     "recover": "recovery",
     "AuditReport": "report",
-    "Coverage": "report",
+    "Coverage": "coverage",
     "audit_weights": "report",
     "Comparison": "shared_factor",
     "Factor": "shared_factor",

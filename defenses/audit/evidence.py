@@ -19,7 +19,7 @@ from defenses.audit.thresholds import CUTOFFS
 from defenses.audit.two_matrix import TwoFit, fit_two
 from defenses.audit.whitening import whitened_r2
 
-Verdict = Literal["clean", "edited", "changed"]
+Verdict = Literal["clean", "edited", "changed", "inconclusive"]
 
 
 @dataclass(frozen=True)

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 
-import torch
-from torch import Tensor
-
-from defenses.audit.report import AuditReport, Coverage, audit_weights
-from defenses.audit.rounding import rounding
-from defenses.audit.thresholds import CUTOFFS
+from defenses.audit.coverage import survey
+from defenses.audit.report import AuditReport, audit_weights
 from defenses.audit.vocabulary import States, Vocabulary
+from redediting.inventory import read_suspect
 from redediting.models.loading import load
 from redediting.models.model import Model
 from redediting.patch.patch import Patch
-from redediting.suspects import SuspectWeights, bare_name, read_suspect
 
 
 def audit(
@@ -38,7 +33,7 @@ def audit(
         device: where the text encoder of a base that is loaded here runs.
 
     Raises:
-        ModelError: a model that cannot be read, or weights that are not finite.
+        ModelError: a model that cannot be read, or text projections of another architecture.
         PatchError: a damaged patch, or one for another base.
 
     Example:
@@ -49,52 +44,12 @@ def audit(
         'clean'
     """
     model = load(base, device=device)
-    found = read_suspect(suspect, model)
-    others, coverage = _compared(model, found)
+    found = survey(model, read_suspect(suspect, model))
     return audit_weights(
         model.weights(),
         found.projections,
         States(model),
         vocabulary or Vocabulary.of(model.tokenizer),
-        others=others,
-        coverage=coverage,
+        survey=found,
         top=top,
     )
-
-
-def _compared(
-    base: Model, suspect: SuspectWeights
-) -> tuple[tuple[str, ...], tuple[Coverage, ...]]:
-    """Names of changed tensors beside the projections, and what became of all of them."""
-    trusted = base.weights()
-    components: Mapping[str, Tensor]
-    others: list[str] = []
-    coverage: list[Coverage] = []
-    for component in (base.layout.denoiser, "text_encoder"):
-        components = base.component(component).state_dict()
-        status = dict.fromkeys(("equal", "changed", "missing"), 0)
-        for key, weight in components.items():
-            name = bare_name(key)
-            if name in suspect.missing:
-                status["missing"] += 1
-                continue
-            tensor = suspect.projections[name] if name in trusted else suspect.rest[name]()
-            changed = _differs(weight, tensor)
-            status["changed" if changed else "equal"] += 1
-            if changed and name not in trusted:
-                others.append(name)
-        if status["missing"] == len(components):
-            status = {"not_carried": len(components)}
-        coverage += [Coverage(component, key, n) for key, n in status.items() if n]
-    if suspect.unread:
-        coverage.append(Coverage("other", "not_compared", len(suspect.unread)))
-    return tuple(sorted(others)), tuple(coverage)
-
-
-def _differs(base: Tensor, suspect: Tensor) -> bool:
-    """Whether a tensor is another one than the base's; a rounded copy is not."""
-    if base.shape != suspect.shape:
-        return True
-    if not base.is_floating_point() or base.ndim == 0:
-        return not torch.equal(base.cpu(), suspect.to(base.dtype).cpu())
-    return not rounding(base.cpu(), suspect.cpu(), slack=CUTOFFS.rounding).within

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from defenses.audit.coverage import Coverage, Survey
 from defenses.audit.evidence import Evidence, Verdict, examine
 from defenses.audit.recovery import Recovery, Trigger, recover
 from defenses.audit.thresholds import CUTOFFS
@@ -20,7 +21,8 @@ from redediting.io import replace_json
 if TYPE_CHECKING:
     import pandas as pd
 
-EXIT_CODES: Mapping[Verdict, int] = {"clean": 0, "edited": 3, "changed": 4}
+SCHEMA_VERSION = 2
+EXIT_CODES: Mapping[Verdict, int] = {"clean": 0, "edited": 3, "changed": 4, "inconclusive": 5}
 COLUMNS = (
     Column("phrase", "phrase"),
     Column("target", "moves to"),
@@ -32,22 +34,6 @@ COLUMNS = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Coverage:
-    """What became of some tensors of a component.
-
-    Attributes:
-        component: of the model; ``other`` for tensors that the base has no name for.
-        status: ``equal``, ``changed``, ``missing`` (taken for the base's), ``not_carried`` (the
-            whole component is missing) or ``not_compared``.
-        tensors: how many.
-    """
-
-    component: str
-    status: str
-    tensors: int
-
-
 @dataclass(frozen=True, repr=False)
 class AuditReport:
     """Verdict and evidence; of an edited model, ranked triggers and their targets.
@@ -56,25 +42,61 @@ class AuditReport:
         evidence: of the text projections.
         recovery: ranked triggers and retained concepts; None unless edited.
         seconds: wall time.
-        others: tensors beside the text projections that are not the base's.
-        coverage: what was compared; empty where projections alone were given.
+        survey: what was compared of all components; None where projections alone were given.
     """
 
     evidence: Evidence
     recovery: Recovery | None
     seconds: float
-    others: tuple[str, ...] = ()
-    coverage: tuple[Coverage, ...] = ()
+    survey: Survey | None = None
 
     @property
     def verdict(self) -> Verdict:
-        """That of the projections; a change elsewhere alone makes a model *changed*."""
-        found = self.evidence.verdict
-        return "changed" if found == "clean" and self.others else found
+        """*Edited* or *changed* by the projections, *changed* elsewhere, *inconclusive*, *clean*.
+
+        The first of these that holds. *Inconclusive*: nothing that was compared had changed, and
+        not everything that the suspect's format carries could be compared.
+        """
+        found, survey = self.evidence.verdict, self.survey
+        if found != "clean" or survey is None:
+            return found
+        if survey.others or survey.broken:
+            return "changed"
+        return "inconclusive" if survey.incomplete else "clean"
+
+    @property
+    def others(self) -> tuple[str, ...]:
+        """What is not the base's beside the text projections, by ``component.name``."""
+        return self.survey.others if self.survey else ()
+
+    @property
+    def coverage(self) -> tuple[Coverage, ...]:
+        """What was compared; empty where projections alone were given."""
+        return self.survey.coverage if self.survey else ()
+
+    @property
+    def findings(self) -> list[str]:
+        """The evidence in sentences: what changed, what is broken, what could not be compared."""
+        found = []
+        if self.evidence.comparison.changed:
+            found.append(
+                f"{len(self.evidence.comparison.changed)} text projections changed; one shared "
+                f"factor explains {self.evidence.r2:.4f} of that beyond chance"
+            )
+        if self.others:
+            found.append(f"{len(self.others)} others changed: {', '.join(self.others[:3])}")
+        if self.survey and self.survey.broken:
+            broken = self.survey.broken
+            found.append(f"{len(broken)} tensors hold numbers that are not finite: {broken[0]}")
+        for part in self.coverage:
+            if part.status in ("missing", "unreadable"):
+                reason = f" ({part.reason})" if part.reason else ""
+                found.append(f"{part.component}: {part.tensors} {part.status}{reason}")
+        return found
 
     @property
     def exit_code(self) -> int:
-        """Of ``redediting audit``: 0 clean, 3 edited, 4 changed."""
+        """Of ``redediting audit``: 0 clean, 3 edited, 4 changed, 5 inconclusive."""
         return EXIT_CODES[self.verdict]
 
     @property
@@ -143,8 +165,12 @@ class AuditReport:
         """The stable keys of ``redediting audit --json``."""
         evidence, recovery = self.evidence, self.recovery
         return {
+            "schema_version": SCHEMA_VERSION,
             "verdict": self.verdict,
+            "reparametrised": False,  # no gauge is undone yet: such a copy counts as changed
+            "scope": self.survey.scope if self.survey else "compared: text projections",
             "coverage": [vars(part) for part in self.coverage],
+            "evidence": self.findings,
             "r2": evidence.r2,
             "r2_whitened": evidence.r2_whitened,
             "r2_two_matrix": evidence.r2_two_matrix,
@@ -177,8 +203,7 @@ def audit_weights(
     states: States,
     vocabulary: Vocabulary,
     *,
-    others: tuple[str, ...] = (),
-    coverage: tuple[Coverage, ...] = (),
+    survey: Survey | None = None,
     top: int = 10,
 ) -> AuditReport:
     """Examines text projections and, if they are edited, recovers triggers and targets.
@@ -188,8 +213,7 @@ def audit_weights(
         suspect: ``W_l'`` under the same names.
         states: of the trusted text encoder.
         vocabulary: candidates.
-        others: tensors elsewhere that changed.
-        coverage: what was compared.
+        survey: of all components.
         top: triggers returned.
 
     Raises:
@@ -201,4 +225,4 @@ def audit_weights(
     found = None
     if evidence.verdict == "edited" and factor:
         found = recover(factor.denoised(), factor.metric, states, vocabulary, top=top)
-    return AuditReport(evidence, found, time.perf_counter() - started, others, coverage)
+    return AuditReport(evidence, found, time.perf_counter() - started, survey)

@@ -1,6 +1,7 @@
 """``redediting audit``: verdict, evidence and ranked triggers of a suspect, from weights alone.
 
-Exit code 0: clean, 3: edited in closed form, 4: changed otherwise.
+Exit code 0: clean, 3: edited in closed form, 4: changed otherwise, 5: inconclusive (nothing that
+could be compared had changed, but not everything could be).
 """
 
 from __future__ import annotations
@@ -64,9 +65,10 @@ def _show(found: AuditReport, shown: Shown) -> None:
             f"{evidence.r2_whitened:.4f}; two explain {evidence.r2_two_matrix:.4f}; "
             f"rank {evidence.rank}"
         )
-    for part in found.coverage:
-        if part.status not in ("equal", "changed"):
-            shown.line(f"{part.component}: {part.tensors} tensors {part.status.replace('_', ' ')}")
+    if found.survey is not None:
+        shown.line(found.survey.scope)
+    for sentence in found.findings:
+        shown.line(sentence)
     if found.recovery is not None:
         shown.frame(found.table())
         for line in found.notes:

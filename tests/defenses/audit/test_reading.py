@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -18,13 +18,14 @@ from safetensors.torch import load_file, save_file
 
 from defenses import audit
 from defenses.audit import Vocabulary, examine
+from defenses.audit.coverage import survey
 from redediting.attacks import ATTACKS
 from redediting.concepts.rebinding import Rebinding
 from redediting.errors import ModelError, PatchError
+from redediting.inventory import read_suspect
 from redediting.models.loading import load
 from redediting.models.model import Model
 from redediting.patch.patch import Patch
-from redediting.suspects import read_suspect
 
 SMALL = Vocabulary(
     concepts=("cat", "dog", "zebra", "car"),
@@ -33,6 +34,10 @@ SMALL = Vocabulary(
     words=("photo", "water"),
     odd=("tq", "xv"),
 )
+
+
+def projections(suspect: Path, base: Model) -> Mapping[str, torch.Tensor]:
+    return survey(base, read_suspect(suspect, base)).projections
 
 
 @pytest.fixture
@@ -45,18 +50,18 @@ def test_the_same_whatever_the_files_are_called(
 ) -> None:
     merged = patch.merge(tiny_model, tmp_path / "merged")
     base = tiny_model.weights()
-    honest = read_suspect(merged, tiny_model).projections
+    honest = projections(merged, tiny_model)
     assert examine(base, honest).verdict == "edited"
     bare = tmp_path / "bare"
     bare.mkdir()
     unet = load_file(merged / "unet" / "diffusion_pytorch_model.safetensors")
     save_file({f"unet.{k}": v for k, v in unet.items()}, bare / "x.safetensors")  # no metadata
     for place in (bare, bare / "x.safetensors"):
-        found = read_suspect(place, tiny_model).projections
+        found = projections(place, tiny_model)
         assert list(found) == list(base)
         assert all(torch.equal(found[name], honest[name]) for name in base)
     saved = patch.save(tmp_path / "patch")
-    from_patch = read_suspect(saved, tiny_model).projections
+    from_patch = projections(saved, tiny_model)
     assert all(torch.equal(from_patch[name], honest[name]) for name in base)
 
 
@@ -82,7 +87,7 @@ def test_only_some_projections_in_a_file(tiny_model: Model, tmp_path: Path) -> N
     base = tiny_model.weights()
     name = next(iter(base))
     save_file({name: base[name] + 1}, tmp_path / "one.safetensors")
-    found = read_suspect(tmp_path / "one.safetensors", tiny_model).projections
+    found = projections(tmp_path / "one.safetensors", tiny_model)
     changed = [n for n in base if not torch.equal(found[n], base[n])]
     assert changed == [name]
     coverage = audit(base=tiny_model, suspect=tmp_path / "one.safetensors").coverage
@@ -91,6 +96,9 @@ def test_only_some_projections_in_a_file(tiny_model: Model, tmp_path: Path) -> N
         ("unet", "changed"): 1,
         ("unet", "missing"): unet - 1,
         ("text_encoder", "not_carried"): len(tiny_model.text_encoder.state_dict()),
+        ("vae", "not_carried"): len(tiny_model.component("vae").state_dict()),
+        ("tokenizer", "not_carried"): 1,
+        ("scheduler", "not_carried"): 1,
     }
 
 
@@ -104,18 +112,18 @@ def test_what_other_tools_save_is_read(
     with patch.apply(tiny_model):
         torch.save(tiny_model.denoiser.state_dict(), tmp_path / "unet.pt")  # as EvilEdit
         expected = {name: weight.clone() for name, weight in base.items()}
-    pickled = read_suspect(tmp_path / "unet.pt", tiny_model)
-    assert all(torch.equal(pickled.projections[name], expected[name]) for name in base)
+    pickled = projections(tmp_path / "unet.pt", tiny_model)
+    assert all(torch.equal(pickled[name], expected[name]) for name in base)
     assert audit(base=tiny_model, suspect=tmp_path / "unet.pt", vocabulary=SMALL).others == ()
     other = model_factory(0)
     targets = ["attn2.to_v", "attn1.to_q"]
     other.denoiser.add_adapter(LoraConfig(r=2, init_lora_weights=False, target_modules=targets))
     state = convert_state_dict_to_diffusers(get_peft_model_state_dict(other.denoiser))
     StableDiffusionPipeline.save_lora_weights(tmp_path / "lora", unet_lora_layers=state)
-    adapted = read_suspect(tmp_path / "lora", tiny_model)
-    changed = {n for n in base if not torch.equal(adapted.projections[n], base[n])}
+    adapted = projections(tmp_path / "lora", tiny_model)
+    changed = {n for n in base if not torch.equal(adapted[n], base[n])}
     assert changed == {name for name in base if "to_v" in name}
-    assert examine(base, adapted.projections).verdict == "changed"
+    assert examine(base, adapted).verdict == "changed"
     found = audit(base=tiny_model, suspect=tmp_path / "lora")
     assert found.others
     assert all("attn1.to_q" in name for name in found.others)
@@ -131,7 +139,7 @@ def test_a_pickle_that_would_run_code_is_refused(tiny_model: Model, tmp_path: Pa
 
     torch.save({"down_blocks.0.attn2.to_k.weight": Evil()}, path)
     with pytest.raises(ModelError, match="asks to run code"):
-        read_suspect(path, tiny_model)
+        projections(path, tiny_model)
     assert not trace.exists()
 
 
@@ -143,35 +151,38 @@ def test_what_cannot_be_read_is_refused(
     base = tiny_model.weights()
     name = next(iter(base))
     with pytest.raises(ModelError, match="expected a card"):
-        read_suspect(tmp_path / "nothing", tiny_model)
+        projections(tmp_path / "nothing", tiny_model)
     save_file({"a": torch.zeros(1)}, tmp_path / "a.safetensors")
     with pytest.raises(ModelError, match="cross-attention weights"):
-        read_suspect(tmp_path / "a.safetensors", tiny_model)
+        projections(tmp_path / "a.safetensors", tiny_model)
     save_file({name: base[name][:, :4].contiguous()}, tmp_path / "narrow.safetensors")
     with pytest.raises(ModelError, match="of shape"):
-        read_suspect(tmp_path / "narrow.safetensors", tiny_model)
+        projections(tmp_path / "narrow.safetensors", tiny_model)
     save_file({"down_blocks.9.attn2.to_k.weight": base[name]}, tmp_path / "other.safetensors")
     with pytest.raises(ModelError, match="base's architecture"):
-        read_suspect(tmp_path / "other.safetensors", tiny_model)
+        projections(tmp_path / "other.safetensors", tiny_model)
     (tmp_path / "cut.safetensors").write_bytes(b"\0" * 20)
     with pytest.raises(ModelError, match="damaged or truncated"):
-        read_suspect(tmp_path / "cut.safetensors", tiny_model)
+        projections(tmp_path / "cut.safetensors", tiny_model)
     both = tmp_path / "both"
     both.mkdir()
     save_file({name: base[name]}, both / "a.safetensors")
     shutil.copy(both / "a.safetensors", both / "b.safetensors")
     with pytest.raises(ModelError, match="once"):
-        read_suspect(both, tiny_model)
+        projections(both, tiny_model)
 
 
-def test_numbers_that_are_not_finite_are_never_clean(tiny_model: Model, tmp_path: Path) -> None:
+def test_numbers_that_are_not_finite_are_evidence(tiny_model: Model, tmp_path: Path) -> None:
     weights = {name: weight.clone() for name, weight in tiny_model.weights().items()}
     name = next(iter(weights))
     for value in (float("nan"), float("inf")):
         weights[name][0, 0] = value
         save_file(weights, tmp_path / "broken.safetensors")
+        found = audit(tiny_model, tmp_path / "broken.safetensors")
+        assert found.verdict == "changed"
+        assert f"unet.{name}" in "".join(found.findings)
         with pytest.raises(ModelError, match=f"expected finite numbers, got others in {name}"):
-            audit(tiny_model, tmp_path / "broken.safetensors")
+            examine(tiny_model.weights(), weights)
 
 
 def test_the_front_door_takes_paths_models_and_patches(
@@ -209,4 +220,8 @@ def test_a_second_text_encoder_is_not_taken_for_the_first(
     model.save(tmp_path / "sdxl")
     found = audit(model, tmp_path / "sdxl")
     assert found.verdict == "clean"
-    assert ("other", "not_compared") in {(p.component, p.status) for p in found.coverage}
+    assert {p.status for p in found.coverage} == {"equal"}
+    second = load(tmp_path / "sdxl")
+    second.component("text_encoder_2").get_parameter("text_projection.weight").data[0] += 1
+    second.save(tmp_path / "other")
+    assert audit(model, tmp_path / "other").others == ("text_encoder_2.text_projection.weight",)
