@@ -172,7 +172,10 @@ def _subfolder(folder: Path, component: Any, entry: object) -> Part:  # noqa: AN
         tokenizer = type(component).from_pretrained(folder, local_files_only=True)
         return Part(settings=settings_of(tokenizer))
     file = "config.json" if isinstance(component, nn.Module) else "scheduler_config.json"
-    settings = settings_of(component, json.loads((folder / file).read_text("utf-8")))
+    config = json.loads((folder / file).read_text("utf-8"))
+    if not isinstance(config, dict):
+        return Part(problem=f"{file} holds {type(config).__name__}, not settings by name")
+    settings = settings_of(component, config)
     settings["class"] = entry[-1]
     if not isinstance(component, nn.Module):
         return Part(settings=settings)

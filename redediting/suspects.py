@@ -156,7 +156,7 @@ def weight_files(place: Path) -> list[Path]:
     shards = [
         index.parent / name
         for index in sorted(place.rglob("*.safetensors.index.json"))
-        for name in sorted(set(json.loads(index.read_text("utf-8"))["weight_map"].values()))
+        for name in _shards(index)
     ]
     indexed = {file.parent for file in shards}
     found = sorted(place.rglob("*.safetensors"))
@@ -170,6 +170,19 @@ def weight_files(place: Path) -> list[Path]:
             + "; the download may have stopped half-way: fetch it again"
         )
     return files
+
+
+def _shards(index: Path) -> list[str]:
+    try:
+        names = set(json.loads(index.read_text("utf-8"))["weight_map"].values())
+        if any(Path(name).name != name for name in names):
+            raise ValueError("names of files elsewhere")
+        return sorted(names)
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise ModelError(
+            f"expected a readable index of shards in {str(index)!r}, got {one_line(error)}; "
+            "fetch it again"
+        ) from error
 
 
 def stored_tensors(file: Path) -> dict[str, Lazy]:
