@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from importlib import resources
 from pathlib import Path
 
+import jsonschema
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
@@ -32,6 +34,9 @@ def edited(home: Path, model_folder: Path) -> Path:
 def last_json(capfd: pytest.CaptureFixture[str]) -> dict[str, object]:
     (line,) = capfd.readouterr().out.splitlines()
     found: dict[str, object] = json.loads(line)
+    if "coverage" in found:
+        schema = resources.files("defenses.audit").joinpath("schema.json").read_text("utf-8")
+        jsonschema.validate(found, json.loads(schema))
     return found
 
 
