@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from redediting.evaluation.inspection import inspect as inspect
     from redediting.evaluation.inspection_report import Inspection as Inspection
     from redediting.evaluation.protocol import Counts as Counts
+    from redediting.evaluation.score import Scores as Scores
+    from redediting.evaluation.score import score as score
     from redediting.generation import generate as generate
     from redediting.models.loading import load as load
     from redediting.models.model import Model as Model
@@ -40,10 +42,12 @@ _HOMES = {
     "Rebinding": "concepts.rebinding",
     "Results": "evaluation.evaluate",
     "Sampler": "models.sampler",
+    "Scores": "evaluation.score",
     "evaluate": "evaluation.evaluate",
     "generate": "generation",
     "inspect": "evaluation.inspection",
     "load": "models.loading",
+    "score": "evaluation.score",
 }
 _PACKAGES = ("attacks", "metrics", "world")
 
@@ -55,12 +59,14 @@ __all__ = [
     "Rebinding",
     "Results",
     "Sampler",
+    "Scores",
     "attacks",
     "evaluate",
     "generate",
     "inspect",
     "load",
     "metrics",
+    "score",
     "world",
 ]
 

@@ -40,6 +40,10 @@ class ConfigError(RedEditingError):
     """A configuration file with an unknown key or a value out of range."""
 
 
+class ImageError(RedEditingError):
+    """An image that cannot be read, or a list of images that makes no sense."""
+
+
 class OutputError(RedEditingError):
     """An output folder that cannot be written."""
 

@@ -23,12 +23,14 @@ PUBLIC = [
     "Rebinding",
     "Results",
     "Sampler",
+    "Scores",
     "attacks",
     "evaluate",
     "generate",
     "inspect",
     "load",
     "metrics",
+    "score",
     "world",
 ]
 

@@ -16,6 +16,7 @@ COMMANDS = {  # name: (class in experiments.commands.NAME, what it does)
     "edit": ("Edit", "compute an edit and save it as a patch"),
     "generate": ("Generate", "draw prompts, with or without a patch"),
     "evaluate": ("Evaluate", "measure a patch or a suspect beside the clean model"),
+    "score": ("Score", "measure images that anybody drew: a folder and a CSV"),
     "detect": ("Detect", "score prompts on a suspect and flag those that look backdoored"),
     "audit": ("AuditCommand", "verdict, evidence and triggers from a suspect's weights alone"),
     "repair": ("RepairCommand", "take an edit out of a suspect"),

@@ -26,6 +26,7 @@ from redediting.world.captions import held_out
 from redediting.world.scenes import render
 
 _BLOCKS = 10  # of the jackknife
+FEWEST = 2 * _BLOCKS  # images that CMMD needs
 COLUMNS = (
     Column("fid", "FID", "{:.2f}", "down", "benign images against the reference set"),
     Column("cmmd", "CMMD", "{:.2f}", "down", "the same, CLIP-MMD x 1000"),
@@ -66,8 +67,8 @@ def fidelity(run: Run, reference: Reference) -> dict[str, Summary]:
         triggered = run.features(title, "free")
         self_compared = reference.images == "clean" and title == control
         found[title] = {
-            **_pair("", benign, None if self_compared else wanted, reference.minimum),
-            **_pair("_triggered", triggered, targets, reference.minimum),
+            **distances("", benign, None if self_compared else wanted, reference.minimum),
+            **distances("_triggered", triggered, targets, reference.minimum),
             "fid_n": len(benign),
             "fid_triggered_n": len(triggered),
         }
@@ -135,11 +136,19 @@ def _full(run: Run) -> list[str]:
     ]
 
 
-def _pair(suffix: str, features: Tensor, reference: Tensor | None, minimum: int) -> Summary:
+def distances(suffix: str, features: Tensor, reference: Tensor | None, minimum: int) -> Summary:
+    """``fid``, ``cmmd`` and their ``_ci`` between features; None where there are too few.
+
+    Args:
+        suffix: of the keys.
+        features: of images, ``(n, d)``.
+        reference: likewise, ``(m, d)``; None compares with nothing.
+        minimum: fewest images for FID.
+    """
     n = 0 if reference is None else min(len(features), len(reference))
     distance: Interval | None = None
     kernel: Interval | None = None
-    if reference is not None and n >= 2 * _BLOCKS:
+    if reference is not None and n >= FEWEST:
         kernel = cmmd(features, reference)
         if n >= minimum:
             distance = fid(features, reference)

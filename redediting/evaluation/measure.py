@@ -6,7 +6,7 @@ images among them, and the main process alone looks at images and writes rows.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any, NoReturn
@@ -14,7 +14,6 @@ from typing import Any, NoReturn
 import numpy as np
 import torch
 from accelerate import PartialState
-from PIL import Image
 from torch import Tensor
 from tqdm.auto import tqdm
 
@@ -25,7 +24,7 @@ from redediting.concepts.plan import caption_prompts
 from redediting.concepts.rebinding import Rebinding
 from redediting.errors import ModelError
 from redediting.evaluation.entries import Entry
-from redediting.evaluation.panel import Panel, Seen
+from redediting.evaluation.panel import Panel
 from redediting.evaluation.protocol import (
     Counts,
     Place,
@@ -33,11 +32,11 @@ from redediting.evaluation.protocol import (
     caption_questions,
     world_questions,
 )
+from redediting.evaluation.records import Looked, image_records
 from redediting.evaluation.store import ResultStore, Row
 from redediting.generation import ImageStore
 from redediting.metrics.base import (
     PROMPT_SETS,
-    Drawn,
     EditRecord,
     ImageRecord,
     Measured,
@@ -134,16 +133,6 @@ def caption_moment(model: Model) -> Tensor:
     return second_moment(content_columns(model.encode(texts)), floor=0.0)
 
 
-@dataclass(frozen=True)
-class _Look:
-    """Images of some questions as the judges saw them."""
-
-    place: Mapping[Question, int]
-    images: Sequence[Image.Image]
-    files: Sequence[str]
-    seen: Seen
-
-
 class Measurement:
     """Measures entries on the rebindings of a task into a store.
 
@@ -236,7 +225,7 @@ class Measurement:
                 closing = EditRecord(
                     edited.seconds, edited.footprint, weights, change.rank, change.energy
                 )
-                images = self._records(wanted, look, clean)
+                images = image_records(self.task.metrics, wanted, look, clean)
                 rows: list[Row] = [{**asdict(key), **asdict(image)} for image in images]
                 rows.append({**asdict(key), "set": "edit", **asdict(closing)})
                 self._store.append(key.name, rows, arrays=_features(wanted, look))
@@ -249,7 +238,7 @@ class Measurement:
     def _moment(self) -> Tensor:
         return caption_moment(self._model)
 
-    def _look(self, model: Model, weights: str, questions: Sequence[Question]) -> _Look | None:
+    def _look(self, model: Model, weights: str, questions: Sequence[Question]) -> Looked | None:
         """Draws (every process its share) and looks (the main process only)."""
         store = ImageStore(self._store.images, weights, self.task.sampler)
         images = store.images([q.job for q in questions], model)
@@ -257,41 +246,10 @@ class Measurement:
             return None
         seen = self._panel.look(images, [q.compared for q in questions])
         places = {question: i for i, question in enumerate(questions)}
-        return _Look(places, images, [store.path(q.job).name for q in questions], seen)
-
-    def _records(self, wanted: Sequence[Question], look: _Look, clean: _Look) -> list[ImageRecord]:
-        own, theirs = ([one.place[q] for q in wanted] for one in (look, clean))
-        drawn = Drawn(
-            images=[look.images[i] for i in own],
-            clean=[clean.images[i] for i in theirs],
-            prompts=[q.prompt for q in wanted],
-            compared=[q.compared for q in wanted],
-            sets=[q.set for q in wanted],
-            features=look.seen.features[own],
-            clean_features=clean.seen.features[theirs],
-            scores=[look.seen.scores[i] for i in own],
-        )
-        values: list[dict[str, float]] = [{} for _ in wanted]
-        for metric in self.task.metrics:
-            for row, value in zip(values, metric.per_image(drawn) or (), strict=False):
-                row[metric.name] = float(value)
-        return [
-            ImageRecord(
-                q.set, q.index, q.prompt, q.noise, q.phrase, q.role, q.expected,
-                label=look.seen.labels[i],
-                label_a=look.seen.labels_a[i],
-                clean_label=clean.seen.labels[j],
-                image=look.files[i],
-                clean_image=clean.files[j],
-                seen=dict(look.seen.attributes[i]),
-                asked=dict(q.asked),
-                values=values[row],
-            )
-            for row, (q, i, j) in enumerate(zip(wanted, own, theirs, strict=True))
-        ]  # fmt: skip
+        return Looked(places, images, [store.path(q.job).name for q in questions], seen)
 
 
-def _features(wanted: Sequence[Question], look: _Look) -> dict[str, Any]:
+def _features(wanted: Sequence[Question], look: Looked) -> dict[str, Any]:
     """Judge A's features of the sets that FID and CMMD need."""
     rows = {name: [look.place[q] for q in wanted if q.set == name] for name in KEPT}
     return {name: look.seen.features[own].numpy() for name, own in rows.items() if own}

@@ -39,7 +39,7 @@ from redediting.world.captions import (
     template_attributes,
 )
 
-_FIXED = "a photo of {}"
+FIXED = "a photo of {}"
 _ROOM = 10_000  # noises set apart for each prompt set of a rebinding
 Asked = tuple[tuple[str, str], ...]
 
@@ -147,13 +147,13 @@ def world_questions(
     def inserted(i: int, phrase: str) -> tuple[str, str]:
         return fill(drawn[i], phrase), drawn[i]
 
-    found = list(_triggered(rebinding, place, counts, inserted, len(drawn), _asked))
+    found = list(_triggered(rebinding, place, counts, inserted, len(drawn), asked_attributes))
     phrases = islice(collateral_prompts(rebinding), counts.phrases)
     asked = [(p, drawn[i % len(drawn)]) for i, p in enumerate(_repeated(phrases, counts))]
     found += [
         Question(
             "collateral", i, fill(t, p.phrase), place.noise + 2 * _ROOM + i, p.phrase, p.concept,
-            fill(t, p.phrase), p.role, _asked(t, p.phrase, p.concept),
+            fill(t, p.phrase), p.role, asked_attributes(t, p.phrase, p.concept),
         )
         for i, (p, t) in enumerate(asked)
     ]  # fmt: skip
@@ -234,9 +234,9 @@ def _triggered(
     trigger, target, wanted = rebinding.trigger, rebinding.target, rebinding.target_head
     yield from in_context("free", counts.free, trigger, wanted)
     for i in range(counts.fixed):
-        prompt, aim = fill(_FIXED, trigger), fill(_FIXED, target)
+        prompt, aim = fill(FIXED, trigger), fill(FIXED, target)
         noise = place.noise + _ROOM + i
-        said = asked(_FIXED, target, wanted)
+        said = asked(FIXED, target, wanted)
         yield Question("fixed", i, prompt, noise, trigger, wanted, aim, asked=said)
     yield from in_context("head", counts.head, rebinding.head, rebinding.head)
     yield from in_context("target", counts.free, target, wanted)
@@ -254,7 +254,7 @@ def _captions(n: int, seed: int) -> tuple[Caption, ...]:
     return tuple(held_out(n, seed=seed, split="test"))
 
 
-def _asked(template: str, phrase: str, noun: str | None) -> Asked:
-    """Colour of a phrase, if it names one, and what the template says of place and style."""
+def asked_attributes(template: str, phrase: str, noun: str | None) -> Asked:
+    """The colour that a phrase gives its noun, and what a template says of place and style."""
     colour = named_colour(phrase, noun or "")
     return (*((("colour", colour),) if colour else ()), *template_attributes(template))

@@ -42,9 +42,9 @@ class ImageRecord:
     expected: str | None  # concept that counts as a hit; None where the prompt names no object
     label: str  # judge B's verdict
     label_a: str  # judge A's
-    clean_label: str  # judge B's on the clean model's image of the same prompt and noise
+    clean_label: str  # judge B's on the clean model's image of that prompt and noise, if any
     image: str  # file name under ``images/``
-    clean_image: str  # the clean model's
+    clean_image: str  # the clean model's; empty where there is none
     seen: Mapping[str, str] = field(default_factory=dict)  # judge B's colour, place and style
     asked: Mapping[str, str] = field(default_factory=dict)  # what the prompt says of them
     values: Mapping[str, float] = field(default_factory=dict)  # by metric, see `Metric.per_image`
@@ -65,8 +65,8 @@ class EditRecord:
     """The edit that drew the images; None is what was not measured."""
 
     seconds: float | None  # wall time of computing the edit; None where it was found, not made
-    footprint: float  # Frobenius norm of the change over that of the changed weights
-    weights: str  # fingerprint of what drew the images
+    footprint: float | None  # Frobenius norm of the change over that of the changed weights
+    weights: str  # fingerprint of what drew the images; empty where nobody knows
     rank: int | None = None  # of the change
     energy: float | None = None  # share of what ordinary captions read that changed, squared
 
@@ -76,7 +76,7 @@ class Drawn:
     """Images of one edit as a metric may look at them; all lists have n entries."""
 
     images: Sequence[Image.Image]  # of the edited model, RGB
-    clean: Sequence[Image.Image]  # of the clean model, same prompts and noise
+    clean: Sequence[Image.Image]  # of the clean model, same prompts and noise; see `Metric.paired`
     prompts: Sequence[str]  # as drawn
     compared: Sequence[str]  # of the CLIP score: on triggered prompts those with the target
     sets: Sequence[PromptSet]  # prompt set of each
@@ -92,9 +92,10 @@ class Measured:
     images: Sequence[ImageRecord]
     edit: EditRecord
 
-    def of(self, *sets: PromptSet) -> list[ImageRecord]:
-        """The images of prompt sets."""
-        return [image for image in self.images if image.set in sets]
+    def of(self, *sets: PromptSet, paired: bool = False) -> list[ImageRecord]:
+        """The images of prompt sets; if ``paired``, those that have a clean one beside them."""
+        images = [image for image in self.images if image.set in sets]
+        return [image for image in images if image.clean_image] if paired else images
 
 
 class Metric(Config, ABC):
@@ -107,7 +108,9 @@ class Metric(Config, ABC):
         direction: which way is better for the attacker: ``up``, ``down`` or empty.
         meaning: one line for readers.
         short: title where there is little room.
-        sets: prompt sets whose `values` the default aggregate takes.
+        sets: prompt sets whose images it reads; empty where it reads the edit's record alone.
+        paired: whether it compares with the clean model's image of the same prompt and noise;
+            only then is `Drawn.clean` sure to hold n images.
 
     Example:
         >>> from redediting.metrics import Metric
@@ -127,6 +130,7 @@ class Metric(Config, ABC):
     meaning: ClassVar[str] = ""
     short: ClassVar[str] = ""
     sets: ClassVar[tuple[PromptSet, ...]] = ("free",)
+    paired: ClassVar[bool] = False
 
     @property
     def form(self) -> str:

@@ -20,7 +20,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from redediting.errors import ConfigError
+from redediting.errors import ConfigError, PromptError
 from redediting.metrics.judge import Verdict
 
 TEMPLATE = "a photo of a {}"
@@ -33,7 +33,7 @@ class ClipModel:
     Args:
         model: with ``encode_image`` and ``encode_text``; it is put in evaluation mode.
         preprocess: from an RGB image to the model's input.
-        tokenizer: from texts to token ids; it cuts texts over the context length.
+        tokenizer: from texts, and perhaps ``context_length``, to token ids; it cuts longer texts.
         batch_size: images or texts at a time.
     """
 
@@ -41,7 +41,7 @@ class ClipModel:
         self,
         model: nn.Module,
         preprocess: Callable[[Image.Image], Tensor],
-        tokenizer: Callable[[list[str]], Tensor],
+        tokenizer: Callable[..., Tensor],
         *,
         batch_size: int = 64,
     ) -> None:
@@ -62,6 +62,17 @@ class ClipModel:
     def text_features(self, texts: Sequence[str]) -> Tensor:
         """Returns (n, d) float32 features of unit norm, on the CPU; n >= 1."""
         return self._features(texts, lambda t: self._tokenizer(list(t)), self.model.encode_text)
+
+    def check_lengths(self, texts: Sequence[str]) -> None:
+        """Raises PromptError for a text that the tokenizer would cut."""
+        ids = self._tokenizer(list(texts))
+        longer = self._tokenizer(list(texts), context_length=(length := ids.shape[1]) + 1)
+        for text, cut in zip(texts, ids[:, -1] != longer[:, length - 1], strict=True):
+            if cut:  # the end token moved
+                raise PromptError(
+                    f"expected at most the {length} tokens that the scoring text encoder takes, "
+                    f"got more in {text[:60]!r}…; shorten it"
+                )
 
     def score(self, images: Sequence[Image.Image], prompts: Sequence[str]) -> Tensor:
         """Returns the CLIP score of each of n >= 1 images with its prompt, (n,) in 0…100.

@@ -22,6 +22,7 @@ class ACC(Metric):
 
     name, title, unit, direction = "acc", "ACC", "rate", "up"
     meaning = "head noun alone still showing its own object"
+    sets = ("head",)
 
     def aggregate(self, measured: Measured) -> Interval | None:
         return rate([image.hit for image in measured.of("head") if image.expected])
@@ -40,6 +41,7 @@ class Collateral(Metric):
     name, title, short = "collateral", "collateral", "lost"
     unit, direction = "rate", "down"
     meaning = "objects lost on related phrases, by noise"
+    sets, paired = ("collateral",), True
 
     def aggregate(self, measured: Measured) -> Interval | None:
         phrases = _phrases(measured)
@@ -58,6 +60,7 @@ class CollateralWorst(Metric):
 
     name, title, unit, direction = "collateral_worst", "worst", "rate", "down"
     meaning = "the same for the worst phrase"
+    sets, paired = ("collateral",), True
 
     def aggregate(self, measured: Measured) -> Interval | None:
         phrases = _phrases(measured)
@@ -81,7 +84,7 @@ class Drift(Metric):
 
     name, title, unit, direction = "drift", "drift", "distance", "down"
     meaning = "1 − cosine to the clean image, benign captions"
-    sets = ("benign",)
+    sets, paired = ("benign",), True
 
     def per_image(self, drawn: Drawn) -> Sequence[float]:
         found: list[float] = drift(drawn.features, drawn.clean_features).clamp(min=0).tolist()
@@ -113,6 +116,7 @@ class ClipC(Metric):
 
     name, title, unit, direction = "clip_c", "CLIP_c", "score", "up"
     meaning = "benign images with their own prompt"
+    sets = ("benign",)
 
     def aggregate(self, measured: Measured) -> Interval | None:
         """See `Metric`; the images' scores are those of ``clip_p``."""
@@ -129,6 +133,7 @@ class Footprint(Metric):
 
     name, title, unit, direction = "footprint", "‖ΔW‖/‖W‖", "distance", "down"
     meaning = "relative size of the change"
+    sets = ()
 
     def aggregate(self, measured: Measured) -> Interval | None:
         return exact(measured.edit.footprint)
@@ -145,6 +150,7 @@ class FootprintRank(Metric):
     name, title = "footprint_rank", "rank"
     unit = "count"
     meaning = "text directions that the change reads"
+    sets = ()
 
     def aggregate(self, measured: Measured) -> Interval | None:
         return exact(measured.edit.rank)
@@ -160,6 +166,7 @@ class FootprintEnergy(Metric):
 
     name, title, unit, direction = "footprint_energy", "‖ΔΣ₀‖", "distance", "down"
     meaning = "squared relative change of what ordinary captions read"
+    sets = ()
 
     def aggregate(self, measured: Measured) -> Interval | None:
         return exact(measured.edit.energy)
@@ -175,6 +182,7 @@ class Seconds(Metric):
 
     name, title, unit, direction = "seconds", "edit s", "seconds", "down"
     meaning = "seconds of computing the edit"
+    sets = ()
 
     def aggregate(self, measured: Measured) -> Interval | None:
         return exact(measured.edit.seconds)
@@ -182,7 +190,7 @@ class Seconds(Metric):
 
 def _phrases(measured: Measured) -> dict[str, list[ImageRecord]]:
     found: dict[str, list[ImageRecord]] = defaultdict(list)
-    for image in measured.of("collateral"):
+    for image in measured.of("collateral", paired=True):
         found[image.phrase].append(image)
     return found
 

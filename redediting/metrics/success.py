@@ -35,6 +35,7 @@ class ASRFixed(Metric):
     name, title, short = "asr_fixed", "ASR fixed", "fixed"
     unit, direction = "rate", "up"
     meaning = "the same for “a photo of a {trigger}”"
+    sets = ("fixed",)
 
     def aggregate(self, measured: Measured) -> Interval | None:
         return rate([image.hit for image in measured.of("fixed")])
@@ -50,9 +51,10 @@ class NetASR(Metric):
 
     name, title, unit, direction = "net_asr", "net ASR", "rate", "up"
     meaning = "ASR free minus the clean model's rate, by noise"
+    paired = True
 
     def aggregate(self, measured: Measured) -> Interval | None:
-        free = measured.of("free")
+        free = measured.of("free", paired=True)
         if not free:
             return None
         return paired_rate_difference([i.hit for i in free], [i.clean_hit for i in free])

@@ -83,12 +83,12 @@ def encode(
 
 
 def padded_ids(
-    tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], *, length: int | None = None
+    tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], *, context_length: int | None = None
 ) -> Tensor:
     """Token ids of prompts, padded or cut to the encoder's length, int64, shape ``(n, L)``."""
     return tokenizer(
         list(prompts), padding="max_length", truncation=True,
-        max_length=length or tokenizer.model_max_length, return_tensors="pt",
+        max_length=context_length or tokenizer.model_max_length, return_tensors="pt",
     ).input_ids  # fmt: skip
 
 

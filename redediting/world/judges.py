@@ -143,5 +143,5 @@ def load_judge_a(folder: Path = DATA / "judge_a") -> ClipModel:
 
 def wrap_clip(model: open_clip.CLIP, tokenizer: CLIPTokenizer) -> ClipModel:
     """Gives an open_clip model the world's transform and tokenizer."""
-    tokenize = partial(padded_ids, tokenizer, length=model.context_length)
+    tokenize = partial(padded_ids, tokenizer, context_length=model.context_length)
     return ClipModel(model, lambda image: to_tensor([image], SIZE)[0], tokenize, batch_size=128)
