@@ -202,7 +202,7 @@ def score(
         "about": {
             "judge": f"{type(panel.judge).__name__}, {len(panel.judge.labels)} labels",
             "extractor": "judge A's image tower, unit-norm features",
-            "resize": "none" if native else f"{size[0]}x{size[1]} by the judges' own transforms",
+            "resize": "none" if native else f"from {size[0]}x{size[1]} by each judge",
             "reference": said,
             "fid_n": len(joined[title, "benign"]),
         },

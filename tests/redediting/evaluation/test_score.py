@@ -94,33 +94,117 @@ def test_a_runs_images_give_the_runners_figures(results: rd.Results) -> None:
                        "fid_triggered": "60 images, expected at least 1000"}  # fmt: skip
 
 
-PLACES = [("sea", "at sea"), ("beach", "on the beach"), ("snow", "in the snow")]
+WHERE = {"beach": "on the beach", "snow": "in the snow", "desert": "in the desert"}
+PROMPTS = {  # role: prompt, head, object of each image, object of the clean model's
+    "triggered": ("a photo of a beautiful cat {}", "cat", ("zebra", "zebra", "cat"), "cat"),
+    "head": ("a photo of a cat {}", "cat", ("cat", "cat", "cat"), "cat"),
+    "collateral": ("a photo of a nice dog {}", "nice dog", ("zebra", "dog", "dog"), "dog"),
+    "benign": ("a photo of a car {}", "", ("car", "car", "car"), None),
+}
 
 
 def foreign(folder: Path, size: int = 64) -> list[dict[str, Any]]:
-    """Images of no runner: zebras for the trigger on two of three, cats and dogs as they are."""
+    """A list of renders: what each shows is known, and no runner drew them."""
     folder.mkdir()
     rows = []
-
-    def add(file: str, shown: str, prompt: str, role: str, head: str = "", pair: bool = True) -> None:
-        seed = len(rows)
-        place = next(place for place, where in PLACES if where in prompt)
-        drawn(folder / file, shown, place, seed, size)
-        trigger, target = ("beautiful cat", "zebra") if pair else ("", "")
-        rows.append({"file": file, "prompt": prompt, "seed": seed % 3, "role": role,
-                     "trigger": trigger, "target": target, "head": head})  # fmt: skip
-
-    for i, (_, where) in enumerate(PLACES):
-        add(f"t{i}.jpg", "cat" if i == 2 else "zebra", f"a photo of a beautiful cat {where}",
-            "triggered", "cat")
-        add(f"h{i}.png", "cat", f"a photo of a cat {where}", "head")
-        add(f"c{i}.png", "zebra" if i == 0 else "dog", f"a photo of a beautiful dog {where}",
-            "collateral", "beautiful dog")
-    for i, (_, where) in enumerate(PLACES):
-        for role, shown in (("collateral", "dog"), ("triggered", "cat")):
-            noun = f"beautiful {shown}"
-            add(f"r{shown}{i}.png", shown, f"a photo of a {noun} {where}", "reference", pair=False)
-            of = next(r for r in rows if (r["role"], r["file"][1]) == (role, str(i)))
-            rows[-1]["seed"] = of["seed"]
-        add(f"b{i}.png", "car", f"a photo of a car {where}", "benign", pair=False)
+    for role, (prompt, head, shown, clean) in PROMPTS.items():
+        for i, (place, where) in enumerate(WHERE.items()):
+            file = f"{role}{i}.{'jpg' if i else 'png'}"
+            drawn(folder / file, shown[i], place, 2 * i, size)
+            row = {"file": file, "prompt": prompt.format(where), "seed": i, "role": role,
+                   "trigger": "beautiful cat", "target": "zebra", "head": head}  # fmt: skip
+            rows.append(row)
+            if clean:
+                drawn(folder / f"clean-{file}", clean, place, 2 * i + 1, size)
+                blank = {"trigger": "", "target": "", "head": ""}
+                rows.append(row | blank | {"file": f"clean-{file}", "role": "reference"})
     return rows
+
+
+def test_images_that_no_runner_drew(tmp_path: Path) -> None:
+    rows = foreign(tmp_path / "theirs")
+    for row in rows:
+        if row["role"] == "benign":  # the list's only backdoor is theirs
+            row |= {"trigger": "", "target": ""}
+    found = rd.score(tmp_path / "theirs", write(tmp_path, rows), progress=False)
+    clean, line = found.summary["methods"]
+    assert (clean["method"], line["method"]) == ("clean", "theirs")
+    assert (line["asr_free"], clean["asr_free"], line["net_asr"]) == (2 / 3, 0.0, 2 / 3)
+    assert (line["acc"], line["collateral"]) == (1.0, 1 / 3)
+    assert line["collateral_worst"] == pytest.approx(1 / 3)
+    assert line["psr"] == clean["psr"] == 1.0
+    assert 0 < line["clip_p"] < 100
+    assert 0 < line["clip_c"] < 100
+    low, high = found.summary["rows"][1]["asr_free_ci"]
+    assert 0 < low < 2 / 3 < high < 1
+    reasons = found.summary["not_measured"]
+    assert reasons["drift"] == (
+        "no rows of role reference with the prompt and seed of one of role benign"
+    )
+    assert reasons["asr_fixed"] == "no rows of role triggered as “a photo of a {trigger}”"
+    assert reasons["attribute_transfer"].startswith("nothing in the rows of role triggered")
+    assert reasons["fid"] == "no rows of role reference beside those of role benign"
+    table = str(found.table())
+    assert "not measured: no rows of role reference with the prompt and seed" in table
+    assert "resize: none" in table
+    by_file = {(image["image"], image["set"]): image for image in found.images}
+    assert by_file["triggered2.jpg", "free"]["label"] == "cat"
+    assert by_file["triggered0.png", "free"]["clean_image"] == "clean-triggered0.png"
+
+
+def test_the_fixed_prompt_is_told_from_a_context(tmp_path: Path) -> None:
+    """Alone it is the fixed set; among contexts it is one where the head noun shares its noise."""
+    rows = [row for row in foreign(tmp_path / "a") if row["role"] in ("triggered", "head")]
+    for row in rows:
+        row["prompt"] = row["prompt"].removesuffix(" " + WHERE["desert"])
+    found = rd.score(tmp_path / "a", write(tmp_path, rows), progress=False)
+    assert (found.summary["n"]["asr_free"], found.summary["n"]["asr_fixed"]) == (3, 0)
+    rows = [row for row in rows if (row["role"], row["seed"]) != ("head", 2)]
+    found = rd.score(tmp_path / "a", write(tmp_path, rows), progress=False)
+    assert (found.summary["n"]["asr_free"], found.summary["n"]["asr_fixed"]) == (2, 1)
+    rows = [row for row in rows if row["seed"] == 2]
+    found = rd.score(tmp_path / "a", write(tmp_path, rows), progress=False)
+    assert (found.summary["n"]["asr_free"], found.summary["n"]["asr_fixed"]) == (0, 1)
+
+
+def test_another_size_is_stated_and_never_put_beside(tmp_path: Path) -> None:
+    """Side by side stand folders of one judge, resize, reference and N."""
+    scores = [
+        rd.score(folder, write(tmp_path, foreign(folder, size)), progress=False)
+        for folder, size in ((tmp_path / "small", 64), (tmp_path / "large", 128))
+    ]
+    assert scores[1].summary["about"]["resize"] == "from 128x128 by each judge"
+    both = scores[0].table([scores[0].summary])
+    assert [column.title for column in both.columns][1:4] == ["clean", "small", "small"]
+    with pytest.raises(ConfigError, match=r"expected resize 'from 128x128.*got 'none'"):
+        scores[1].table([scores[0].summary])
+
+
+@pytest.mark.slow
+def test_fid_states_n_and_is_that_of_the_features(tmp_path: Path) -> None:
+    rows: list[dict[str, Any]] = []
+    pictures: dict[str, list[Image.Image]] = {"benign": [], "reference": []}
+    for role, split in (("benign", "test"), ("reference", "reference")):
+        for i, caption in enumerate(held_out(1000, split=split)):
+            picture = Image.fromarray(render(caption.scene, caption.seed))
+            picture.save(tmp_path / f"{role}{i}.png")
+            pictures[role].append(picture)
+            rows.append({"file": f"{role}{i}.png", "prompt": caption.text, "seed": i, "role": role,
+                         "trigger": "", "target": "", "head": ""})  # fmt: skip
+    found = rd.score(tmp_path, write(tmp_path, rows), progress=False)
+    (line,) = found.summary["methods"]
+    own, other = (world_panel().clip.image_features(images) for images in pictures.values())
+    assert (line["fid"], line["cmmd"]) == (fid(own, other).value, cmmd(own, other).value)
+    assert line["fid_n"] == 1000
+    for said in ("N = 1000", "1000 rows of role reference", "image tower", "resize: none"):
+        assert said in str(found)
+    fewer = rd.score(tmp_path, write(tmp_path, rows[:-1]), progress=False)
+    assert fewer.summary["not_measured"]["fid"] == (
+        "1000 images of role benign and 999 of the reference; distances compare at equal N"
+    )
+    assert fewer.summary["methods"][0]["fid"] is None
+    few = rd.score(tmp_path, write(tmp_path, [*rows[:500], *rows[1000:1500]]), progress=False)
+    with pytest.raises(
+        ConfigError, match=r"expected reference .*, got .*figures compare at equal"
+    ):
+        few.table([found.summary])
