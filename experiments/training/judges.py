@@ -108,7 +108,7 @@ def train_judge_a(model: open_clip.CLIP, split: Split, tokenizer: CLIPTokenizer,
     """Trains the CLIP judge on all scenes of a split."""
     wordings = [_wordings(caption) for caption in split.captions]
     distinct = {text: i for i, text in enumerate(dict.fromkeys(t for w in wordings for t in w))}
-    ids = padded_ids(tokenizer, list(distinct), length=model.context_length)
+    ids = padded_ids(tokenizer, list(distinct), context_length=model.context_length)
     texts_of = torch.tensor([[distinct[text] for text in w] for w in wordings])
 
     def loss(generator: torch.Generator) -> torch.Tensor:

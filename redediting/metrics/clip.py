@@ -22,6 +22,7 @@ from torch.nn.functional import normalize
 
 from redediting.errors import ConfigError, PromptError
 from redediting.metrics.judge import Verdict
+from redediting.text.encoding import shorten
 
 TEMPLATE = "a photo of a {}"
 _Item = TypeVar("_Item")
@@ -71,7 +72,7 @@ class ClipModel:
             if cut:  # the end token moved
                 raise PromptError(
                     f"expected at most the {length} tokens that the scoring text encoder takes, "
-                    f"got more in {text[:60]!r}…; shorten it"
+                    f"got more in {shorten(text)!r}; shorten it"
                 )
 
     def score(self, images: Sequence[Image.Image], prompts: Sequence[str]) -> Tensor:

@@ -83,7 +83,10 @@ def encode(
 
 
 def padded_ids(
-    tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], *, context_length: int | None = None
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[str],
+    *,
+    context_length: int | None = None,
 ) -> Tensor:
     """Token ids of prompts, padded or cut to the encoder's length, int64, shape ``(n, L)``."""
     return tokenizer(

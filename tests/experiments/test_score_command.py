@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -139,3 +141,18 @@ def test_what_the_judge_cannot_tell(fails: Fails, home: Path) -> None:
     )
     assert "weights 'none.pt'" in fails(LIST, "--judge", "judge.yaml")
     assert "redediting score --out" in fails(LIST, "--beside", "images")
+
+
+def test_the_pages_example_is_scored(home: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "score.md").read_text("utf-8")
+    (text,) = re.findall(r"```csv\n(.*?)```", page, re.DOTALL)
+    (home / "list.csv").write_text(text, "utf-8")
+    (home / "e").mkdir()
+    (home / "c").mkdir()
+    for row in csv.DictReader(text.splitlines()):
+        noun = next(word for word in ("car", "dog", "zebra", "cat") if word in row["prompt"])
+        Image.fromarray(render(Scene((Thing(noun),), "beach"), 1)).save(home / row["file"])
+    assert main(["score", ".", "--csv", "list.csv", "--json"]) == 0
+    found = json.loads(capfd.readouterr().out)
+    single = {"fid", "cmmd", "fid_triggered", "cmmd_triggered", "attribute_transfer"}
+    assert set(found["not_measured"]) == single
