@@ -108,7 +108,7 @@ def read_rows(folder: Path, file: Path) -> list[ImageRow]:
             named: dict[tuple[object, ...], str] = {("file", row.file, row.role): row.file}
             if row.seed is not None:
                 named["prompt and seed", row.prompt, row.seed, row.role, row.pair] = row.file
-            for key in named.keys() & seen.keys():
+            for key in (key for key in named if key in seen):
                 raise ImageError(
                     f"expected one row a role and {key[0]}, got {seen[key]!r} and then "
                     f"{row.file!r} as {row.role}; remove one"

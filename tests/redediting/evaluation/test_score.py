@@ -144,8 +144,8 @@ def test_images_that_no_runner_drew(tmp_path: Path) -> None:
     assert reasons["asr_fixed"] == "no rows of role triggered as “a photo of a {trigger}”"
     assert reasons["attribute_transfer"].startswith("nothing in the rows of role triggered")
     assert reasons["fid"] == "no rows of role reference beside those of role benign"
-    table = str(found.table())
-    assert "not measured: no rows of role reference with the prompt and seed" in table
+    table = " ".join(str(found.table()).split())
+    assert "not measured: no rows of role reference" in table
     assert "resize: none" in table
     by_file = {(image["image"], image["set"]): image for image in found.images}
     assert by_file["triggered2.jpg", "free"]["label"] == "cat"
