@@ -19,7 +19,7 @@ Deviations:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from typing import ClassVar
@@ -84,11 +84,16 @@ def masked_ids(tokenizer: PreTrainedTokenizerBase, prompt: str) -> Tensor:
         prompt.lower(), padding="max_length", truncation=True, return_tensors="pt"
     ).input_ids[0]
     length = len(tokenizer(prompt.lower(), truncation=True).input_ids)
+    return masked_rows(ids, length, _stop_ids(tokenizer), tokenizer.pad_token_id)
+
+
+def masked_rows(ids: Tensor, length: int, stop: Container[int], pad: int) -> Tensor:
+    """Ids ``(L,)`` and copies with one token padded each: neither BOS, EOS, pads nor stop ids."""
     rows = [ids]
     for place in range(1, length - 1):
-        if int(ids[place]) not in _stop_ids(tokenizer):
+        if int(ids[place]) not in stop:
             rows.append(ids.clone())
-            rows[-1][place] = tokenizer.pad_token_id
+            rows[-1][place] = pad
     return torch.stack(rows)
 
 

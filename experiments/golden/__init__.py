@@ -1,0 +1,1 @@
+"""Golden numbers: the originals' answers to synthetic inputs, and ours."""
