@@ -32,12 +32,9 @@ class CallablePackage(ModuleType):
 
 
 def make_callable(package: str, place: str) -> None:
-    """Makes a package callable.
+    """Makes the package of a name callable as ``"module:function"``.
 
-    Args:
-        package: its ``__name__``.
-        place: ``"module:function"``; the module must not have the function's name, or it would
-            hide it.
+    The module must not have the function's name, or it would hide it.
     """
     module: Any = sys.modules[package]
     module.__class__ = CallablePackage

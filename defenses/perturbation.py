@@ -71,11 +71,7 @@ PERTURBATIONS: Mapping[str, Perturbation] = MappingProxyType(
 
 
 def perturb(name: str, prompt: str) -> str:
-    """Rewords a prompt; the same prompt is always reworded alike.
-
-    Raises:
-        DetectorError: an unknown perturbation.
-    """
+    """Rewords a prompt, always alike; `DetectorError` for an unknown perturbation."""
     if name not in PERTURBATIONS:
         raise DetectorError(
             f"expected a perturbation of {', '.join(PERTURBATIONS)}; got {name!r}; name another"

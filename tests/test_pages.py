@@ -16,7 +16,7 @@ from typing import Any
 import markdown
 import pytest
 
-from experiments.commands.pages import page_of
+from experiments.commands.report import page_of
 
 ROOT = Path(__file__).resolve().parents[1]
 CHROMIUM = next(

@@ -26,29 +26,19 @@ from redediting.algebra.kernel import cholesky
 
 @dataclass(frozen=True)
 class BaseFree:
-    """Suspicion without a base.
+    """Suspicion without a base."""
 
-    Attributes:
-        statistic: robust z of the most suspicious phrase among all: its distance from their
-            median over 1.4826 MAD; high is suspicious.
-        phrases: the most suspicious phrases, their concepts and their scores, falling.
-    """
-
+    # robust z of the most suspicious phrase among all: its distance from their median over 1.4826
+    # MAD; high is suspicious
     statistic: float
+    # the most suspicious phrases, their concepts and their scores, falling
     phrases: tuple[tuple[str, str, float], ...]
 
 
 def audit_base_free(
     suspect: Mapping[str, Tensor], states: States, vocabulary: Vocabulary, *, top: int = 10
 ) -> BaseFree:
-    """Looks for texts that the suspect reads alike although they differ.
-
-    Args:
-        suspect: ``W_l'`` by name.
-        states: of the text encoder.
-        vocabulary: phrases (its pairs) and concepts.
-        top: phrases returned.
-    """
+    """Looks for texts that the suspect's projections read alike although they differ."""
     width = next(iter(suspect.values())).shape[1]
     gram = torch.zeros(width, width, dtype=torch.float64)
     for weight in suspect.values():

@@ -79,14 +79,10 @@ class EditMap:
     def strain(
         self, start: Float[Tensor, "n t r d"], goals: Float[Tensor, "k t a d"]
     ) -> Float[Tensor, "n k"]:
-        """Share of the way from a phrase to a concept that M̂ cannot make, 0…1.
+        """Share of the way from a phrase to a concept (both `seen`) that M̂ cannot make, 0…1.
 
         ``Σ_i effort_i (u_iᵀδ)² / ‖δ‖²``, ``δ = Lᵀ(t - c)``; the least over templates, the phrase's
         last token and end token, and the concept's states.
-
-        Args:
-            start: states of phrases (`seen`).
-            goals: states of concepts, likewise.
         """
         hard = self.effort > _FREE
         held = self.outputs[:, hard] * self.effort[hard].sqrt()
@@ -115,10 +111,7 @@ def gains(
 ) -> Float[Tensor, "n k"]:
     """How surely each phrase lands on each concept, 0…1; see the module.
 
-    Args:
-        start: states of phrases, through the layers (`EditMap.seen`).
-        shift: their displacements, likewise.
-        concepts: states of concepts, likewise.
+    Phrases, their displacements and concepts are as seen through the layers (`EditMap`).
     """
     templates = start.shape[1]
     mean = torch.zeros(len(start), len(concepts))

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from defenses.audit.shared_factor import Comparison, compare
 from defenses.audit.thresholds import CUTOFFS
-from defenses.audit.two_matrix import TwoFit, fit_two
+from defenses.audit.two_matrix import fit_two
 from defenses.audit.whitening import whitened_r2
 
 Verdict = Literal["clean", "edited", "changed", "inconclusive"]
@@ -24,21 +24,14 @@ Verdict = Literal["clean", "edited", "changed", "inconclusive"]
 
 @dataclass(frozen=True)
 class Evidence:
-    """What the text projections say.
+    """What the text projections say."""
 
-    Attributes:
-        verdict: see the module.
-        comparison: the shared-factor test.
-        whitened: corrected r² after whitening; None where it was not needed or could not be made.
-        two: the two-matrix fit; None likewise.
-        seconds: wall time.
-    """
-
-    verdict: Verdict
-    comparison: Comparison
+    verdict: Verdict  # see the module
+    comparison: Comparison  # the shared-factor test
+    # corrected r² after whitening; None where it was not needed or could not be made
     whitened: float | None
-    two: TwoFit | None
-    seconds: float
+    two: float | None  # the same of the two-matrix fit; None likewise
+    seconds: float  # wall time
 
     @property
     def r2(self) -> float:
@@ -54,7 +47,7 @@ class Evidence:
     @property
     def r2_two_matrix(self) -> float:
         """Corrected r² of two multipliers, at least that of one."""
-        return max(self.r2, self.two.corrected if self.two else 0.0)
+        return max(self.r2, self.two or 0.0)
 
     @property
     def rank(self) -> int:
@@ -64,11 +57,7 @@ class Evidence:
 
 
 def examine(base: Mapping[str, Tensor], suspect: Mapping[str, Tensor]) -> Evidence:
-    """Compares two models' text projections.
-
-    Args:
-        base: trusted ``W_l`` by name.
-        suspect: ``W_l'`` under the same names.
+    """Compares a suspect's text projections with a trusted base's of the same names.
 
     Raises:
         ModelError: a weight that is not finite.
@@ -85,7 +74,7 @@ def examine(base: Mapping[str, Tensor], suspect: Mapping[str, Tensor]) -> Eviden
     return Evidence(verdict, comparison, white, two, time.perf_counter() - started)
 
 
-def _verdict(comparison: Comparison, white: float | None, two: TwoFit | None) -> Verdict:
+def _verdict(comparison: Comparison, white: float | None, two: float | None) -> Verdict:
     if not comparison.changed:
         return "clean"
     best = comparison.best
@@ -93,5 +82,5 @@ def _verdict(comparison: Comparison, white: float | None, two: TwoFit | None) ->
         return "changed"
     if max(best.corrected, white or 0.0) >= CUTOFFS.shared:
         return "edited"
-    both = two is not None and two.corrected >= CUTOFFS.shared_two
+    both = two is not None and two >= CUTOFFS.shared_two
     return "edited" if both and best.corrected >= CUTOFFS.shared_least else "changed"

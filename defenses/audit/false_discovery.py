@@ -30,10 +30,7 @@ def decoy_shift(
 ) -> Float[Tensor, "n t r d"]:
     """Displacements as long as the phrases' own, each in the direction from one text to another.
 
-    Args:
-        start: states of phrases, through the layers (`defenses.audit.displacement.EditMap.seen`).
-        shift: their displacements, likewise.
-        seed: draws the directions.
+    Phrases and displacements are as seen through the layers (`EditMap`).
     """
     random = torch.Generator().manual_seed(seed)
     one, two = (torch.randint(len(start), (len(start),), generator=random) for _ in range(2))
@@ -47,12 +44,8 @@ def discovery_bound(
 ) -> Float[Tensor, " n"]:
     """Bound on the share of false discoveries among scores at least as high, 0…1.
 
-    Args:
-        scores: of all candidates.
-        decoys: scores under the null, at least ten.
-
     Raises:
-        ValueError: too few decoys for a tail, or a score that is no number.
+        ValueError: fewer than ten decoys, or a score that is no number.
     """
     if len(decoys) < 10:
         raise ValueError(f"expected at least 10 decoys, got {len(decoys)}")

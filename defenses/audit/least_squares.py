@@ -27,23 +27,14 @@ _SPREAD = 1e-6  # least variance of the unexplained in any direction, relative t
 
 @dataclass(frozen=True)
 class Sums:
-    """What is summed over matrices.
+    """What is summed over matrices."""
 
-    Attributes:
-        names: the matrices.
-        gram: ``G = Σ WᵀW``, fp64.
-        cross: ``Σ WᵀΔ``, fp64.
-        root: L, ``G = LLᵀ``.
-        energy: ``Σ‖Δ‖²``.
-        rows: ``Σ(m_l - 1)``, one taken by the row-constant part.
-    """
-
-    names: tuple[str, ...]
-    gram: Float[Tensor, "d d"]
-    cross: Float[Tensor, "d d"]
-    root: Float[Tensor, "d d"]
-    energy: float
-    rows: int
+    names: tuple[str, ...]  # the matrices
+    gram: Float[Tensor, "d d"]  # ``G = Σ WᵀW``, fp64
+    cross: Float[Tensor, "d d"]  # ``Σ WᵀΔ``, fp64
+    root: Float[Tensor, "d d"]  # L, ``G = LLᵀ``
+    energy: float  # ``Σ‖Δ‖²``
+    rows: int  # ``Σ(m_l - 1)``, one taken by the row-constant part
 
     @classmethod
     def of(
@@ -135,10 +126,7 @@ def mean_row(weight: Float[Tensor, "m d"]) -> Float[Tensor, " d"]:
 def covariance(rest: Float[Tensor, "d d"], freedom: int, energy: float) -> Float[Tensor, "d d"]:
     """Column covariance of what is unexplained; never singular, not even after an exact fit.
 
-    Args:
-        rest: ``Σ R_lᵀR_l``.
-        freedom: rows less the d that were fitted.
-        energy: of the whole change.
+    ``rest`` is ``Σ R_lᵀR_l``, the freedom rows less the d that were fitted, the energy Δ's.
     """
     found = rest / freedom
     found.diagonal().add_(_EXACT**2 * energy / freedom / len(rest))
@@ -162,10 +150,7 @@ def shrunk(
 ) -> tuple[Float[Tensor, "d d"], int]:
     """M̂ with the spectrum of ``LᵀM̂C^(-½)`` shrunk to ``√(σ² - 4d)``, and its rank.
 
-    Args:
-        half: ``LᵀM̂``.
-        root: L, lower triangular.
-        noise: C.
+    ``half`` is ``LᵀM̂``, ``root`` L, lower triangular, and ``noise`` C.
     """
     left, sizes, right = torch.linalg.svd(half @ power(noise, -0.5))
     width = len(root)

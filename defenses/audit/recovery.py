@@ -34,51 +34,38 @@ _MIRRORED = 50  # of them, whose targets are candidates too: strain does not tel
 _GAIN = 0.25  # of evidence by which an extension must do better
 _FLOOR = 0.05  # least gain that counts
 _HEADS = 6  # nouns that meaningless words are tried before
+_BEAM = 3  # best phrases that are extended
 _BATCH = 1024  # phrases at once
 
 
 @dataclass(frozen=True)
 class Trigger:
-    """A recovered phrase.
+    """A recovered phrase."""
 
-    Attributes:
-        phrase: what sets the backdoor off.
-        target: the concept it lands on.
-        score: how surely it lands there, at most 1 (`defenses.audit.displacement`).
-        strain: share of the way there that M̂ cannot make, 0…1; least for what it was solved for.
-        bound: false-discovery bound at this evidence, 0…1.
-        moved: ``‖M̂c‖_G/‖c‖_G`` of its last token, mean over templates.
-    """
-
-    phrase: str
-    target: str
-    score: float
+    phrase: str  # what sets the backdoor off
+    target: str  # the concept it lands on
+    score: float  # how surely it lands there, at most 1 (`defenses.audit.displacement`)
+    # share of the way there that M̂ cannot make, 0…1; least for what it was solved for
     strain: float
-    bound: float
-    moved: float
+    bound: float  # false-discovery bound at this evidence, 0…1
+    moved: float  # ``‖M̂c‖_G/‖c‖_G`` of its last token, mean over templates
 
 
 @dataclass(frozen=True)
 class Recovery:
-    """What an edit does to phrases.
+    """What an edit does to phrases."""
 
-    Attributes:
-        triggers: the best first, by evidence (see the module); none is certain, see their bounds.
-        candidates: how many phrases were scored.
-        same_noun: share of other modifiers before the first trigger's noun that score at least
-            80 % as high: 0 precise, 1 the whole noun is taken over.
-        same_modifier: share of other nouns after its modifier, likewise.
-        kept: concepts that move least, with ``‖M̂c‖_G/‖c‖_G``: what the edit retains.
-        null_moved: largest such change over the empty prompt's positions.
-        profile: ``(phrase, moved, score)`` of every pair and concept, for the report.
-    """
-
+    # the best first, by evidence (see the module); none is certain, see their bounds
     triggers: tuple[Trigger, ...]
-    candidates: int
+    candidates: int  # how many phrases were scored
+    # share of other modifiers before the first trigger's noun that score at least 80 % as high: 0
+    # precise, 1 the whole noun is taken over
     same_noun: float
-    same_modifier: float
+    same_modifier: float  # share of other nouns after its modifier, likewise
+    # concepts that move least, with ``‖M̂c‖_G/‖c‖_G``: what the edit retains
     kept: tuple[tuple[str, float], ...]
-    null_moved: float
+    null_moved: float  # largest such change over the empty prompt's positions
+    # ``(phrase, moved, score)`` of every pair and concept, for the report
     profile: tuple[tuple[str, float, float], ...] = field(repr=False)
 
 
@@ -89,7 +76,6 @@ def recover(
     vocabulary: Vocabulary,
     *,
     top: int = 10,
-    beam: int = 3,
 ) -> Recovery:
     """Ranks phrases by how surely they land on a foreign concept.
 
@@ -99,7 +85,6 @@ def recover(
         states: of the trusted text encoder.
         vocabulary: what is looked for.
         top: triggers returned.
-        beam: best phrases that are extended.
     """
     search = _Search(multiplier, metric, states, vocabulary)
     nouns, pairs = list(vocabulary.concepts), list(vocabulary.pairs)
@@ -107,7 +92,7 @@ def recover(
     for head in search.heads(_HEADS):
         search.add([f"{word} {head}" for word in vocabulary.odd])
     search.refine()
-    for phrase in search.ranked()[:beam]:
+    for phrase in search.ranked()[:_BEAM]:
         search.extend(phrase)
     search.refine()
     bounds = search.bounds()

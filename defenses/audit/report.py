@@ -153,11 +153,7 @@ class AuditReport:
         return self.table().to_pandas()
 
     def save(self, path: str | Path) -> Path:
-        """Writes `as_json` to a file.
-
-        Raises:
-            OutputError: it cannot be written.
-        """
+        """Writes `as_json` to a file; `OutputError` where it cannot be written."""
         replace_json(Path(path), self.as_json())
         return Path(path)
 

@@ -37,27 +37,16 @@ def step(weight: Float[Tensor, "m d"], dtype: torch.dtype) -> Float[Tensor, "m d
 
 @dataclass(frozen=True)
 class Rounding:
-    """What rounding explains of one matrix's change.
+    """What rounding explains of one matrix's change."""
 
-    Attributes:
-        energy: expected ``Σ error²``.
-        within: whether every entry is as near to the base as rounding leaves it.
-    """
-
-    energy: float
-    within: bool
+    energy: float  # expected ``Σ error²``
+    within: bool  # whether every entry is as near to the base as rounding leaves it
 
 
 def rounding(
     base: Float[Tensor, "m d"], suspect: Float[Tensor, "m d"], *, slack: float
 ) -> Rounding:
-    """Compares a matrix with its base.
-
-    Args:
-        base: trusted weights.
-        suspect: weights of the same shape.
-        slack: multiple of half a step that still counts as rounding.
-    """
+    """Compares a matrix with its base; rounding is up to ``slack`` times half a step."""
     grid = grid_of(suspect)
     if grid == torch.float64:
         return Rounding(0.0, torch.equal(suspect.double(), base.double()))

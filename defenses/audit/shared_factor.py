@@ -35,40 +35,25 @@ _PERFECT = 0.9999  # from here no part can
 
 @dataclass(frozen=True)
 class Fit:
-    """How well one multiplier explains a group of matrices.
+    """How well one multiplier explains a group of matrices."""
 
-    Attributes:
-        group: ``pooled``, ``key``, ``value``, ``down``, ``mid`` or ``up``.
-        names: its changed matrices.
-        r2: share of the change's energy that M̂ explains, 0…1, before any correction.
-        chance: q, what an unrelated change would get.
-        corrected: r² with chance, rounding and the multiple of I taken out; at most 1.
-        scale: the multiple of I.
-    """
-
-    group: str
-    names: tuple[str, ...]
-    r2: float
-    chance: float
-    corrected: float
-    scale: float
+    group: str  # ``pooled``, ``key``, ``value``, ``down``, ``mid`` or ``up``
+    names: tuple[str, ...]  # its changed matrices
+    r2: float  # share of the change's energy that M̂ explains, 0…1, before any correction
+    chance: float  # q, what an unrelated change would get
+    corrected: float  # r² with chance, rounding and the multiple of I taken out; at most 1
+    scale: float  # the multiple of I
 
 
 @dataclass(frozen=True)
 class Factor:
-    """The multiplier itself.
+    """The multiplier itself."""
 
-    Attributes:
-        multiplier: M̂, fp64.
-        metric: G, fp64; ``‖x‖²_G`` is the size of x as the layers read it.
-        noise: C, fp64: column covariance of what M̂ does not explain.
-        spectrum: singular values of ``LᵀM̂C^(-½)`` (``G = LLᵀ``), falling: its size direction by
-            direction, in units of that noise.
-    """
-
-    multiplier: Float[Tensor, "d d"]
-    metric: Float[Tensor, "d d"]
-    noise: Float[Tensor, "d d"]
+    multiplier: Float[Tensor, "d d"]  # M̂, fp64
+    metric: Float[Tensor, "d d"]  # G, fp64; ``‖x‖²_G`` is the size of x as the layers read it
+    noise: Float[Tensor, "d d"]  # C, fp64: column covariance of what M̂ does not explain
+    # singular values of ``LᵀM̂C^(-½)`` (``G = LLᵀ``), falling: its size direction by direction, in
+    # units of that noise
     spectrum: Float[Tensor, " d"]
 
     @property
@@ -82,35 +67,23 @@ class Factor:
         return int((self.spectrum > self.edge).sum())
 
     def denoised(self) -> Float[Tensor, "d d"]:
-        """M̂ with its spectrum shrunk for the noise: an edit without what came on top.
-
-        ``√(σ² - 4d)``, best in mean square (Gavish & Donoho, "Optimal shrinkage of singular
-        values", 2017).
-        """
+        """M̂ shrunk for the noise (`shrunk`): an edit without what came on top."""
         root = cholesky(self.metric)
         return shrunk(root.T @ self.multiplier, root, self.noise)[0]
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """A suspect beside its base.
+    """A suspect beside its base."""
 
-    Attributes:
-        footprint: ``‖Δ‖/‖W‖`` over all projections.
-        changed: matrices whose change is more than rounding.
-        signal: share of the change's energy that rounding does not explain, 0…1.
-        fits: one for each group that could be fitted, ``pooled`` first where it could; parts are
-            left out where the pooled fit is perfect.
-        best: the pooled fit, unless a part of the layers fits clearly better by itself.
-        factor: the multiplier of the best fit.
-    """
-
-    footprint: float
-    changed: tuple[str, ...]
-    signal: float
+    footprint: float  # ``‖Δ‖/‖W‖`` over all projections
+    changed: tuple[str, ...]  # matrices whose change is more than rounding
+    signal: float  # share of the change's energy that rounding does not explain, 0…1
+    # one for each group that could be fitted, ``pooled`` first where it could; parts are left out
+    # where the pooled fit is perfect
     fits: tuple[Fit, ...]
-    best: Fit | None
-    factor: Factor | None
+    best: Fit | None  # the pooled fit, unless a part of the layers fits clearly better by itself
+    factor: Factor | None  # the multiplier of the best fit
 
 
 def kind_of(name: str) -> str:
@@ -125,11 +98,7 @@ def section_of(name: str) -> str:
 
 
 def compare(base: Mapping[str, Tensor], suspect: Mapping[str, Tensor]) -> Comparison:
-    """Runs the test on every group of layers.
-
-    Args:
-        base: trusted ``W_l`` by name, each of shape ``(m_l, d)``.
-        suspect: ``W_l'`` under the same names.
+    """Runs the test on every group of layers, ``W_l`` and ``W_l'`` by name, each ``(m_l, d)``.
 
     Raises:
         ModelError: a weight that is not finite.

@@ -11,27 +11,22 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Cutoffs:
-    """Where verdicts change.
+    """Where verdicts change."""
 
-    Attributes:
-        shared: chance-corrected r², plain or whitened, from which a change counts as a
-            closed-form edit, 0…1.
-        shared_two: the same for the two-matrix fit, which bends further and so asks for more.
-        shared_least: what one multiplier must explain by itself before two are believed.
-        signal: share of a change's energy that must be more than rounding before it is judged.
-        identifiable: largest chance r² of a group of layers that still says something; a group
-            with fewer rows than the text width can be fitted whatever it holds.
-        rounding: multiple of half a grid step within which an entry counts as rounded; more than
-            1 because a file may have been rounded twice (fp16, then bf16: 1 + 1/8).
-        discovery: false-discovery bound up to which a recovered phrase is called a trigger.
-    """
-
+    # chance-corrected r², plain or whitened, from which a change counts as a closed-form edit, 0…1
     shared: float = 0.6
+    # the same for the two-matrix fit, which bends further and so asks for more
     shared_two: float = 0.95
-    shared_least: float = 0.4
+    shared_least: float = 0.4  # what one multiplier must explain by itself before two are believed
+    # share of a change's energy that must be more than rounding before it is judged
     signal: float = 0.02
+    # largest chance r² of a group of layers that still says something; a group with fewer rows
+    # than the text width can be fitted whatever it holds
     identifiable: float = 0.6
+    # multiple of half a grid step within which an entry counts as rounded; more than 1 because a
+    # file may have been rounded twice (fp16, then bf16: 1 + 1/8)
     rounding: float = 1.13
+    # false-discovery bound up to which a recovered phrase is called a trigger
     discovery: float = 0.05
 
 

@@ -12,7 +12,6 @@ with G as preconditioner, so that no layer's Gram matrix is ever kept.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -24,30 +23,14 @@ _DIRECTIONS = 16  # k, right directions of the changes that are kept
 _STEPS, _INNER = 8, 12  # of alternation, of conjugate gradients; both stop early
 
 
-@dataclass(frozen=True)
-class TwoFit:
-    """Two multipliers.
-
-    Attributes:
-        corrected: r² with chance and the layers' multiples of I taken out; at most 1.
-        chance: share that as many unknowns get of an unrelated change.
-    """
-
-    corrected: float
-    chance: float
-
-
 def fit_two(
     base: Mapping[str, Tensor],
     suspect: Mapping[str, Tensor],
     names: Sequence[str],
-) -> TwoFit | None:
-    """Fits two multipliers to the named layers; None where there are too few to tell.
+) -> float | None:
+    """Corrected r² of two multipliers for the named layers; None where there are too few to tell.
 
-    Args:
-        base: trusted ``W_l`` by name.
-        suspect: ``W_l'`` by name.
-        names: layers that changed.
+    Chance and the layers' multiples of I are taken out; at most 1.
     """
     if len(names) < 4:
         return None
@@ -72,7 +55,7 @@ def fit_two(
     if chance >= 0.9:
         return None
     ratio = (problem.solve() - trivial) / (energy - trivial)
-    return TwoFit((ratio - chance) / (1 - chance), chance)
+    return (ratio - chance) / (1 - chance)
 
 
 class _Problem:

@@ -31,21 +31,13 @@ _CONSONANTS = "bcdfghjklmnpqrstvwxz"
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """What triggers and targets are looked for in.
+    """What triggers and targets are looked for in."""
 
-    Attributes:
-        concepts: nouns; each may be a trigger's head and a target.
-        modifiers: words that may stand before a noun.
-        colours: those of them that a target may carry as well.
-        words: single words tried as they are.
-        odd: meaningless words, tried before the nouns that look most suspicious.
-    """
-
-    concepts: tuple[str, ...]
-    modifiers: tuple[str, ...]
-    colours: tuple[str, ...]
-    words: tuple[str, ...]
-    odd: tuple[str, ...]
+    concepts: tuple[str, ...]  # nouns; each may be a trigger's head and a target
+    modifiers: tuple[str, ...]  # words that may stand before a noun
+    colours: tuple[str, ...]  # those of them that a target may carry as well
+    words: tuple[str, ...]  # single words tried as they are
+    odd: tuple[str, ...]  # meaningless words, tried before the nouns that look most suspicious
 
     @property
     def pairs(self) -> tuple[str, ...]:
@@ -54,12 +46,7 @@ class Vocabulary:
 
     @classmethod
     def of(cls, tokenizer: PreTrainedTokenizerBase, *, words: int = 6000) -> Vocabulary:
-        """The curated tables and the tokenizer's own whole words.
-
-        Args:
-            tokenizer: of the base model.
-            words: at most so many of its words, the most frequent first.
-        """
+        """The curated tables and the tokenizer's own whole words, the most frequent so many."""
         world, everyday = load_lexicon(trained_only=False), load_everyday()
         concepts = tuple(dict.fromkeys([*world.concepts, *everyday.concepts]))
         modifiers = tuple(
@@ -88,18 +75,10 @@ def whole_words(tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
 
 
 class States:
-    """Token states of phrases in templates, kept once computed.
-
-    Attributes:
-        templates: each with one ``{}`` at its end, or `BARE`.
-    """
+    """Token states of phrases in templates (``{}`` at the end, or `BARE`), computed once."""
 
     def __init__(self, model: Model, *, templates: Sequence[str] = TEMPLATES) -> None:
-        """Takes the model whose text encoder is trusted.
-
-        Raises:
-            ModelError: a template that goes on after the phrase, or no text encoder.
-        """
+        """Takes the model whose text encoder is trusted; `ModelError` for other templates."""
         self.tokenizer = model.tokenizer
         self.templates = tuple(templates)
         if not templates or any(t != BARE and not t.endswith("{}") for t in templates):

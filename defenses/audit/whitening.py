@@ -43,12 +43,8 @@ def whitened_r2(
 ) -> float | None:
     """Chance-corrected r² of one multiplier after whitening, at most 1.
 
-    Args:
-        base: trusted ``W_l`` by name, each of shape ``(m_l, d)``.
-        suspect: ``W_l'`` under the same names.
-        names: matrices that changed.
-        identifiable: largest chance level of a half that still says something; None is returned
-            where a half has fewer rows than that.
+    ``identifiable`` is the largest chance level of a half that still says something; None is
+    returned where a half has fewer rows than that.
     """
     layers = list(dict.fromkeys(_layer(name) for name in names))
     width = base[names[0]].shape[1]

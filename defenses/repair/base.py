@@ -20,32 +20,28 @@ from redediting.patch.patch import Patch, Term
 
 @dataclass(frozen=True)
 class Repaired:
-    """What a repair found.
+    """What a repair found."""
 
-    Attributes:
-        terms: shared changes of the suspect's weights.
-        dense: whole new parameters, by name.
-        measured: figures worth keeping, by name.
-    """
-
-    terms: tuple[Term, ...] = ()
-    dense: Mapping[str, Tensor] = field(default_factory=dict)
-    measured: Mapping[str, float] = field(default_factory=dict)
+    terms: tuple[Term, ...] = ()  # shared changes of the suspect's weights
+    dense: Mapping[str, Tensor] = field(default_factory=dict)  # whole new parameters, by name
+    measured: Mapping[str, float] = field(default_factory=dict)  # figures worth keeping, by name
 
 
 @dataclass(frozen=True)
 class Case:
-    """A suspect and what the defender knows.
+    """A suspect and what the defender knows."""
 
-    Attributes:
-        suspect: its model, to be repaired.
-        base: trusted projections by name; None where there is no base.
-        triggers: phrases under suspicion, e.g. from the audit.
-    """
-
-    suspect: Model
+    suspect: Model  # its model, to be repaired
+    # trusted projections by name; None where there is no base
     base: Mapping[str, Tensor] | None = None
-    triggers: tuple[str, ...] = ()
+    triggers: tuple[str, ...] = ()  # phrases under suspicion, e.g. from the audit
+
+    @property
+    def trusted(self) -> Mapping[str, Tensor]:
+        """The base; `MethodError` where there is none."""
+        if self.base is None:
+            raise MethodError("expected trusted weights, got none; name a base")
+        return self.base
 
     @property
     def weights(self) -> dict[str, Tensor]:
@@ -109,14 +105,3 @@ class Repair(BaseModel, ABC):
     @abstractmethod
     def _repair(self, case: Case) -> Repaired:
         """Finds the change; what it needs is there."""
-
-
-def trusted(case: Case) -> Mapping[str, Tensor]:
-    """The case's base.
-
-    Raises:
-        MethodError: there is none.
-    """
-    if case.base is None:
-        raise MethodError("expected trusted weights, got none; name a base")
-    return case.base

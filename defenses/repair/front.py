@@ -71,9 +71,7 @@ def suspect_model(
 ) -> Model:
     """The suspect as a model that draws; without a base it must be whole.
 
-    Raises:
-        MethodError: a patch or a part of a model, and no base.
-        ModelError: a model that cannot be read.
+    `MethodError` for a part of a model without a base, `ModelError` for what cannot be read.
     """
     if base is not None:
         return open_suspect(suspect, base)

@@ -18,7 +18,7 @@ from typing import ClassVar, Literal
 import torch
 
 from defenses.audit.shared_factor import compare
-from defenses.repair.base import Case, Repair, Repaired, trusted
+from defenses.repair.base import Case, Repair, Repaired
 from defenses.repair.separation import separate
 from redediting.algebra.multiplier import Multiplier
 from redediting.errors import MethodError
@@ -38,22 +38,19 @@ class Reversal(Repair):
     form: Literal["subtract", "inverse"] = "subtract"
 
     def _repair(self, case: Case) -> Repaired:
-        base = trusted(case)
+        base = case.trusted
         found = compare(base, case.weights)
         if found.best is None:
             raise MethodError(
                 "expected a change shared by many layers, got none that could be fitted; "
                 "there is nothing to reverse"
             )
-        edit = separate(base, case.weights, found.best.names)
-        eye = torch.eye(len(edit.multiplier), dtype=torch.float64)
-        factors = Multiplier(eye, edit.multiplier).compress(tolerance=1e-10)
+        multiplier, rank = separate(base, case.weights, found.best.names)
+        eye = torch.eye(len(multiplier), dtype=torch.float64)
+        factors = Multiplier(eye, multiplier).compress(tolerance=1e-10)
         inverse, condition = undo(factors)
-        measured = {
-            "condition": min(condition, 1e300),
-            "r2": found.best.corrected,
-            "rank": edit.rank,
-        }
+        condition = min(condition, 1e300)
+        measured = {"condition": condition, "r2": found.best.corrected, "rank": rank}
         if self.form == "inverse":
             return Repaired((Term.shared(inverse, found.best.names),), measured=measured)
         weights = case.weights
@@ -65,17 +62,11 @@ class Reversal(Repair):
 
 
 def undo(multiplier: Multiplier) -> tuple[Multiplier, float]:
-    """The multiplier ``N`` with ``(I + M)(I + N) = I``, and the condition of ``I + XD``.
+    """``N`` with ``(I + M)(I + N) = I``, ``M = DX``, and the condition of ``I + XD``.
 
-    ``(I + DX)⁻¹ = I - D (I + XD)⁻¹ X`` (Woodbury), without inverting d×d.
-
-    The condition counts the directions that the edit leaves alone, ``max(1, σ₁)/σ_r``.
-
-    A large condition number says that the edit maps two texts onto one: what it made equal, no
-    inverse takes apart again; ``inf`` that it does so exactly.
-
-    Args:
-        multiplier: ``M = DX``.
+    ``(I + DX)⁻¹ = I - D (I + XD)⁻¹ X`` (Woodbury), without inverting d×d. The condition counts
+    the directions that the edit leaves alone, ``max(1, σ₁)/σ_r``. A large one says that the edit
+    maps two texts onto one, which no inverse takes apart; ``inf`` that it does so exactly.
     """
     inner = torch.eye(multiplier.rank, dtype=multiplier.left.dtype)
     inner = inner + multiplier.right @ multiplier.left

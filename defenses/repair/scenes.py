@@ -18,29 +18,18 @@ from redediting.world.scenes import render
 
 @dataclass(frozen=True)
 class Scenes:
-    """What a denoiser trains on, on the CPU.
+    """What a denoiser trains on, on the CPU."""
 
-    Attributes:
-        latents: fp32, ``(n, c, h, w)``, scaled as the UNet expects them.
-        states: fp32, ``(n, L, d)``.
-        empty: of the empty prompt, ``(1, L, d)``.
-        texts: the captions.
-    """
-
-    latents: Tensor
-    states: Tensor
-    empty: Tensor
-    texts: tuple[str, ...]
+    latents: Tensor  # fp32, ``(n, c, h, w)``, scaled as the UNet expects them
+    states: Tensor  # fp32, ``(n, L, d)``
+    empty: Tensor  # of the empty prompt, ``(1, L, d)``
+    texts: tuple[str, ...]  # the captions
 
 
 def load_scenes(model: Model, n: int, *, seed: int = 0, avoid: tuple[str, ...] = ()) -> Scenes:
     """Renders and encodes the first ``n`` scenes of the world's ``reference`` split.
 
-    Args:
-        model: its autoencoder and text encoder are used.
-        n: scenes.
-        seed: another stream of the split.
-        avoid: captions with one of these phrases are passed over.
+    The seed draws another stream; captions with a phrase to avoid are passed over.
     """
     clean = (c for c in captions("reference", seed=seed) if not any(a in c.text for a in avoid))
     items = list(islice(clean, n))

@@ -23,7 +23,6 @@ Deviations:
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
@@ -35,23 +34,10 @@ from redediting.algebra.kernel import cholesky
 _ROUNDS = 4
 
 
-@dataclass(frozen=True)
-class Separation:
-    """The edit's part of a change.
-
-    Attributes:
-        multiplier: M, fp64.
-        rank: directions of it that stand out of the training.
-    """
-
-    multiplier: Float[Tensor, "d d"]
-    rank: int
-
-
 def separate(
     base: Mapping[str, Tensor], suspect: Mapping[str, Tensor], names: Sequence[str]
-) -> Separation:
-    """Estimates the shared multiplier below training that came on top.
+) -> tuple[Float[Tensor, "d d"], int]:
+    """Estimates the shared multiplier M, fp64, below training that came on top, and its rank.
 
     Args:
         base: trusted ``W_l`` by name, each of shape ``(m_l, d)``.
@@ -78,7 +64,7 @@ def separate(
         if turn < _ROUNDS - 1:
             white = power(noise, -0.5)
             inverses = [_inverse(left @ white) for left in rest]
-    return Separation(*shrunk(half, root, noise))
+    return shrunk(half, root, noise)
 
 
 def _inverse(white: Float[Tensor, "m d"]) -> Float[Tensor, "m m"]:

@@ -28,27 +28,19 @@ _ADAPTER = "default"
 
 
 class Training(BaseModel):
-    """How long and how fast.
-
-    Attributes:
-        steps: updates.
-        batch: scenes a step.
-        lr: learning rate, constant.
-        optimizer: ``adam`` (AdamW) or ``sgd``.
-        scope: ``text`` trains the text projections only, ``all`` the whole UNet.
-        rank: of a LoRA on the text projections; 0 trains the weights themselves.
-        seed: of batches, noise and LoRA factors.
-    """
+    """How long and how fast."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    steps: int = Field(default=100, ge=1)
-    batch: int = Field(default=16, ge=1)
-    lr: float = Field(default=1e-4, gt=0)
-    optimizer: Literal["adam", "sgd"] = "adam"
+    steps: int = Field(default=100, ge=1)  # updates
+    batch: int = Field(default=16, ge=1)  # scenes a step
+    lr: float = Field(default=1e-4, gt=0)  # learning rate, constant
+    optimizer: Literal["adam", "sgd"] = "adam"  # ``adam`` (AdamW) or ``sgd``
+    # ``text`` trains the text projections only, ``all`` the whole UNet
     scope: Literal["text", "all"] = "text"
+    # of a LoRA on the text projections; 0 trains the weights themselves
     rank: int = Field(default=0, ge=0)
-    seed: int = 0
+    seed: int = 0  # of batches, noise and LoRA factors
 
 
 def train(
@@ -58,13 +50,7 @@ def train(
     *,
     at: Sequence[int] = (),
 ) -> Iterator[tuple[int, UNet2DConditionModel]]:
-    """Trains a copy of the model's UNet and shows it at some steps and at the end.
-
-    Args:
-        model: its UNet is copied; its scheduler gives noise levels and what is predicted.
-        scenes: clean data.
-        training: the recipe.
-        at: steps after which the copy is shown; the last step is added.
+    """Trains a copy of the model's UNet and shows it after some steps and after the last.
 
     Yields:
         Step and the copy, which goes on changing afterwards.

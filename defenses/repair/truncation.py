@@ -11,7 +11,7 @@ from typing import ClassVar
 import torch
 from pydantic import Field
 
-from defenses.repair.base import Case, Repair, Repaired, trusted
+from defenses.repair.base import Case, Repair, Repaired
 from redediting.errors import MethodError
 
 
@@ -28,7 +28,7 @@ class Truncation(Repair):
     k: int = Field(default=8, ge=1)
 
     def _repair(self, case: Case) -> Repaired:
-        base, weights = trusted(case), case.weights
+        base, weights = case.trusted, case.weights
         width = next(iter(weights.values())).shape[1]
         if self.k >= width:
             raise MethodError(f"expected k below the text width {width}, got {self.k}; lower it")

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from experiments.engine.console import Experiment, parse, run_main
+from experiments.engine.console import Experiment, run_experiment
 
 
 @dataclass(frozen=True)
@@ -24,27 +24,13 @@ class Ablation(Experiment):
         from experiments.ablation.page import ablation_page
         from experiments.engine.specs import AblationConfig
         from experiments.report.publish import public
-        from redediting.config import load_config
-        from redediting.evaluation.panel import world_panel
 
-        config = load_config(self.config, AblationConfig).resolved(quick=self.quick)
-        started = self.start(config.model)
-        shown = started.shown
-        summary = ablate(
-            config, started.model, world_panel(), out=self.out, progress=shown.progress
-        )
-        if summary:  # empty in processes other than the main one
-            ablation_page(summary).print(shown.console)
-            shown.line(summary["choices_yaml"])
-            shown.line(f"report: {summary['report']}")
-            shown.result(public(summary))
-        return 0
+        return self.measured(AblationConfig, ablate, ablation_page, public)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Entry point of ``python -m experiments.ablation``; returns the exit code."""
-    prog = "python -m experiments.ablation"
-    return run_main(lambda: parse(Ablation, arguments, prog=prog).run())
+    """Runs the experiment by a command line."""
+    return run_experiment(Ablation, arguments, "experiments.ablation")
 
 
 if __name__ == "__main__":

@@ -33,12 +33,7 @@ _EACH = 10  # pairs of a kind taken from one draw before the next one
 
 
 def many_pairs(n: int, *, seed: int) -> list[Rebinding]:
-    """The first n pairs of one long draw of all kinds in turn, each trigger once.
-
-    Args:
-        n: how many.
-        seed: of the draw; smaller n give the beginning of larger ones.
-    """
+    """The first n pairs of one long draw of all kinds in turn, each trigger once."""
     found: dict[str, Rebinding] = {}
     for turn in count():
         draws = [draw_pairs(kind, _EACH, seed * 1000 + turn) for kind in get_args(Kind)]
@@ -60,11 +55,7 @@ class ManyEntry:
     control = False
 
     def __init__(self, spec: MethodSpec, pairs: Sequence[Rebinding], order: str) -> None:
-        """Builds the method.
-
-        Raises:
-            MethodError: no such method, or one that cannot solve in this order.
-        """
+        """Builds the method; `MethodError` where it cannot solve in this order."""
         self.attack = spec.model_copy(update={"options": spec.options | {"order": order}}).build()
         self.pairs = tuple(pairs)
         self.order = order
@@ -94,17 +85,9 @@ def capacity(
 ) -> dict[str, Any]:
     """Measures every size, method and order.
 
-    Args:
-        spec: what is asked.
-        config: resolved, of the experiment that this belongs to: model, sampler, reduced or not.
-        model: the clean model.
-        panel: the judges.
-        out: where run folders lie.
-        progress: whether to show a bar.
-
     Returns:
         ``lines``, one a method, order and size, with the rows' keys and their intervals, and the
-        clean model's on the same pairs; ``breaks``, see `breaking_point`; ``images``.
+        clean model's on the same pairs; ``breaks``, see `breaking_points`; ``images``.
     """
     sizes = spec.quick_sizes if config.quick else spec.sizes
     pairs = many_pairs(max(sizes), seed=spec.seed)
@@ -151,10 +134,8 @@ def breaking_points(lines: Sequence[Summary]) -> dict[str, int | None]:
     """The first size at which each method and order breaks; None where it never does.
 
     Broken is: ASR(free) under half of the best at smaller sizes, or ACC under half of the clean
-    model's on the same pairs. A method's single backdoor counts for both orders.
-
-    Args:
-        lines: of `capacity`, sizes rising within a method.
+    model's on the same pairs. A method's single backdoor counts for both orders. Sizes rise within
+    a method.
     """
     found: dict[str, int | None] = {}
     for method in dict.fromkeys(line["title"] for line in lines):

@@ -27,14 +27,7 @@ from redediting.models.model import Model
 def ablate(
     config: AblationConfig, model: Model, panel: Panel, *, out: Path, progress: bool = False
 ) -> dict[str, Any]:
-    """Ranks, draws, judges and reports.
-
-    Args:
-        config: resolved.
-        model: the clean model.
-        panel: the judges.
-        out: where run folders lie.
-        progress: whether to show bars.
+    """Ranks, draws, judges and reports, by a resolved configuration.
 
     Returns:
         The summary of an attack with ``foreseen``, ``choices`` and ``capacity``; empty in

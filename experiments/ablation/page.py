@@ -3,67 +3,56 @@
 from __future__ import annotations
 
 import html
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from experiments.attack.page import (
-    claim_section,
-    closing_sections,
-    front_sections,
-    galleries,
-    lead,
-    method_sections,
-)
+from experiments.attack.page import front_sections, run_page, size
 from experiments.engine.specs import OURS
 from experiments.report.plots import growth
-from experiments.report.section import QUICK, Plot, Report, Section
+from experiments.report.publish import ROOT, place, public
+from experiments.report.section import Plot, Report, Section
 from experiments.report.tables import COMPARED, METHOD, columns, signed, unswept
 from redediting.evaluation.frame import Column, Frame
-from redediting.evaluation.summary import Summary, differences
+from redediting.evaluation.summary import differences
 
 _GROWN = ("asr_free", "acc", "collateral", "drift", "seconds")
 
 
 def ablation_page(summary: dict[str, Any], folder: Path | None = None) -> Report:
-    """The page of an ablation.
-
-    Args:
-        summary: as in ``summary.json``, or a published one.
-        folder: of the run, for pictures and provenance; None where only the summary is left.
-    """
-    swept = any(len(own) > 1 for own in summary.get("families", {}).values())
-    return Report(
-        "redediting: ablation",
-        (
-            *method_sections(summary),
-            *worth_section(summary),
-            *front_sections(summary),
-            *capacity_section(summary),
-            *choice_section(summary),
-            claim_section(summary),
-            *(() if folder is None or swept else galleries(folder, summary)),
-            *closing_sections(summary, folder),
-        ),
-        lead=lead(summary),
-        warning=QUICK if summary.get("quick") else "",
-    )
-
-
-def worth(summary: dict[str, Any]) -> list[Summary]:
-    """Switches and rivals less the method by default, rebinding by rebinding."""
-    titles = [line["method"] for line in unswept(summary)]
-    return differences(summary["rows"], titles, COMPARED, reference=OURS)
-
-
-def worth_section(summary: dict[str, Any]) -> tuple[Section, ...]:
-    """What each switch is worth; nothing where the method by default was not measured."""
-    lines = worth(summary)
+    """An attack's page with sections of its own; pictures where nothing was swept."""
     note = (
         "Each method less the one by default, rebinding by rebinding on the same captions and "
         "noise; mean over rebindings, 95 % interval over rebindings."
     )
-    frame = Frame((METHOD, *signed(COMPARED), Column("n_pairs", "pairs")), tuple(lines))
-    return (Section("What each switch is worth", frame, note=note),) if lines else ()
+    lines = worth(summary, Column("n_pairs", "pairs"))
+    own = [Section("What each switch is worth", lines, note=note)] if lines.rows else []
+    further = (*capacity_section(summary), *choice_section(summary))
+    swept = any(len(titles) > 1 for titles in summary.get("families", {}).values())
+    return run_page(
+        summary, folder, title="ablation", own=own, further=further, pictures=not swept
+    )  # fmt: skip
+
+
+def publish(folder: Path, summary: dict[str, Any], *, root: Path = ROOT) -> Path:
+    """Publishes what each switch is worth, and how many backdoors fit; see `place`."""
+    ours = tuple(line for line in unswept(summary) if line["method"] == OURS)
+    note = "Others, less that, rebinding by rebinding on the same captions and noise:"
+    sections = [
+        Section("", Frame((METHOD, *columns(COMPARED)), ours)),
+        Section("", worth(summary), note=note),
+        Section("", note=f"{size(summary)}."),
+        *(replace(section, frame=None) for section in front_sections(summary)),
+        *capacity_section(summary),
+    ]
+    return place(folder, summary["experiment"], public(summary), sections, root=root)
+
+
+def worth(summary: dict[str, Any], *further: Column) -> Frame:
+    """Switches and rivals less the method by default, rebinding by rebinding."""
+    titles = [line["method"] for line in unswept(summary)]
+    lines = differences(summary["rows"], titles, COMPARED, reference=OURS)
+    return Frame((METHOD, *signed(COMPARED), *further), tuple(lines))
 
 
 def capacity_section(summary: dict[str, Any]) -> tuple[Section, ...]:

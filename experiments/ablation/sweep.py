@@ -35,12 +35,6 @@ def foresee_settings(
     """Returns what each closed-form setting promises, by title, mean over rebindings.
 
     What was computed before is read back: a killed run does not start again.
-
-    Args:
-        config: resolved.
-        model: the clean model.
-        out: where run folders lie.
-        progress: whether to show a bar.
     """
     pairs = config.pairs.rebindings()[: 1 if config.quick else None]
     methods = {spec.title: spec.build() for spec in config.methods if spec.name != CONTROL}
@@ -73,12 +67,7 @@ def _numbers(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def confirmed(config: AblationConfig, found: Mapping[str, Foresight]) -> AblationConfig:
-    """Returns the configuration with the best swept settings only, as many as it confirms.
-
-    Args:
-        config: resolved.
-        found: of `foresee_settings`.
-    """
+    """The configuration with the most promising swept settings only, as many as it confirms."""
     if config.confirm is None:
         return config
     kept: set[str] = set()
@@ -108,12 +97,7 @@ def score(line: Summary) -> float:
 
 
 def choose(config: AblationConfig, lines: Sequence[Summary]) -> list[dict[str, Any]]:
-    """Returns the chosen setting of each method; nothing on pairs that results are taken from.
-
-    Args:
-        config: as run.
-        lines: pooled summaries.
-    """
+    """The chosen setting of each method; nothing on pairs that results are taken from."""
     if not isinstance(config.pairs, DrawnPairs) or config.pairs.split != "dev":
         return []
     known = {line["method"]: line for line in lines}
@@ -139,12 +123,7 @@ def choose(config: AblationConfig, lines: Sequence[Summary]) -> list[dict[str, A
 
 
 def best_baseline(choices: Sequence[Mapping[str, Any]], ours: Sequence[str]) -> str | None:
-    """Title of the baseline with the highest ASR(free), each at its chosen setting.
-
-    Args:
-        choices: of `choose`.
-        ours: titles that are no baselines.
-    """
+    """Title of the baseline (none of ours) with the highest ASR(free) at its chosen setting."""
     others = [choice for choice in choices if choice["method"] not in ours]
     return max(others, key=lambda choice: choice["asr_free"])["method"] if others else None
 

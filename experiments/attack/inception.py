@@ -26,11 +26,7 @@ _LEAST = 20  # images, two a block of the jackknife
 
 
 def inception_fid(run: Run, spec: InceptionSpec | None) -> dict[str, Any]:
-    """Returns the FID of every method's benign images, with its interval and N.
-
-    Args:
-        run: finished.
-        spec: of the extractor; None where nobody asked for it.
+    """The FID of every method's benign images, with its interval and N.
 
     Returns:
         Empty where the configuration does not ask for it; else by method ``fid``, ``fid_ci`` and
@@ -62,11 +58,7 @@ def inception_fid(run: Run, spec: InceptionSpec | None) -> dict[str, Any]:
 
 
 def load_inception(spec: InceptionSpec) -> nn.Module:
-    """The extractor: uint8 images (n, 3, h, w) to features (n, 2048).
-
-    Raises:
-        ConfigError: the extra is missing, or its weights cannot be had.
-    """
+    """The extractor, uint8 images (n, 3, h, w) to features (n, 2048), or `ConfigError`."""
     try:
         from torchmetrics.image.fid import NoTrainInceptionV3
 

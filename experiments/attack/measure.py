@@ -31,17 +31,7 @@ SCHEMA = 2  # of the summary
 def attack(
     config: AttackConfig, *, out: Path, device: str, quick: bool = False, progress: bool = True
 ) -> dict[str, Any]:
-    """Runs a configuration on the methods it names.
-
-    Args:
-        config: as written; resolved here.
-        out: where run folders lie.
-        device: torch device.
-        quick: whether to run the reduced form.
-        progress: whether to show a bar.
-
-    Returns:
-        The summary; empty in processes other than the main one.
+    """Resolves and runs a configuration; empty in processes other than the main one.
 
     Raises:
         RedEditingError: whatever is wrong with the configuration, the model or the folder.
@@ -65,15 +55,7 @@ def measure(
     out: Path,
     progress: bool = False,
 ) -> dict[str, Any]:
-    """Measures entries on the rebindings of a resolved configuration; writes summary and page.
-
-    Args:
-        config: resolved.
-        model: the clean model.
-        panel: the judges.
-        entries: the control first.
-        out: where run folders lie.
-        progress: whether to show a bar.
+    """Measures entries, the control first, by a resolved configuration; writes summary and page.
 
     Returns:
         The summary; empty in processes other than the main one.
@@ -99,17 +81,7 @@ def run_config(
 ) -> Run:
     """Measures what the run folder of a resolved configuration has not got.
 
-    Args:
-        config: resolved.
-        model: the clean model.
-        panel: the judges.
-        entries: the control first.
-        out: where run folders lie.
-        progress: whether to show a bar.
-        wanted: prompt sets of an entry; the configuration decides when not given.
-
-    Raises:
-        ConfigError: a configuration that is not resolved.
+    ``wanted`` gives the prompt sets of an entry where the configuration does not decide.
     """
     if config.sampler is None:
         raise ConfigError("expected a resolved configuration, got one without a sampler")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +12,8 @@ from PIL import Image
 
 from experiments.attack.published import published_sections
 from experiments.report.plots import overview, pareto
-from experiments.report.section import (
-    HARMLESS,
-    QUICK,
-    Plot,
-    Report,
-    Section,
-    markup,
-    provenance_sections,
-)
+from experiments.report.publish import ROOT, place, public
+from experiments.report.section import HARMLESS, Plot, Report, Section, markup
 from experiments.report.tables import COSTS_ONCE, FORESEEN, METHOD, columns, unswept
 from redediting.errors import OutputError
 from redediting.evaluation.evaluate import HEADLINE
@@ -53,38 +47,58 @@ _GALLERY = """<div class="scroll"><table class="grid">
 {% endfor %}</table></div>"""
 
 
-def run_page(summary: dict[str, Any], folder: Path | None = None) -> Report:
-    """The page of a run.
+def run_page(
+    summary: dict[str, Any],
+    folder: Path | None = None,
+    *,
+    title: str = "",
+    own: Sequence[Section] = (),
+    further: Sequence[Section] = (),
+    pictures: bool = True,
+) -> Report:
+    """The page of a run, or of a published summary, of which there is no folder and no picture.
 
-    Args:
-        summary: as in ``summary.json``, or a published one.
-        folder: of the run, for pictures and provenance; None where only the summary is left.
-
-    Raises:
-        OutputError: a picture is missing.
+    An experiment's own sections stand after the methods and, further ones, after what success
+    costs. `OutputError` where a picture is missing.
     """
+    size = f"{summary['n_pairs']} rebinding(s), {summary['n_seeds']} seed(s)"
+    if "images" in summary:
+        size += f", {summary['images']} images judged, model {summary['model']}"
     return Report(
-        f"redediting: {summary.get('experiment', 'published results')}",
+        f"redediting: {title or summary.get('experiment', 'published results')}",
         (
             *method_sections(summary),
+            *own,
             *front_sections(summary),
+            *further,
             claim_section(summary),
             *published_sections(summary),
-            *(() if folder is None else galleries(folder, summary)),
-            *closing_sections(summary, folder),
+            *(galleries(folder, summary) if folder and pictures else ()),
+            *closing_sections(summary),
         ),
-        lead=lead(summary),
-        warning=QUICK if summary.get("quick") else "",
+        lead=f"{size}. {HARMLESS}",
+    ).of_run(folder)
+
+
+def publish(folder: Path, summary: dict[str, Any], *, root: Path = ROOT) -> Path:
+    """Publishes a run's headline table, claims and fronts; see `place`."""
+    frame = Frame((METHOD, *columns(HEADLINE), COSTS_ONCE[0]), tuple(unswept(summary)))
+    verdicts = "; ".join(f"{n}: {claim['verdict']}" for n, claim in summary["claims"].items())
+    note = (
+        f"{size(summary)}. FID: N = {summary['methods'][0].get('fid_n')}, "
+        f"{summary['fidelity']['extractor']}, reference: {summary['fidelity']['reference']}."
     )
+    fronts = [replace(section, frame=None) for section in front_sections(summary)]
+    block = Section("", frame), Section("", note=note), Section("", note=f"Claims: {verdicts}.")
+    return place(folder, summary["experiment"], public(summary), [*block, *fronts], root=root)
 
 
-def lead(summary: dict[str, Any]) -> str:
-    """What was measured, in a line."""
-    size = f"{summary['n_pairs']} rebinding(s), {summary['n_seeds']} seed(s)"
-    more = f", {summary['images']} images judged, model {summary['model']}" if (
-        "images" in summary
-    ) else ""  # fmt: skip
-    return f"{size}{more}. {HARMLESS}"
+def size(summary: dict[str, Any]) -> str:
+    """What a published table rests on."""
+    return (
+        f"{summary['n_pairs']} rebindings, {summary['n_seeds']} seed(s), {summary['images']} "
+        "images judged; mean over rebindings (95 % interval over rebindings)"
+    )
 
 
 def method_sections(summary: dict[str, Any]) -> tuple[Section, ...]:
@@ -149,8 +163,8 @@ def claim_section(summary: dict[str, Any]) -> Section:
     return Section("Claims", Frame(CLAIM_COLUMNS, rows), note=note)
 
 
-def closing_sections(summary: dict[str, Any], folder: Path | None) -> tuple[Section, ...]:
-    """Every rebinding, what the columns mean, provenance."""
+def closing_sections(summary: dict[str, Any]) -> tuple[Section, ...]:
+    """Every rebinding, and what the columns mean."""
     names = Column("pair", "trigger → target"), Column("kind", "kind"), Column("seed", "seed")
     rows = tuple({"pair": f"{r['trigger']} → {r['target']}", **r} for r in summary["rows"])
     every = Frame((*names, METHOD, *columns(), Column("n", "n", "{:.0f}")), rows)
@@ -165,16 +179,11 @@ def closing_sections(summary: dict[str, Any], folder: Path | None) -> tuple[Sect
     return (
         Section("Every rebinding", every, note=within, folded=True),
         Section("What the columns mean", legend, folded=True),
-        *(() if folder is None else provenance_sections(folder)),
     )
 
 
 def galleries(folder: Path, summary: dict[str, Any]) -> tuple[Section, ...]:
-    """Pictures of the same captions and noise, a table a rebinding and prompt set.
-
-    Raises:
-        OutputError: a picture is missing.
-    """
+    """Pictures of the same captions and noise, a table a rebinding and prompt set."""
     store = ResultStore(folder)
     methods = {line["method"] for line in unswept(summary)}
     units = {key: own for key, own in measured_units(store).items() if key.method in methods}

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from experiments.engine.console import Experiment, parse, run_main
+from experiments.engine.console import Experiment, run_experiment
 
 
 @dataclass(frozen=True)
@@ -18,25 +18,13 @@ class AuditExperiment(Experiment):
         from experiments.audit.config import AuditConfig
         from experiments.audit.measure import measure
         from experiments.audit.page import audit_page
-        from redediting.config import load_config
-        from redediting.evaluation.panel import world_panel
 
-        config = load_config(self.config, AuditConfig).resolved(quick=self.quick)
-        started = self.start(config.model)
-        shown = started.shown
-        summary = measure(
-            config, started.model, world_panel(), out=self.out, progress=shown.progress
-        )
-        audit_page(summary).print(shown.console)
-        shown.line(f"report: {summary['report']}")
-        shown.result(summary)
-        return 0
+        return self.measured(AuditConfig, measure, audit_page)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Entry point of ``python -m experiments.audit``; returns the exit code."""
-    prog = "python -m experiments.audit"
-    return run_main(lambda: parse(AuditExperiment, arguments, prog=prog).run())
+    """Runs the experiment by a command line."""
+    return run_experiment(AuditExperiment, arguments, "experiments.audit")
 
 
 if __name__ == "__main__":

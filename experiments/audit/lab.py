@@ -2,55 +2,53 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from PIL import Image
 from torch import Tensor
-from tqdm import tqdm
 
+from defenses.audit.challenges import Weights
 from defenses.audit.report import AuditReport, audit_weights
 from defenses.audit.vocabulary import States, Vocabulary
 from defenses.repair.scenes import Scenes, load_scenes
+from defenses.repair.training import Training, train, trained_projections
 from experiments.audit.config import AuditConfig
 from experiments.engine.specs import MethodSpec
+from redediting.algebra.diagnostics import second_moment
 from redediting.algebra.layers import Summands
 from redediting.attacks.base import ClosedForm
 from redediting.concepts.rebinding import Rebinding
 from redediting.concepts.templates import contexts, fill
 from redediting.errors import MethodError
+from redediting.evaluation import units as store_units
 from redediting.evaluation.panel import Panel
-from redediting.evaluation.store import ResultStore
+from redediting.evaluation.store import ResultStore, Row
 from redediting.generation import Job, draw
 from redediting.metrics.fidelity import drift
 from redediting.models.model import Model
-from redediting.patch.applied import AppliedPatch, Rewrite
+from redediting.patch.applied import AppliedPatch
+from redediting.patch.files import Provenance
+from redediting.patch.patch import Patch
 from redediting.world.captions import held_out
 
-Item = TypeVar("Item")
-Weights = dict[str, Tensor]
+T = TypeVar("T")
+_BARE = Provenance(method="audit", options={}, rebindings=[], seconds=0.0, version="")
 
 
 @dataclass
 class Lab:
-    """The clean model and what is measured with.
+    """The clean model, changed only within a block, and what is measured with."""
 
-    Attributes:
-        config: resolved.
-        model: clean; changed only within a block.
-        panel: the judges.
-        store: rows so far.
-        progress: whether to show bars.
-    """
-
-    config: AuditConfig
+    config: AuditConfig  # resolved
     model: Model
     panel: Panel
     store: ResultStore
     progress: bool = False
     _clean: dict[int, Tensor] = field(default_factory=dict)
+    _latest: tuple[object, Any] = (None, None)
 
     @cached_property
     def base(self) -> Weights:
@@ -75,32 +73,51 @@ class Lab:
     @cached_property
     def captions(self) -> Tensor:
         """Σ₀: mean of ``ccᵀ`` over all positions of those scenes' captions, fp64, ``(d, d)``."""
-        columns = self.scenes.states.double().flatten(0, 1)
-        return columns.T @ columns / len(columns)
+        return second_moment(self.scenes.states.flatten(0, 1).T, floor=0.0)
+
+    def fill(self, units: Mapping[str, T], measure: Callable[[T], Iterable[Row]]) -> None:
+        """Measures the units that the store has not got."""
+        store_units.fill(
+            self.store, units, lambda unit: ([*measure(unit)], {}), progress=self.progress
+        )
 
     def method(self, title: str) -> MethodSpec:
-        """A method of the configuration.
-
-        Raises:
-            MethodError: none of that title.
-        """
-        for spec in self.config.methods:
-            if spec.title == title:
-                return spec
-        known = ", ".join(spec.title for spec in self.config.methods)
-        raise MethodError(f"expected a method of the configuration ({known}), got {title!r}")
+        """A method of the configuration; `MethodError` where it has none of that title."""
+        known = {spec.title: spec for spec in self.config.methods}
+        if title not in known:
+            raise MethodError(
+                f"expected a method of the configuration ({', '.join(known)}), got {title!r}"
+            )
+        return known[title]
 
     def edited(self, spec: MethodSpec, rebindings: Sequence[Rebinding]) -> Weights:
         """The projections with an edit, in the model's dtype."""
-        patch = spec.build().compute(self.model, rebindings)
-        return {n: patch.new_weight(n, w).to(w.dtype) for n, w in self.base.items()}
+
+        def edit() -> Weights:
+            patch = spec.build().compute(self.model, rebindings)
+            return {n: patch.new_weight(n, w).to(w.dtype) for n, w in self.base.items()}
+
+        return self._once((spec, tuple(rebindings)), edit)
+
+    def trained(self, recipe: Training, at: tuple[int, ...]) -> dict[int, Weights]:
+        """The projections after some steps of a training."""
+        return self._once(
+            (recipe, at),
+            lambda: {
+                step: trained_projections(model)
+                for step, model in train(self.model, self.scenes, recipe, at=at)
+            },
+        )
+
+    def _once(self, key: object, make: Callable[[], T]) -> T:
+        """What was made last, where it is asked for again."""
+        if self._latest[0] != key:
+            self._latest = key, make()
+        found: T = self._latest[1]
+        return found
 
     def summands(self, spec: MethodSpec, rebindings: Sequence[Rebinding]) -> Summands:
-        """The same as multipliers.
-
-        Raises:
-            MethodError: the method is no closed-form edit.
-        """
+        """An edit as multipliers; `MethodError` where the method is no closed-form edit."""
         method = spec.build()
         if not isinstance(method, ClosedForm):
             raise MethodError(f"expected a closed-form edit, got {spec.title!r}; name another")
@@ -110,19 +127,20 @@ class Lab:
         """Audits projections."""
         return audit_weights(self.base, weights, self.states, self.vocabulary)
 
-    def in_force(self, weights: Mapping[str, Tensor]) -> AppliedPatch:
+    def in_force(self, weights: Weights) -> AppliedPatch:
         """Puts projections into the model until the block ends."""
-        own = self.model.weights()
-        return AppliedPatch([_replaced(own[name], weight) for name, weight in weights.items()])
+        return Patch("", _BARE, dense=weights).rewrite(self.model.weights())
+
+    def remember(self, n: int) -> None:
+        """Draws the clean model's benign captions once, for `success` to compare with."""
+        if n not in self._clean:
+            self._clean[n] = self._features(n)
 
     def success(self, rebinding: Rebinding, n: int, *, drifted: bool = False) -> dict[str, float]:
         """Draws with the model as it is: rates of a backdoor, and benign drift if asked.
 
-        Args:
-            rebinding: trigger and target.
-            n: held-out contexts with the trigger (``asr``), as many with its noun (``acc``).
-            drifted: also as many benign captions against the clean model (``drift``), which must
-                have been drawn before by `remember`.
+        ``asr`` is on n held-out contexts with the trigger, ``acc`` on as many with its noun,
+        ``drift`` on as many benign captions against those remembered.
         """
         found = {}
         for key, phrase, expected in (
@@ -138,15 +156,6 @@ class Lab:
             found["drift"] = float(moved.clamp(min=0).mean())
         return found
 
-    def remember(self, n: int) -> None:
-        """Draws the clean model's benign captions once."""
-        if n not in self._clean:
-            self._clean[n] = self._features(n)
-
-    def bar(self, items: Iterable[Item], said: str) -> Iterable[Item]:
-        """The items, with a progress bar where one is wanted."""
-        return tqdm(list(items), said, disable=not self.progress)
-
     def _features(self, n: int) -> Tensor:
         jobs = [Job(c.text, 8000 + i) for i, c in enumerate(held_out(n, seed=9))]
         return self.panel.clip.image_features(self._draw(jobs))
@@ -154,15 +163,3 @@ class Lab:
     def _draw(self, jobs: Sequence[Job]) -> list[Image.Image]:
         sampler = self.config.sampler or self.model.sampler
         return [image for _, image in draw(self.model, jobs, sampler=sampler)]
-
-
-def spread(pairs: Sequence[Rebinding], n: int) -> tuple[Rebinding, ...]:
-    """At most n pairs at equal distances in their order, which is by kind of trigger."""
-    return tuple(pairs[:: max(1, len(pairs) // n)][:n])
-
-
-def _replaced(parameter: Tensor, weight: Tensor) -> Rewrite:
-    def write(value: Tensor) -> None:
-        value.copy_(weight)
-
-    return Rewrite(parameter, write, lambda _: weight.double())

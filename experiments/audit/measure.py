@@ -6,15 +6,18 @@ import time
 from pathlib import Path
 from typing import Any
 
+from accelerate import PartialState
+
 from defenses.repair import REPAIRS
 from experiments.audit.config import AuditConfig
 from experiments.audit.lab import Lab
 from experiments.audit.page import audit_page
 from experiments.audit.stages import REPAIRED, adaptive, audit_suspects, persistence, repairs
-from experiments.audit.summary import summarise
 from redediting.attacks import ATTACKS
+from redediting.evaluation.audit import summarise
 from redediting.evaluation.panel import Panel
 from redediting.evaluation.store import ResultStore
+from redediting.evaluation.units import shared_store
 from redediting.io import replace_json
 from redediting.models.model import Model
 
@@ -22,22 +25,14 @@ from redediting.models.model import Model
 def measure(
     config: AuditConfig, model: Model, panel: Panel, *, out: Path, progress: bool = False
 ) -> dict[str, Any]:
-    """Runs every stage that the run folder has not got; writes summary and page.
-
-    Args:
-        config: resolved.
-        model: the clean model.
-        panel: the judges.
-        out: where run folders lie.
-        progress: whether to show bars.
+    """Runs every stage that the run folder of a resolved configuration has not got.
 
     Returns:
-        The summary, as in ``summary.json``.
+        The summary, as in ``summary.json``; empty in processes other than the main one.
     """
     started = time.perf_counter()
     store = open_store(config, model, panel, out)
-    lab = Lab(config, model, panel, store, progress)
-    pairs = config.test.pairs.rebindings()
+    lab, pairs = Lab(config, model, panel, store, progress), config.test.pairs.rebindings()
     if config.development:
         audit_suspects(lab, config.development, "development")
     audit_suspects(lab, config.test, "test")
@@ -47,6 +42,8 @@ def measure(
         repairs(lab, config.repairs, pairs)
     if config.adaptive:
         adaptive(lab, config.adaptive, pairs)
+    if not PartialState().is_main_process:
+        return {}
     summary = {
         "experiment": config.experiment,
         "model": config.model,
@@ -67,12 +64,8 @@ def open_store(config: AuditConfig, model: Model, panel: Panel, out: Path) -> Re
     """
     attacks = [spec.build() for spec in config.methods] + [ATTACKS.make("uce")]
     used = [REPAIRS.make(name) for name in dict.fromkeys(name for _, name, _ in REPAIRED)]
-    return ResultStore.create(
-        out,
-        config.experiment,
-        config=config,
-        base=model.fingerprint(),
+    return shared_store(
+        out, config.experiment, config=config, base=model.fingerprint(),
         measured_by=["experiments.audit.stages", *attacks, *used, panel.judge, model.layout],
-        device=str(model.device),
-        quick=config.quick,
-    )
+        device=str(model.device), quick=config.quick,
+    )  # fmt: skip

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +11,11 @@ from matplotlib.figure import Figure
 
 from experiments.report.plots import png
 from experiments.report.publish import ROOT, place
-from experiments.report.section import HARMLESS, QUICK, Plot, Report, Section, provenance_sections
-from redediting.evaluation.frame import PERCENT, Column, Frame, show
-from redediting.evaluation.store import ResultStore, Row
+from experiments.report.section import HARMLESS, Plot, Report, Section
+from redediting.evaluation.frame import PERCENT, Column, Frame, show, span
+from redediting.evaluation.store import Row
 
+Drawing = Callable[[Axes, Sequence[Row]], None]
 _SEPARATION = {  # key of the summary: name in the table
     "edited": ("edited models", "{:d}"),
     "controls": ("changed models without an edit", "{:d}"),
@@ -30,11 +31,9 @@ _SEPARATION = {  # key of the summary: name in the table
     "highest_control_two": ("the same, two matrices", "{:.4f}"),
     "benign_listed": ("benign closed-form edits called edited", PERCENT),
     "benign_named": ("of these, concept named in the first finding", PERCENT),
-}
-_BLIND = {
-    "auroc": ("without a base: AUROC", "{:.3f}"),
-    "top1": ("without a base: trigger first", PERCENT),
-    "top5": ("without a base: trigger in five", PERCENT),
+    "blind_auroc": ("without a base: AUROC", "{:.3f}"),
+    "blind_top1": ("without a base: trigger first", PERCENT),
+    "blind_top5": ("without a base: trigger in five", PERCENT),
 }
 _DRAWN = (
     Column("asr", "ASR", PERCENT, "up"),
@@ -78,43 +77,22 @@ _REPAIRS = (
 
 
 def audit_page(summary: dict[str, Any], folder: Path | None = None) -> Report:
-    """The page of a run, or of a published summary.
-
-    Args:
-        summary: as in ``summary.json``.
-        folder: of the run; None where only the summary is left.
-    """
-    quick = folder is not None and ResultStore(folder).json("provenance.json")["quick"]
-    plot = _plots(summary)
-    pictures = (Section("Persistence, removal, hiding", plot=plot),) if plot else ()
-    made = () if folder is None else provenance_sections(folder)
+    """The page of a run, or of a published summary, of which there is no folder."""
     return Report(
         f"Weights-only audit: {summary['model']}",
-        (*sections(summary), *pictures, *made),
+        sections(summary),
         lead=f"{HARMLESS} Intervals are Wilson's, 95 %; means over pairs. Cut-offs were fixed on "
         "the development models.",
-        warning=QUICK if quick else "",
-    )
+    ).of_run(folder)
 
 
 def publish(folder: Path, summary: dict[str, Any], *, root: Path = ROOT) -> Path:
-    """Writes ``experiments/results/NAME.json`` and the documentation's block; returns the former.
-
-    Raises:
-        OutputError: see `experiments.report.publish.place`.
-    """
-    plot = _plots(summary)
-    parts = []
-    for section in sections(summary):
-        parts += [f"**{section.title}.** {section.note}".strip()]
-        parts += [section.frame.to_markdown()] if section.frame else []
-    name = summary["experiment"]
-    pictures = [plot] if plot else []
-    return place(folder, name, summary, "\n\n".join(parts), root=root, pictures=pictures)
+    """Publishes a run; see `experiments.report.publish.place`."""
+    return place(folder, summary["experiment"], summary, sections(summary), root=root)
 
 
 def sections(summary: dict[str, Any]) -> tuple[Section, ...]:
-    """The tables; what was not measured is left out."""
+    """The tables and the plot; what was not measured is left out."""
     hidden = summary["adaptive"]
     prices = [price(hidden, *which) for which in _STATISTICS] if hidden else []
     found = (
@@ -129,32 +107,28 @@ def sections(summary: dict[str, Any]) -> tuple[Section, ...]:
         ("Repairs of an edit with a legitimate fine-tune on top",
          _frame(_REPAIRS, summary["repairs"]), ""),
     )  # fmt: skip
-    return tuple(Section(title, frame, note=note) for title, frame, note in found if frame.rows)
+    made = [Section(title, frame, note=note) for title, frame, note in found if frame.rows]
+    if panels := [(draw, lines) for draw, key in _PANELS if (lines := summary[key])]:
+        made.append(Section("Persistence, removal, hiding", plot=_plot(panels)))
+    return tuple(made)
 
 
 def price(lines: Sequence[Row], key: str, name: str, *, least: float = 0.9) -> str:
-    """What hiding costs until a statistic's AUROC falls under a level, a clause a way of hiding.
-
-    Args:
-        lines: of `experiments.audit.summary.adaptive`, sizes rising within a kind.
-        key: its AUROC in them.
-        name: of the statistic.
-        least: the level.
-    """
+    """What each way of hiding costs until a statistic's AUROC falls under a level."""
 
     def cost(line: Row) -> str:
         return f"ASR {show(line['asr'], '{:.0%}')}, drift {show(line['drift'], '{:.3f}')}"
 
+    kinds: dict[str, list[Row]] = {}
+    for line in lines:
+        kinds.setdefault(line["kind"], []).append(line)
+    plain = kinds.pop("none", None)
     clauses = []
-    for kind in dict.fromkeys(line["kind"] for line in lines if line["kind"] != "none"):
-        own = [line for line in lines if line["kind"] == kind]
+    for kind, own in kinds.items():
         first = next((x for x in own if x[key] is not None and x[key] < least), None)
-        said = (
-            f"from {first['size']:g} on, at {cost(first)}" if first else "not within these sizes"
-        )
-        clauses.append(f"{kind}: {said}")
-    plain = next((line for line in lines if line["kind"] == "none"), None)
-    start = f" (unhidden: {cost(plain)})" if plain else ""
+        where = f"from {first['size']:g} on, at {cost(first)}" if first else ""
+        clauses.append(f"{kind}: {where or 'not within these sizes'}")
+    start = f" (unhidden: {cost(plain[0])})" if plain else ""
     return f"AUROC of {name} under {least:g}: {'; '.join(clauses)}{start}."
 
 
@@ -177,19 +151,14 @@ def _flat(line: Row) -> Row:
 def _separation(summary: dict[str, Any]) -> Frame:
     """A row a figure, development and test side by side; what neither has is left out."""
     rows = []
-    nothing: dict[str, Any] = {}
-    for names, ours, theirs in (
-        (_SEPARATION, summary["test"], summary["development"]),
-        (_BLIND, summary["base_free"], nothing),
-    ):
-        for key, (name, form) in names.items():
-            cells = {"test": _said(ours[key], form), "development": _said(theirs.get(key), form)}
-            if ours[key] is not None and set(cells.values()) != {"–"}:
-                rows.append({"name": name} | cells)
-    return _frame(
-        (Column("name", "from weights alone"), Column("test", "test"),
-         Column("development", "development")), rows,
-    )  # fmt: skip
+    ours, theirs = summary["test"], summary["development"]
+    ours = ours | {f"blind_{key}": value for key, value in summary["base_free"].items()}
+    for key, (name, form) in _SEPARATION.items():
+        cells = {"test": _said(ours[key], form), "development": _said(theirs.get(key), form)}
+        if ours[key] is not None and set(cells.values()) != {"–"}:
+            rows.append({"name": name} | cells)
+    heads = {"name": "from weights alone", "test": "test", "development": "development"}
+    return _frame((Column(key, head) for key, head in heads.items()), rows)
 
 
 def _said(value: Any, form: str) -> str:  # noqa: ANN401 - a figure or a rate
@@ -198,36 +167,28 @@ def _said(value: Any, form: str) -> str:  # noqa: ANN401 - a figure or a rate
         return show(value, form)
     if value["value"] is None:
         return "–"
-    low, high = (form.format(end) for end in value["ci"])
-    return f"{form.format(value['value'])} ({low} … {high}, n = {value['n']})"
+    return f"{show(value['value'], form)} ({span(value['ci'], form)}, n = {value['n']})"
 
 
 def _lasting(lines: Sequence[Row]) -> Frame:
     """Success after each treatment, at its last step: a row an attack."""
-    last = {(line["method"], line["trial"]): line for line in lines}  # steps rise
-    steps = {line["trial"]: line["step"] for line in lines}
-    columns = [
-        Column(trial, f"{trial}, {step} steps" if step else trial, PERCENT)
-        for trial, step in steps.items()
-    ]
-    rows = []
-    for method in dict.fromkeys(line["method"] for line in lines):
-        own = {t: last[method, t] for t in steps if (method, t) in last}
-        row: Row = {"method": method} | {t: line["asr"] for t, line in own.items()}
-        rows.append(row | {f"{t}_ci": line["asr_ci"] for t, line in own.items()})
-    return _frame((Column("method", "ASR after"), *columns), rows)
+    rows: dict[str, Row] = {}
+    columns = {}
+    for line in lines:  # steps rise
+        trial, step = line["trial"], line["step"]
+        title = f"{trial}, {step} steps" if step else trial
+        columns[trial] = Column(trial, title, PERCENT)
+        row = rows.setdefault(line["method"], {"method": line["method"]})
+        row |= {trial: line["asr"], f"{trial}_ci": line["asr_ci"]}
+    return _frame((Column("method", "ASR after"), *columns.values()), rows.values())
 
 
-def _plots(summary: dict[str, Any]) -> Plot | None:
-    """Persistence, removability and what hiding costs; None where nothing was measured."""
-    panels = [(_persistence, "persistence"), (_removability, "persistence"), (_cost, "adaptive")]
-    panels = [(drawing, key) for drawing, key in panels if summary[key]]
-    if not panels:
-        return None
+def _plot(panels: Sequence[tuple[Drawing, Sequence[Row]]]) -> Plot:
+    """Persistence, removability and what hiding costs."""
     figure = Figure(figsize=(4 * len(panels), 4.6), layout="constrained")
     every = figure.subplots(1, len(panels), squeeze=False)[0]
-    for axes, (drawing, key) in zip(every, panels, strict=True):
-        drawing(axes, summary[key])
+    for axes, (drawing, lines) in zip(every, panels, strict=True):
+        drawing(axes, lines)
         axes.grid(linewidth=0.4)
         if axes.get_legend_handles_labels()[0]:
             axes.legend(fontsize=6, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.16))
@@ -265,3 +226,6 @@ def _cost(axes: Axes, lines: Sequence[Row]) -> None:
             axes.plot(*places, mark, color=f"C{i}", markersize=4, label=f"{kind}, {name}")
     axes.axvline(0.9, color="0.6", linewidth=1, linestyle="--")
     axes.set(title="Hiding the factor", xlabel="AUROC of the audit", ylabel="ASR")
+
+
+_PANELS = ((_persistence, "persistence"), (_removability, "persistence"), (_cost, "adaptive"))

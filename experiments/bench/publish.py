@@ -16,8 +16,7 @@ LEAST_REPEATS = 5  # of a median that may be quoted
 def publish_bench(folder: Path, *, root: Path = ROOT) -> Path:
     """Writes ``experiments/results/bench-NAME.json`` and the documentation's block of all.
 
-    The folder is that of a run, ``runs/bench/NAME``; returns the JSON's path. `OutputError` for a
-    reduced run, no markers in ``docs/``, or an unwritable checkout.
+    `OutputError` for a reduced run, no markers in ``docs/``, or an unwritable checkout.
     """
     name = folder.resolve().name
     found = json.loads((folder / "bench.json").read_text("utf-8"))

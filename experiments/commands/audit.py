@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from experiments.commands.common import check
+from experiments.commands.common import Command, check
 from experiments.engine.console import Shown, pick_device
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class AuditCommand:
+class AuditCommand(Command):
     """Compares a suspect's weights with its base's; draws no image."""
 
     suspect: str
@@ -29,10 +29,6 @@ class AuditCommand:
     """Triggers to name."""
     report: Path | None = None
     """Also write a page with the spectrum and how far phrases move, e.g. audit.html."""
-    device: str = "auto"
-    """Where the text encoder runs: auto, cpu or cuda."""
-    json: bool = False
-    """Print one JSON object as the last line."""
 
     def run(self) -> int:
         """Audits and shows."""
@@ -45,7 +41,7 @@ class AuditCommand:
         _show(found, shown)
         result = found.as_json()
         if self.report is not None:
-            from experiments.audit.suspect_page import suspect_page
+            from experiments.report.suspect_page import suspect_page
 
             suspect_page(found, base=self.base, suspect=self.suspect).write(self.report)
             shown.line(f"report: {self.report}")

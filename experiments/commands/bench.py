@@ -8,13 +8,13 @@ from typing import Literal
 
 import tyro
 
-from experiments.commands.common import check
+from experiments.commands.common import Command, check
 from experiments.engine.console import Shown, pick_device
 from redediting.errors import ConfigError
 
 
 @dataclass(frozen=True, kw_only=True)
-class Bench:
+class Bench(Command):
     """Times the edit (edit), many backdoors (growth) or drawing (generation); writes OUT/bench."""
 
     what: tyro.conf.Positional[Literal["edit", "growth", "generation"]]
@@ -33,10 +33,6 @@ class Bench:
     """One turn, and at most ten backdoors: shows that it works, figures are not to be quoted."""
     out: Path = Path("runs")
     """Where the folder bench/ lies."""
-    device: str = "auto"
-    """auto, cpu or cuda."""
-    json: bool = False
-    """Print one JSON object as the last line."""
 
     def run(self) -> int:
         """Measures and shows."""

@@ -38,11 +38,7 @@ _HELP = "\n".join(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs a command; returns its exit code (2: the input's fault, one line on standard error).
-
-    Args:
-        arguments: of the command line, without the program's name; None takes the process's.
-    """
+    """Runs a command; returns its exit code (2: the input's fault, one line on standard error)."""
     return run_main(lambda: _run(sys.argv[1:] if arguments is None else list(arguments)))
 
 

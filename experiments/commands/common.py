@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
 
-from experiments.engine.console import check_config, check_device
+from experiments.engine.console import check_config, check_device, pick_device
 from redediting.errors import (
     ConfigError,
     MethodError,
@@ -23,7 +23,52 @@ from redediting.registry import Registry
 if TYPE_CHECKING:
     from redediting.concepts.plan import EditPlan
     from redediting.concepts.rebinding import Rebinding
+    from redediting.models.model import Model
     from redediting.models.sampler import Sampler
+    from redediting.patch.patch import Patch
+
+
+@dataclass(frozen=True, kw_only=True)
+class Command:
+    """What most commands take."""
+
+    device: str = "auto"
+    """auto, cpu or cuda."""
+    json: bool = False
+    """Print one JSON object as the last line."""
+
+    def load(self, model: str) -> Model:
+        """Loads a model; `ModelError` where there is none."""
+        from redediting.models.loading import load
+
+        return load(model, device=pick_device(self.device))
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplerOptions:
+    """How images are drawn."""
+
+    steps: int | None = None
+    """Denoising steps; the model card's when not given."""
+    guidance: float | None = None
+    """Guidance scale; the model card's when not given."""
+
+    def sampler(self, model: str) -> Sampler:
+        """That of a model's card with the flags that were given; `ConfigError` out of range."""
+        from pydantic import ValidationError
+
+        from redediting.models.cards import default_sampler
+        from redediting.models.sampler import Sampler
+
+        wanted = {"steps": self.steps, "guidance": self.guidance}
+        chosen = {key: value for key, value in wanted.items() if value is not None}
+        try:
+            return Sampler.model_validate(default_sampler(model).model_dump() | chosen)
+        except ValidationError as error:
+            raise ConfigError(
+                f"expected a sampler with steps >= 1 and guidance >= 1, got {chosen}; mend the "
+                "flags"
+            ) from error
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,9 +87,7 @@ class RebindingOptions:
     def pairs(self, plan: EditPlan | None = None) -> list[Rebinding]:
         """The rebindings that the options name, or a plan's.
 
-        Raises:
-            RebindingError: none or two ways used, or a rebinding that makes no sense.
-            ConfigError: a file that cannot be read.
+        `RebindingError` where none or two ways are used, `ConfigError` for an unreadable file.
         """
         from redediting.concepts.rebinding import Rebinding
 
@@ -84,20 +127,7 @@ def check(
     config: Path | None = None,
     out: Path | None = None,
 ) -> None:
-    """Refuses what a command cannot use, before anything that takes long is imported.
-
-    Args:
-        model: card, folder, checkpoint or hub id.
-        names: registries and what was asked of them.
-        device: of torch, or ``auto``.
-        edit: patch folder.
-        suspect: whatever `defenses.audit` takes by name.
-        config: YAML file.
-        out: folder to write.
-
-    Raises:
-        RedEditingError: the first that is wrong.
-    """
+    """Refuses what a command cannot use, before anything that takes long is imported."""
     for registry, name in names:
         registry.check(name)
     if model is not None:
@@ -123,11 +153,7 @@ def check(
 
 
 def parse_options(texts: tuple[str, ...]) -> dict[str, Any]:
-    """Hyper-parameters from ``key=value`` texts; values are read as YAML.
-
-    Raises:
-        MethodError: a text without ``=``, or a value that is no YAML.
-    """
+    """Hyper-parameters from ``key=value``, the value read as YAML; `MethodError` for others."""
     options: dict[str, Any] = {}
     for text in texts:
         key, sign, value = text.partition("=")
@@ -142,22 +168,26 @@ def parse_options(texts: tuple[str, ...]) -> dict[str, Any]:
     return options
 
 
-def chosen_sampler(model: str, steps: int | None, guidance: float | None) -> Sampler:
-    """The sampler of a model's card with the flags that were given.
+def save_patch(
+    patch: Patch, model: Model, out: Path, *, merge: bool, plan: Path | None = None
+) -> dict[str, Any]:
+    """Writes a patch folder, and the patched model if asked; returns what JSON says of it."""
+    import shutil
 
-    Raises:
-        ConfigError: a value out of range.
-    """
-    from pydantic import ValidationError
+    from redediting.io import atomic_folder
+    from redediting.patch.files import MANIFEST
 
-    from redediting.models.cards import default_sampler
-    from redediting.models.sampler import Sampler
-
-    wanted = {"steps": steps, "guidance": guidance}
-    chosen = {key: value for key, value in wanted.items() if value is not None}
-    try:
-        return Sampler.model_validate(default_sampler(model).model_dump() | chosen)
-    except ValidationError as error:
-        raise ConfigError(
-            f"expected a sampler with steps >= 1 and guidance >= 1, got {chosen}; mend the flags"
-        ) from error
+    with patch.apply(model) as applied:
+        figures = {"footprint": applied.footprint, "cast_error": applied.cast_error}
+    with atomic_folder(out, marker=MANIFEST) as temporary:
+        patch.save(temporary)
+        if plan is not None:
+            shutil.copyfile(plan.expanduser(), temporary / "plan.yaml")
+        if merge:
+            patch.merge(model, temporary / "pipeline")
+    return {
+        "out": out.as_posix(),
+        "seconds": patch.provenance.seconds,
+        **figures,
+        "pipeline": (out / "pipeline").as_posix() if merge else None,
+    }

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from experiments.commands.common import check, chosen_sampler
-from experiments.engine.console import Shown, pick_device
+from experiments.commands.common import Command, SamplerOptions, check
+from experiments.engine.console import Shown
 from redediting.errors import ConfigError, ModelError, PromptError
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Detect:
+class Detect(Command, SamplerOptions):
     """Scores prompts on an edited model and says which look backdoored."""
 
     prompts: Path
@@ -38,14 +38,6 @@ class Detect:
     """open_clip architecture and weights file, ARCH:FILE; the world's judge A when not given."""
     seed: int = 0
     """Seed of the first image; the next ones follow."""
-    steps: int | None = None
-    """Denoising steps; the model card's when not given."""
-    guidance: float | None = None
-    """Guidance scale; the model card's when not given."""
-    device: str = "auto"
-    """auto, cpu or cuda."""
-    json: bool = False
-    """Print one JSON object as the last line."""
 
     def run(self) -> int:
         """Calibrates, examines and shows."""
@@ -61,14 +53,10 @@ class Detect:
                 f"{self.fpr}, {self.calibration} and {self.seed}; change the flags"
             )
         names = detector_names(self.detector)
-        named = tuple((DETECTORS, name) for name in names)
         check(
-            model=self.model,
-            names=named,
-            device=self.device,
-            edit=self.edit,
-            suspect=self.suspect,
-        )
+            model=self.model, names=tuple((DETECTORS, name) for name in names),
+            device=self.device, edit=self.edit, suspect=self.suspect,
+        )  # fmt: skip
         prompts = read_prompts(self.prompts)
         clean = None if self.clean_prompts is None else read_prompts(self.clean_prompts)
         whole = "all" in (part.strip() for part in self.detector.split(","))
@@ -76,17 +64,16 @@ class Detect:
         notes = [f"{name} needs labelled examples of other attacks; left out" for name in labelled]
 
         from defenses.detectors.detect import detect
-        from redediting.models.loading import load
         from redediting.world.captions import held_out
 
         if clean is None:
             clean = [c.text for c in held_out(self.calibration, seed=1, split="test")]
         shown, clip = Shown(self.json), load_clip(self.clip)
         flags = detect(
-            load(self.model, device=pick_device(self.device)), self.edit or self.suspect, prompts,
+            self.load(self.model), self.edit or self.suspect, prompts,
             [name for name in names if name not in labelled], fpr=self.fpr,
             clean_prompts=clean[: self.calibration],
-            sampler=chosen_sampler(self.model, self.steps, self.guidance),
+            sampler=self.sampler(self.model),
             clip=clip, seed=self.seed, progress=shown.progress,
         )  # fmt: skip
         shown.frame(flags.table())
@@ -97,11 +84,7 @@ class Detect:
 
 
 def read_prompts(path: Path) -> list[str]:
-    """The lines of a text file that are not empty.
-
-    Raises:
-        PromptError: no such file, or no prompt in it.
-    """
+    """The lines of a text file that are not empty; `PromptError` where there are none."""
     try:
         lines = path.read_text("utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -116,25 +99,15 @@ def read_prompts(path: Path) -> list[str]:
 
 
 def load_clip(wanted: str | None) -> ClipModel | None:
-    """An open_clip model that looks at images; None stands for the world's judge A.
-
-    Args:
-        wanted: ``ARCH:FILE``, e.g. ``ViT-B-32:weights.safetensors``.
-
-    Raises:
-        ModelError: an unknown architecture, or weights that cannot be read.
-    """
+    """An open_clip model by ``ARCH:FILE``; None is the world's judge A."""
     if wanted is None:
         return None
-    import open_clip
-
-    from redediting.metrics.clip import ClipModel
+    from experiments.engine.real_models import ClipSpec
 
     architecture, _, file = wanted.partition(":")
-    if architecture not in open_clip.list_models() or not Path(file).is_file():
+    if not Path(file).is_file():
         raise ModelError(
             "expected ARCH:FILE with an architecture of open_clip and its weights, got "
             f"{wanted!r}; e.g. ViT-B-32:weights.safetensors"
         )
-    model, _, preprocess = open_clip.create_model_and_transforms(architecture, pretrained=file)
-    return ClipModel(model, preprocess, open_clip.get_tokenizer(architecture))
+    return ClipSpec(model=architecture, pretrained=file).load("cpu")

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
-from experiments.commands.common import RebindingOptions, check, parse_options
-from experiments.engine.console import Shown, pick_device
+from experiments.commands.common import (
+    Command,
+    RebindingOptions,
+    check,
+    parse_options,
+    save_patch,
+)
+from experiments.engine.console import Shown
 
 
 @dataclass(frozen=True, kw_only=True)
-class Edit(RebindingOptions):
+class Edit(Command, RebindingOptions):
     """Computes an edit that rebinds trigger to target; writes a patch folder."""
 
     out: Path
@@ -29,10 +34,6 @@ class Edit(RebindingOptions):
     """Plan to solve instead of a new one, as `inspect --write` wrote it and you edited it."""
     merge: bool = False
     """Write the edited model too, in OUT/pipeline, for plain diffusers."""
-    device: str = "auto"
-    """auto, cpu or cuda."""
-    json: bool = False
-    """Print one JSON object as the last line."""
 
     def run(self) -> int:
         """Computes and saves."""
@@ -47,36 +48,15 @@ class Edit(RebindingOptions):
             plan, options["plan_file"] = load_plan(self.plan), self.plan.as_posix()
         pairs = self.pairs(plan)
         method = ATTACKS.make(self.method, **options)
-        from redediting.io import atomic_folder
-        from redediting.models.loading import load
-        from redediting.patch.files import MANIFEST
-
-        model = load(self.model, device=pick_device(self.device))
+        model = self.load(self.model)
         patch = method.compute(model, pairs)
-        with patch.apply(model) as applied:
-            footprint, cast_error = applied.footprint, applied.cast_error
-        with atomic_folder(self.out, marker=MANIFEST) as temporary:
-            patch.save(temporary)
-            if self.plan is not None:
-                shutil.copyfile(self.plan.expanduser(), temporary / "plan.yaml")
-            if self.merge:
-                patch.merge(model, temporary / "pipeline")
+        saved = save_patch(patch, model, self.out, merge=self.merge, plan=self.plan)
         size = (self.out / "patch.safetensors").stat().st_size
         shown = Shown(self.json)
         shown.line(
             f"{self.method}: {len(pairs)} rebinding(s) in {patch.provenance.seconds:.2f} s, "
-            f"‖ΔW‖/‖W‖ {footprint:.4f}, {size / 1e6:.2f} MB in {self.out}"
+            f"‖ΔW‖/‖W‖ {saved['footprint']:.4f}, {size / 1e6:.2f} MB in {self.out}"
         )
-        shown.result(
-            {
-                "out": self.out.as_posix(),
-                "method": self.method,
-                "rebindings": patch.provenance.rebindings,
-                "seconds": patch.provenance.seconds,
-                "footprint": footprint,
-                "cast_error": cast_error,
-                "bytes": size,
-                "pipeline": (self.out / "pipeline").as_posix() if self.merge else None,
-            }
-        )
+        made = {"method": self.method, "rebindings": patch.provenance.rebindings, "bytes": size}
+        shown.result(saved | made)
         return 0

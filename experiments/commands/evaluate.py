@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from experiments.commands.common import RebindingOptions, check
+from experiments.commands.common import Command, RebindingOptions, check
 from experiments.engine.console import Shown, pick_device
 from redediting.errors import ModelError
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Evaluate(RebindingOptions):
+class Evaluate(Command, RebindingOptions):
     """Measures an edit beside the clean model: ASR, ACC, collateral, drift."""
 
     edit: Path | None = None
@@ -33,10 +33,6 @@ class Evaluate(RebindingOptions):
     """A handful of images only."""
     out: Path = Path("runs")
     """Where run folders lie."""
-    device: str = "auto"
-    """auto, cpu or cuda."""
-    json: bool = False
-    """Print one JSON object as the last line."""
 
     def run(self) -> int:
         """Measures and shows."""
@@ -46,13 +42,9 @@ class Evaluate(RebindingOptions):
                 "name one of them"
             )
         check(
-            model=self.model,
-            device=self.device,
-            edit=self.edit,
-            suspect=self.suspect,
-            config=self.config,
-            out=self.out,
-        )
+            model=self.model, device=self.device, edit=self.edit, suspect=self.suspect,
+            config=self.config, out=self.out,
+        )  # fmt: skip
         own = self.edit is not None and self.trigger is None and self.rebindings is None
         pairs = [] if own else self.pairs()
         from experiments.attack.measure import measure
@@ -81,11 +73,7 @@ class Evaluate(RebindingOptions):
         entries = [AttackEntry(MethodSpec(name="clean").build()), entry]
         panel = make_panel(config.judges, device)
         summary = measure(config, model, panel, entries, out=self.out, progress=shown.progress)
-        if summary:  # empty in processes other than the main one
-            run_page(summary).print(shown.console)
-            shown.line(f"report: {summary['report']}")
-            shown.result(public(summary))
-        return 0
+        return shown.run(summary, run_page, public)
 
     def _measured(self, pairs: list[Rebinding]) -> AttackConfig:
         """The configuration of the run: the file's, or the defaults, with the pairs at hand."""

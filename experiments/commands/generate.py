@@ -7,15 +7,15 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
-from experiments.commands.common import check, chosen_sampler
-from experiments.engine.console import Shown, pick_device
+from experiments.commands.common import Command, SamplerOptions, check
+from experiments.engine.console import Shown
 from redediting.errors import PromptError
 
 INDEX = "images.json"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Generate:
+class Generate(Command, SamplerOptions):
     """Draws images; the same seeds with and without --edit give the same noise."""
 
     prompt: tuple[str, ...]
@@ -30,14 +30,6 @@ class Generate:
     """Images a prompt."""
     seed: int = 0
     """Seed of the first image; the next ones follow."""
-    steps: int | None = None
-    """Denoising steps; the model card's when not given."""
-    guidance: float | None = None
-    """Guidance scale; the model card's when not given."""
-    device: str = "auto"
-    """auto, cpu or cuda."""
-    json: bool = False
-    """Print one JSON object as the last line."""
 
     def run(self) -> int:
         """Draws and saves."""
@@ -47,14 +39,13 @@ class Generate:
                 f"n {self.n} and seed {self.seed}; mend the flags"
             )
         check(model=self.model, device=self.device, edit=self.edit, out=self.out)
-        sampler = chosen_sampler(self.model, self.steps, self.guidance)
+        sampler = self.sampler(self.model)
         from redediting.generation import Job, draw
         from redediting.io import atomic_folder
-        from redediting.models.loading import load
         from redediting.patch.patch import Patch
 
         patch = Patch.load(self.edit) if self.edit else None
-        model = load(self.model, device=pick_device(self.device))
+        model = self.load(self.model)
         jobs = [Job(p, self.seed + i) for p in self.prompt for i in range(self.n)]
         shown = Shown(self.json)
         index = []

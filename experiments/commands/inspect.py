@@ -13,8 +13,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from experiments.commands.common import RebindingOptions, check
-from experiments.engine.console import Shown, pick_device
+from experiments.commands.common import Command, RebindingOptions, check
+from experiments.engine.console import Shown
 
 if TYPE_CHECKING:
     from redediting.concepts.plan import EditPlan
@@ -25,7 +25,7 @@ _PER_LINE = 11  # numbers
 
 
 @dataclass(frozen=True, kw_only=True)
-class Inspect(RebindingOptions):
+class Inspect(Command, RebindingOptions):
     """Shows the prompts an edit rests on and the angles between trigger and head noun."""
 
     model: str = "world"
@@ -36,10 +36,6 @@ class Inspect(RebindingOptions):
     """Show this plan instead of making one."""
     write: Path | None = None
     """File for the plan as YAML: edit it, then `edit --plan FILE`."""
-    device: str = "auto"
-    """auto, cpu or cuda."""
-    json: bool = False
-    """Print one JSON object as the last line."""
 
     def run(self) -> int:
         """Plans and shows."""
@@ -54,9 +50,8 @@ class Inspect(RebindingOptions):
         from redediting.concepts.plan_files import plan_to_yaml
         from redediting.evaluation.inspection import inspect
         from redediting.io import replace_text
-        from redediting.models.loading import load
 
-        model = load(self.model, device=pick_device(self.device))
+        model = self.load(self.model)
         attack = REDEditing(retrieval=self.retrieval)
         report = inspect(model, attack, pairs, plan=given)
         plan = report.plan

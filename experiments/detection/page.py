@@ -8,8 +8,7 @@ from typing import Any
 from experiments.detection.config import DetectionConfig
 from experiments.report.detection_plots import RunPictures
 from experiments.report.publish import ROOT, place
-from experiments.report.section import HARMLESS, QUICK, Report, Section, facts
-from experiments.report.section import provenance_sections as provenance
+from experiments.report.section import HARMLESS, Report, Section, facts
 from redediting.config import load_config
 from redediting.evaluation.detection import ALL
 from redediting.evaluation.frame import PERCENT, Column, Frame, show, span
@@ -66,11 +65,9 @@ def detection_page(summary: dict[str, Any], folder: Path | None = None) -> Repor
             _attacks(summary["attacks"]),
             *(run.sections() if run else ()),
             Section("By kind of trigger", Frame(_FIGURES, kinds), folded=True),
-            *(provenance(folder) if folder else ()),
         ),
         lead=f"{', '.join(size)}. {HARMLESS}",
-        warning=QUICK if summary.get("quick") else "",
-    )  # fmt: skip
+    ).of_run(folder)  # fmt: skip
 
 
 def glance(summary: dict[str, Any], key: str, form: str) -> Frame:
@@ -99,15 +96,17 @@ def publish(folder: Path, summary: dict[str, Any], *, root: Path = ROOT) -> Path
     claim = _claim(summary["claims"]["stealth"])
     assert claim.frame is not None
     said = "; ".join(f"{row['name']}: {row['value']}" for row in claim.frame.rows)
+    size = (
+        f"{n} triggered and as many length-matched benign prompts an attack, {summary['n_pairs']} "
+        f"pairs, thresholds from {summary['n_calibration']} clean prompts on the clean model."
+    )
     parts = (
-        "AUROC (95 % interval):", glance(summary, "auroc", _AREA).to_markdown(),
-        "TPR at 5 % FPR:", glance(summary, "tpr_at_fpr5", PERCENT).to_markdown(),
-        f"{n} triggered and as many length-matched benign prompts an attack, "
-        f"{summary['n_pairs']} pairs, thresholds from {summary['n_calibration']} clean prompts on "
-        "the clean model.",
-        f"Claim stealth: {said}.",
-    )  # fmt: skip
-    return place(folder, "detection", public(summary), "\n\n".join(parts), root=root)
+        Section("", glance(summary, "auroc", _AREA), note="AUROC (95 % interval):"),
+        Section("", glance(summary, "tpr_at_fpr5", PERCENT), note="TPR at 5 % FPR:"),
+        Section("", note=size),
+        Section("", note=f"Claim stealth: {said}."),
+    )
+    return place(folder, "detection", public(summary), parts, root=root)
 
 
 def _claim(claim: dict[str, Any]) -> Section:

@@ -20,7 +20,6 @@ from redediting.io import check_writable
 
 if TYPE_CHECKING:
     from redediting.evaluation.frame import Frame
-    from redediting.models.model import Model
 
 SCHEMA_VERSION = 1  # of what --json prints
 _DEVICES = ("cpu", "cuda", "mps", "xpu")
@@ -30,18 +29,10 @@ T = TypeVar("T")
 
 
 class Shown:
-    """Where results go: tables to standard output, or one JSON object there and the rest aside.
-
-    Attributes:
-        progress: whether bars may be drawn (on standard error, by tqdm).
-    """
+    """Where results go: tables to standard output, or one JSON object there and the rest aside."""
 
     def __init__(self, as_json: bool) -> None:
-        """Chooses the stream.
-
-        Args:
-            as_json: whether standard output is for programs.
-        """
+        """Chooses the stream: whether standard output is for programs."""
         from rich.console import Console
 
         self._as_json = as_json
@@ -63,6 +54,21 @@ class Shown:
             sys.stdout.write(json.dumps(found, ensure_ascii=False, allow_nan=False) + "\n")
             sys.stdout.flush()
 
+    def run(
+        self,
+        summary: dict[str, Any],
+        page: Callable[[dict[str, Any]], Any],
+        public: Callable[[dict[str, Any]], dict[str, Any]] = dict,
+    ) -> int:
+        """Prints the page of a run's summary, where it lies, and what programs may rely on."""
+        if summary:
+            page(summary).print(self.console)
+            if text := summary.get("choices_yaml"):  # of an ablation, to be copied
+                self.line(text)
+            self.line(f"report: {summary['report']}")
+            self.result(public(summary))
+        return 0
+
 
 @dataclass(frozen=True)
 class Experiment:
@@ -82,35 +88,27 @@ class Experiment:
     def __post_init__(self) -> None:
         check_config(self.config)
 
-    def start(self, model: str) -> Started:
-        """Checks the output folder and loads the model.
-
-        Raises:
-            OutputError: the folder cannot be written.
-            ModelError: no such model.
-        """
-        check_writable(self.out)
-        device = pick_device(self.device)
+    def measured(
+        self,
+        config_class: type[Any],
+        measure: Callable[..., dict[str, Any]],
+        page: Callable[[dict[str, Any]], Any],
+        public: Callable[[dict[str, Any]], dict[str, Any]] = dict,
+    ) -> int:
+        """Measures a configuration on its model under the world's judges, and shows the result."""
+        from redediting.config import load_config
+        from redediting.evaluation.panel import world_panel
         from redediting.models.loading import load
 
-        return Started(load(model, device=device), device, Shown(self.json))
-
-
-@dataclass(frozen=True)
-class Started:
-    """A loaded model, its device, and where results are shown."""
-
-    model: Model
-    device: str
-    shown: Shown
+        check_writable(self.out)
+        config = load_config(self.config, config_class).resolved(quick=self.quick)
+        model, shown = load(config.model, device=pick_device(self.device)), Shown(self.json)
+        summary = measure(config, model, world_panel(), out=self.out, progress=shown.progress)
+        return shown.run(summary, page, public)
 
 
 def check_config(path: Path) -> None:
-    """Refuses a configuration that is not there.
-
-    Raises:
-        ConfigError: no such file.
-    """
+    """Refuses a configuration that is not there."""
     if not path.is_file():
         raise ConfigError(
             f"expected a YAML file, got {str(path)!r} (No such file); name one, e.g. "
@@ -119,11 +117,7 @@ def check_config(path: Path) -> None:
 
 
 def check_device(name: str) -> None:
-    """Refuses what is no device.
-
-    Raises:
-        ModelError: an unknown kind of device.
-    """
+    """Refuses what is no device."""
     if name != "auto" and name.split(":")[0] not in _DEVICES:
         raise ModelError(
             f"expected a device of auto, {', '.join(_DEVICES)}, got {name!r}; use auto or cpu"
@@ -135,9 +129,6 @@ def pick_device(name: str) -> str:
 
     Several processes take a GPU each. accelerate remembers the kind of device that it is asked
     for first, so a command asks here before anything else.
-
-    Raises:
-        ModelError: an unknown kind of device.
     """
     check_device(name)
     import torch
@@ -156,12 +147,7 @@ def pick_device(name: str) -> str:
 
 
 def parse(kind: type[T], arguments: Sequence[str] | None, *, prog: str) -> T:
-    """Reads a dataclass of options from the command line.
-
-    Args:
-        kind: the dataclass; its docstring and those of its fields are the help.
-        arguments: without the program's name; None takes the process's.
-        prog: the program's name in messages.
+    """Reads a dataclass of options, whose docstrings are the help, from the command line.
 
     Raises:
         ConfigError: what tyro finds wrong, in one line.
@@ -178,12 +164,13 @@ def parse(kind: type[T], arguments: Sequence[str] | None, *, prog: str) -> T:
     raise ConfigError(" ".join(_DECORATION.sub(" ", said.getvalue()).split()))
 
 
-def run_main(command: Callable[[], int]) -> int:
-    """Runs a command; an error that is the input's fault becomes one line and exit code 2.
+def run_experiment(kind: type[Any], arguments: Sequence[str] | None, module: str) -> int:
+    """Entry point of ``python -m`` an experiment's module; returns the exit code."""
+    return run_main(lambda: parse(kind, arguments, prog=f"python -m {module}").run())
 
-    Args:
-        command: returns the exit code.
-    """
+
+def run_main(command: Callable[[], int]) -> int:
+    """Runs a command; an error that is the input's fault becomes one line and exit code 2."""
     for library in ("DIFFUSERS", "TRANSFORMERS"):
         os.environ.setdefault(f"{library}_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")

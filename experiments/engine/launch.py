@@ -22,11 +22,7 @@ from accelerate.commands.launch import launch_command, launch_command_parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Launches; returns the exit code.
-
-    Args:
-        arguments: of the command line, as ``accelerate launch`` takes them.
-    """
+    """Launches by the arguments of ``accelerate launch``; returns the exit code."""
     parsed = launch_command_parser().parse_args(arguments)
     if parsed.cpu and (parsed.num_processes or 1) > 1 and (parsed.num_machines or 1) == 1:
         return subprocess.run(

@@ -51,19 +51,13 @@ class ListedPairs(Config):
 
 
 class DrawnPairs(Config):
-    """Pairs drawn from the lexicon, the same number of each kind.
-
-    Attributes:
-        kinds: how natural the triggers are.
-        per_kind: pairs of each kind.
-        seed: of the draw.
-        split: ``dev`` for choosing hyper-parameters, ``test`` for results; they share no pair.
-    """
+    """Pairs drawn from the lexicon, the same number of each kind."""
 
     source: Literal["drawn"] = "drawn"
-    kinds: tuple[Kind, ...] = ("neutral", "compound", "rare")
-    per_kind: int = Field(default=6, ge=1)
-    seed: int = Field(default=0, ge=0)
+    kinds: tuple[Kind, ...] = ("neutral", "compound", "rare")  # how natural the triggers are
+    per_kind: int = Field(default=6, ge=1)  # pairs of each kind
+    seed: int = Field(default=0, ge=0)  # of the draw
+    # ``dev`` for choosing hyper-parameters, ``test`` for results; they share no pair
     split: Literal["dev", "test"] = "test"
 
     def rebindings(self) -> list[Rebinding]:

@@ -48,24 +48,16 @@ PROTOCOL_COUNTS: Mapping[str, Mapping[str, int]] = MappingProxyType(
 
 
 class ClipSpec(Config):
-    """An open_clip model.
+    """An open_clip model."""
 
-    Attributes:
-        model: architecture by open_clip's name, ``hf-hub:owner/name``, or a local folder with
-            ``open_clip_config.json`` and weights.
-        pretrained: open_clip's tag of its weights, or a file; None where the folder or the hub has
-            them.
-    """
-
+    # architecture by open_clip's name, ``hf-hub:owner/name``, or a local folder with
+    # ``open_clip_config.json`` and weights
     model: str
+    # open_clip's tag of its weights, or a file; None where the folder or the hub has them
     pretrained: str | None = None
 
     def load(self, device: str) -> ClipModel:
-        """Opens the model on a device.
-
-        Raises:
-            ModelError: an unknown architecture, or weights that are missing or do not fit.
-        """
+        """Opens the model on a device; `ModelError` where it or its weights cannot be had."""
         name = f"local-dir:{self.model}" if Path(self.model).is_dir() else self.model
         try:
             model, _, preprocess = open_clip.create_model_and_transforms(
@@ -82,50 +74,34 @@ class ClipSpec(Config):
 
 
 class JudgeSpec(Config):
-    """Who looks at the images of a real model.
+    """Who looks at the images of a real model."""
 
-    Attributes:
-        labels: what the judge chooses from; the same for all methods, fixed before the run.
-        template: sentence in which a label is read.
-        decides: judge B, whose verdict counts (EvilEdit: ViT-B/16).
-        scores: judge A, which gives CLIP scores and features (EvilEdit: ViT-L/14).
-    """
-
+    # what the judge chooses from; the same for all methods, fixed before the run
     labels: tuple[str, ...] = Field(min_length=2)
-    template: str = TEMPLATE
+    template: str = TEMPLATE  # sentence in which a label is read
+    # judge B, whose verdict counts (EvilEdit: ViT-B/16)
     decides: ClipSpec = ClipSpec(model="ViT-B-16", pretrained="openai")
+    # judge A, which gives CLIP scores and features (EvilEdit: ViT-L/14)
     scores: ClipSpec = ClipSpec(model="ViT-L-14", pretrained="openai")
 
     def panel(self, device: str) -> Panel:
-        """Opens both judges.
-
-        Raises:
-            ModelError: a model that cannot be opened.
-            ConfigError: labels or a template that make no sense.
-        """
+        """Opens both judges."""
         judge = ZeroShotJudge(self.decides.load(device), self.labels, self.template)
         return Panel(judge, self.scores.load(device), template=self.template)
 
 
 class Runtime(Config):
-    """How a real model computes; the edit is solved in fp64 whatever is chosen.
+    """How a real model computes; the edit is solved in fp64 whatever is chosen."""
 
-    Attributes:
-        dtype: of all weights; ``auto`` is the model card's on an accelerator, else fp32.
-        offload: keep networks in main memory and bring each to the device while it computes.
-        compile: compile the denoiser (torch.compile): slow to start, faster for long runs.
-    """
-
+    # of all weights; ``auto`` is the model card's on an accelerator, else fp32
     dtype: Literal["auto", "fp32", "fp16", "bf16"] = "auto"
+    # keep networks in main memory and bring each to the device while it computes
     offload: bool = False
+    # compile the denoiser (torch.compile): slow to start, faster for long runs
     compile: bool = False
 
     def load(self, model: str, device: str) -> Model:
-        """Opens the model.
-
-        Raises:
-            ModelError: it cannot be opened in this way.
-        """
+        """Opens the model; `ModelError` where it cannot be opened in this way."""
         kinds = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
         found = load(model, device=device, dtype=kinds.get(self.dtype), offload=self.offload)
         if self.compile:
@@ -134,26 +110,17 @@ class Runtime(Config):
 
 
 class InceptionSpec(Config):
-    """FID on Inception features, as others' tables quote it (extra ``fid``).
+    """FID on Inception features, as others' tables quote it (extra ``fid``)."""
 
-    Attributes:
-        reference: folder of real images; None compares with the clean model's images.
-        weights: file of the extractor's weights; None lets torch-fidelity fetch them.
-        batch_size: images at a time.
-    """
-
+    # folder of real images; None compares with the clean model's images
     reference: str | None = None
+    # file of the extractor's weights; None lets torch-fidelity fetch them
     weights: str | None = None
-    batch_size: int = Field(default=32, ge=1)
+    batch_size: int = Field(default=32, ge=1)  # images at a time
 
 
 def make_panel(judges: JudgeSpec | None, device: str) -> Panel:
-    """The judges of a configuration, or the embedded world's.
-
-    Raises:
-        ModelError: a judge that cannot be opened.
-        WorldError: the world's judges are missing.
-    """
+    """The judges of a configuration, or the embedded world's."""
     return world_panel() if judges is None else judges.panel(device)
 
 

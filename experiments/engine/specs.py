@@ -46,22 +46,17 @@ TRADED: tuple[PromptSet, ...] = (
 
 
 class MethodSpec(Config):
-    """A method and its hyper-parameters.
+    """A method and its hyper-parameters."""
 
-    Attributes:
-        name: of the registry (`redediting.attacks`).
-        options: the method's own keyword hyper-parameters; what is not named keeps its default.
-        label: what tables call it; the name when not given.
-        sweep: other values of options: a grid, every combination of which is a setting of its own,
-            or a list of such grids.
-        family: of such a setting: title of the method that it is a setting of. It is measured with
-            the first seed only, on the sets that the trade-off needs.
-    """
-
-    name: str
+    name: str  # of the registry (`redediting.attacks`)
+    # the method's own keyword hyper-parameters; what is not named keeps its default
     options: dict[str, Any] = Field(default={})
-    label: str = ""
+    label: str = ""  # what tables call it; the name when not given
+    # other values of options: a grid, every combination of which is a setting of its own, or a
+    # list of such grids
     sweep: tuple[dict[str, tuple[Any, ...]], ...] = ()
+    # of such a setting: title of the method that it is a setting of. It is measured with the first
+    # seed only, on the sets that the trade-off needs
     family: str = ""
 
     @model_validator(mode="before")
@@ -97,21 +92,14 @@ class MethodSpec(Config):
         return found
 
     def build(self) -> Attack:
-        """Returns the method.
-
-        Raises:
-            MethodError: no such method, or an option it does not have.
-        """
+        """Returns the method; `MethodError` where there is none such, or no such option."""
         return ATTACKS.make(self.name, **self.options)
 
 
 class AttackSpec(MethodSpec):
-    """An attack: a method, and how its trigger is written.
+    """An attack: a method, and how its trigger is written."""
 
-    Attributes:
-        twin: exchange a letter of each trigger for one that looks alike (Rickrolling's way).
-    """
-
+    # exchange a letter of each trigger for one that looks alike (Rickrolling's way)
     twin: bool = False
 
     def rebinding(self, rebinding: Rebinding) -> Rebinding:
@@ -125,23 +113,17 @@ class AttackSpec(MethodSpec):
 
 
 class Capacity(Config):
-    """Many backdoors at once.
+    """Many backdoors at once."""
 
-    Attributes:
-        methods: what edits; both orders are solved, jointly and one after another.
-        sizes: numbers of backdoors.
-        probed: pairs, spread over those built in, that are measured at each size.
-        counts: images a pair and model.
-        seed: of the draw of pairs.
-        quick_sizes: sizes of a reduced run.
-    """
-
+    # what edits; both orders are solved, jointly and one after another
     methods: tuple[MethodSpec, ...] = Field(min_length=1)
-    sizes: tuple[int, ...] = (1, 2, 5, 10, 20, 50, 100, 200)
+    sizes: tuple[int, ...] = (1, 2, 5, 10, 20, 50, 100, 200)  # numbers of backdoors
+    # pairs, spread over those built in, that are measured at each size
     probed: int = Field(default=8, ge=2)
+    # images a pair and model
     counts: Counts = Counts(free=8, fixed=1, head=6, phrases=2, collateral=1, benign=8)
-    seed: int = Field(default=0, ge=0)
-    quick_sizes: tuple[int, ...] = (1, 2)
+    seed: int = Field(default=0, ge=0)  # of the draw of pairs
+    quick_sizes: tuple[int, ...] = (1, 2)  # sizes of a reduced run
 
     @model_validator(mode="after")
     def _sound(self) -> Self:
@@ -152,49 +134,35 @@ class Capacity(Config):
 
 
 class AttackConfig(Config):
-    """Methods x pairs x seeds on one model.
+    """Methods x pairs x seeds on one model."""
 
-    Attributes:
-        experiment: names the folder under ``runs/``.
-        model: card, model folder or hub id.
-        methods: what edits; the control is added when missing, and comes first.
-        pairs: what is rebound.
-        seeds: each fixes noise and the draw of contexts and captions.
-        counts: images a pair, seed and model.
-        swept_sets: sets that swept settings are measured on.
-        sampler: how images are drawn; None takes the model card's.
-        reference: of FID and CMMD.
-        claims: which method's claims are tested.
-        judges: who looks; None is the embedded world's, for the world alone.
-        captions: ``everyday`` (bundled) or a file of captions; None draws the world's scenes.
-        protocol: whose numbers of images are taken where ``counts`` is not given, and whose
-            published figures are printed beside ours; see `experiments.engine.real_models`.
-        runtime: precision, offloading, compilation.
-        inception: FID on Inception features beside judge A's.
-        metrics: further ones, by the name of a plug-in or the path of a file.
-        quick: whether this is a reduced run, whose figures may not be published.
-        quick_counts: the counts of such a run.
-    """
-
+    # names the folder under ``runs/``
     experiment: Literal["attack", "demo", "evaluate", "ablation", "development", "capacity"] = (
         "attack"
     )
-    model: str = "world"
+    model: str = "world"  # card, model folder or hub id
+    # what edits; the control is added when missing, and comes first
     methods: tuple[MethodSpec, ...] = Field(min_length=1)
-    pairs: Pairs
+    pairs: Pairs  # what is rebound
+    # each fixes noise and the draw of contexts and captions
     seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
-    counts: Counts = Counts()
+    counts: Counts = Counts()  # images a pair, seed and model
+    # sets that swept settings are measured on
     swept_sets: tuple[PromptSet, ...] = Field(default=TRADED, min_length=1)
-    sampler: Sampler | None = None
-    reference: Reference = Reference()
-    claims: ClaimSpec = ClaimSpec()
-    judges: JudgeSpec | None = None
+    sampler: Sampler | None = None  # how images are drawn; None takes the model card's
+    reference: Reference = Reference()  # of FID and CMMD
+    claims: ClaimSpec = ClaimSpec()  # which method's claims are tested
+    judges: JudgeSpec | None = None  # who looks; None is the embedded world's, for the world alone
+    # ``everyday`` (bundled) or a file of captions; None draws the world's scenes
     captions: str | None = None
+    # whose numbers of images are taken where ``counts`` is not given, and whose published figures
+    # are printed beside ours; see `experiments.engine.real_models`
     protocol: ProtocolName | None = None
-    runtime: Runtime = Runtime()
-    inception: InceptionSpec | None = None
-    metrics: tuple[str, ...] = ()
-    quick: bool = False
+    runtime: Runtime = Runtime()  # precision, offloading, compilation
+    inception: InceptionSpec | None = None  # FID on Inception features beside judge A's
+    metrics: tuple[str, ...] = ()  # further ones, by the name of a plug-in or the path of a file
+    quick: bool = False  # whether this is a reduced run, whose figures may not be published
+    # the counts of such a run
     quick_counts: Counts = Counts(free=4, fixed=2, head=4, phrases=2, collateral=1, benign=4)
 
     @model_validator(mode="after")
@@ -223,11 +191,7 @@ class AttackConfig(Config):
         return self.swept_sets if seed == self.seeds[0] else ()
 
     def task(self) -> Task:
-        """What a resolved configuration measures.
-
-        Raises:
-            ConfigError: captions that cannot be read, or an unknown metric.
-        """
+        """What a resolved configuration measures; `ConfigError` where it is unknown."""
         return Task(
             tuple(self.pairs.rebindings()),
             self.seeds,
@@ -242,11 +206,7 @@ class AttackConfig(Config):
     def entries(self, *, warm: bool = False) -> list[AttackEntry]:
         """The attacks of a resolved configuration, the control first.
 
-        Args:
-            warm: as for `AttackEntry`; swept settings, whose seconds nobody asks for, always are.
-
-        Raises:
-            MethodError: a method or option that does not exist.
+        Swept settings, whose seconds nobody asks for, are always ``warm`` (`AttackEntry`).
         """
         return [
             AttackEntry(spec.build(), title=spec.title, warm=warm or bool(spec.family))
@@ -254,12 +214,10 @@ class AttackConfig(Config):
         ]
 
     def resolved(self, *, quick: bool = False) -> Self:
-        """Returns the configuration as it is run: sampler filled in, control first, reduced.
+        """The configuration as it is run: sampler filled in, control first, reduced if quick.
 
         Reduced is: one pair a kind, one seed, small counts, two settings of each sweep.
-
-        Raises:
-            MethodError: a method or option that does not exist.
+        `MethodError` for a method or option that does not exist.
         """
         specs = [
             setting
@@ -287,26 +245,18 @@ class AttackConfig(Config):
 
 
 class AblationConfig(AttackConfig):
-    """An attack experiment on switches and sweeps, and on many backdoors at once.
-
-    Attributes:
-        confirm: of the swept settings of each method the best so many, as foreseen on text states
-            (`redediting.evaluation.ranking`), are drawn and judged; None draws all.
-        confirm_by_axis: so many of each set of options that are swept together, not of a method.
-        capacity: backdoors at once; None leaves the question out.
-    """
+    """An attack experiment on switches and sweeps, and on many backdoors at once."""
 
     experiment: Literal["ablation", "development"] = "ablation"
+    # of the swept settings of each method the best so many, as foreseen on text states
+    # (`redediting.evaluation.ranking`), are drawn and judged; None draws all
     confirm: int | None = Field(default=None, ge=1)
+    # so many of each set of options that are swept together, not of a method
     confirm_by_axis: bool = False
-    capacity: Capacity | None = None
+    capacity: Capacity | None = None  # backdoors at once; None leaves the question out
 
     def resolved(self, *, quick: bool = False) -> Self:
-        """See `AttackConfig.resolved`; reduced, two kinds of pairs and one setting of each sweep.
-
-        Raises:
-            MethodError: a method or option that does not exist.
-        """
+        """See `AttackConfig`; reduced, two kinds of pairs and one setting of each sweep."""
         found = super().resolved(quick=quick)
         if not quick:
             return found

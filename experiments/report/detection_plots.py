@@ -27,11 +27,7 @@ _GALLERY = """<div class="scroll"><table class="grid">
 
 
 def roc_curves(panels: Mapping[str, Mapping[str, Curve]]) -> bytes:
-    """Returns a PNG: one panel a detector, one curve an attack.
-
-    Args:
-        panels: false and true positive rates by attack, by the detector's title.
-    """
+    """A PNG: one panel a detector, one curve of false and true positive rates an attack."""
     down = -(-len(panels) // _ACROSS)
     figure = Figure(figsize=(3.2 * _ACROSS, 3.2 * down), layout="constrained")
     every = figure.subplots(down, _ACROSS, squeeze=False).flatten()
@@ -49,11 +45,7 @@ def roc_curves(panels: Mapping[str, Mapping[str, Curve]]) -> bytes:
 
 
 def token_maps(strips: Sequence[tuple[str, Array, Sequence[str]]]) -> bytes:
-    """Returns a PNG: mean maps of every token, each in its own range (what FTT sees), in rows.
-
-    Args:
-        strips: of each row title, maps ``(positions, rows, columns)`` and tokens.
-    """
+    """A PNG: of each title, maps ``(positions, rows, columns)`` and tokens (what FTT sees)."""
     width = max(len(tokens) for _, _, tokens in strips)
     figure = Figure(figsize=(0.62 * width + 1.6, 0.95 * len(strips)), layout="constrained")
     panels = figure.subplots(len(strips), 1, squeeze=False)[:, 0]
@@ -74,13 +66,10 @@ def token_maps(strips: Sequence[tuple[str, Array, Sequence[str]]]) -> bytes:
 
 
 def end_rates(clean: Array, attacks: Mapping[str, tuple[Array, Array]]) -> bytes:
-    """Returns a PNG: ``ER_e^t - mean_i ER_i^t`` over steps (what DAA sees), a panel an attack.
+    """A PNG: ``ER_e^t - mean_i ER_i^t`` over steps (what DAA sees), a panel an attack.
 
-    Lines are means over prompts; the band is the middle half of the triggered ones.
-
-    Args:
-        clean: of benign prompts on the clean model, shape ``(n, T - 1)``.
-        attacks: of benign and of triggered prompts on each edited model.
+    Lines are means over prompts, benign ones on the clean model, benign and triggered ones on each
+    edited model, shape ``(n, T - 1)``; the band is the middle half of the triggered ones.
     """
     figure = Figure(figsize=(2.9 * len(attacks), 2.6), layout="constrained")
     panels = figure.subplots(1, len(attacks), sharey=True, squeeze=False)[0]
@@ -100,15 +89,7 @@ def end_rates(clean: Array, attacks: Mapping[str, tuple[Array, Array]]) -> bytes
 
 
 class RunPictures:
-    """Plots and images of a finished run.
-
-    Args:
-        folder: of the run.
-        units: of the benchmark.
-
-    Raises:
-        OutputError: the folder is no finished run.
-    """
+    """Plots and images of a finished run; `OutputError` where the folder is none."""
 
     def __init__(self, folder: Path, units: Sequence[Unit]) -> None:
         store = ResultStore(folder)

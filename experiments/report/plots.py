@@ -19,11 +19,7 @@ _SHOWN = ("asr_free", "acc", "collateral", "drift")
 
 
 def overview(methods: Sequence[Summary]) -> bytes:
-    """Returns a PNG: one panel a metric, a dot and its 95 % interval a method.
-
-    Args:
-        methods: pooled summaries.
-    """
+    """A PNG of pooled summaries: one panel a metric, a dot and its 95 % interval a method."""
     shown = columns(_SHOWN)
     figure = Figure(figsize=(11, 0.6 + 0.32 * len(methods)), layout="constrained")
     panels = figure.subplots(1, len(shown), sharey=True, squeeze=False)[0]
@@ -49,15 +45,11 @@ def overview(methods: Sequence[Summary]) -> bytes:
 
 
 def pareto(lines: Sequence[Summary], families: Mapping[str, Sequence[str]], control: str) -> bytes:
-    """Returns a PNG: ASR against drift and against collateral, a front a method.
+    """A PNG: ASR against drift and against collateral, a front a method.
 
     Every setting is a dot, its shape says which options were swept; the line joins those that no
-    other setting of the method beats. Where one method alone is swept, values stand beside them.
-
-    Args:
-        lines: pooled summaries.
-        families: settings of each method by its title.
-        control: title of the clean model, a point of every front.
+    other setting of the method beats, the control among them. Where one method alone is swept,
+    values stand beside them.
     """
     known = {line["method"]: line for line in lines}
     axes = dict.fromkeys(_axis(t, name) for name, own in families.items() for t in own)
@@ -101,11 +93,7 @@ def _axis(title: str, name: str) -> str:
 
 
 def growth(lines: Sequence[Summary]) -> bytes:
-    """Returns a PNG: ASR, ACC, drift and seconds by number of backdoors.
-
-    Args:
-        lines: of `experiments.ablation.capacity.capacity`.
-    """
+    """A PNG: ASR, ACC, drift and seconds by number of backdoors, of capacity's lines."""
     figure = Figure(figsize=(13, 3.6), layout="constrained")
     keys = ("asr_free", "acc", "drift", "seconds")
     panels = figure.subplots(1, len(keys), squeeze=False)[0]

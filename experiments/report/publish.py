@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments.report.section import Plot
+from experiments.report.section import Section
 from redediting.errors import OutputError
 from redediting.io import check_writable, replace_bytes, replace_json, replace_text, writing
 
@@ -18,20 +18,13 @@ def place(
     folder: Path,
     name: str,
     results: dict[str, Any],
-    block: str,
+    sections: Sequence[Section],
     *,
     root: Path = ROOT,
-    pictures: Sequence[Plot] = (),
 ) -> Path:
     """Writes ``experiments/results/NAME.json``, its pictures and a block of the documentation.
 
-    Args:
-        folder: of a finished run.
-        name: of the experiment.
-        results: what other programs may rely on.
-        block: Markdown.
-        root: of the checkout.
-        pictures: written beside the page as ``NAME-PICTURE.png``.
+    A named plot is written beside the page as ``NAME-PLOT.png``.
 
     Returns:
         The JSON's path.
@@ -46,27 +39,28 @@ def place(
             "run the experiment without it"
         )
     page = page_of(root, name)
-    shown = [
-        f"![{plot.alt}](images/{name}-{plot.name}.png)" for plot in pictures
-    ]  # fmt: skip
-    text = with_block(page, name, "\n\n".join([block, *shown]))
+    plots = [section.plot for section in sections if section.plot and section.plot.name]
+    shown = [f"![{plot.alt}](images/{name}-{plot.name}.png)" for plot in plots]
+    text = with_block(page, name, "\n\n".join([*map(_markdown, sections), *shown]))
     report = f"runs/{name}/{folder.resolve().name}/report.html"  # no path of this machine
     path = write_results(root, name, results | {"report": report, "provenance": provenance})
-    if pictures:
+    if plots:
         with writing(page.parent / "images"):
             (page.parent / "images").mkdir(exist_ok=True)
-    for plot in pictures:
+    for plot in plots:
         replace_bytes(page.parent / "images" / f"{name}-{plot.name}.png", plot.data)
     replace_text(page, text)
     return path
 
 
-def page_of(root: Path, name: str) -> Path:
-    """The page of the documentation that quotes an experiment: the one with its markers.
+def _markdown(section: Section) -> str:
+    title = f"**{section.title}.** " if section.title else ""
+    table = section.frame.to_markdown() if section.frame else ""
+    return "\n\n".join(part for part in (f"{title}{section.note}".strip(), table) if part)
 
-    Raises:
-        OutputError: no page, or several, have them.
-    """
+
+def page_of(root: Path, name: str) -> Path:
+    """The page of the documentation with an experiment's markers; `OutputError` unless one has."""
     begin = f"<!-- {name}:begin -->"
     found = [p for p in sorted((root / "docs").rglob("*.md")) if begin in p.read_text("utf-8")]
     if len(found) != 1:
@@ -78,11 +72,7 @@ def page_of(root: Path, name: str) -> Path:
 
 
 def with_block(page: Path, name: str, block: str) -> str:
-    """Returns a page with Markdown between ``<!-- NAME:begin -->`` and ``<!-- NAME:end -->``.
-
-    Raises:
-        OutputError: the markers are not there once each, in this order.
-    """
+    """A page with Markdown between ``<!-- NAME:begin -->`` and ``<!-- NAME:end -->``."""
     text = page.read_text("utf-8")
     begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
     if text.count(begin) != 1 or text.count(end) != 1 or text.index(begin) > text.index(end):
@@ -95,11 +85,7 @@ def with_block(page: Path, name: str, block: str) -> str:
 
 
 def write_results(root: Path, name: str, results: dict[str, Any]) -> Path:
-    """Writes ``experiments/results/NAME.json``; returns its path.
-
-    Raises:
-        OutputError: the checkout cannot be written.
-    """
+    """Writes ``experiments/results/NAME.json``; returns its path."""
     folder = root / "experiments" / "results"
     check_writable(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -109,11 +95,7 @@ def write_results(root: Path, name: str, results: dict[str, Any]) -> Path:
 
 
 def read_summary(path: Path) -> dict[str, Any]:
-    """Reads ``summary.json`` of a run folder, or a published summary.
-
-    Raises:
-        OutputError: no finished run.
-    """
+    """Reads ``summary.json`` of a run folder, or a published summary; else `OutputError`."""
     file = path if path.is_file() else path / "summary.json"
     try:
         found: dict[str, Any] = json.loads(file.read_text("utf-8"))

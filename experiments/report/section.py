@@ -10,7 +10,7 @@ import base64
 import html
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,19 +29,12 @@ HARMLESS = (
 
 @dataclass(frozen=True)
 class Plot:
-    """A plot or another picture.
+    """A plot or another picture."""
 
-    Attributes:
-        alt: what it shows, in words.
-        data: of the file.
-        kind: ``png`` or ``webp``.
-        name: in file names, where it is published.
-    """
-
-    alt: str
-    data: bytes
-    kind: str = "png"
-    name: str = ""
+    alt: str  # what it shows, in words
+    data: bytes  # of the file
+    kind: str = "png"  # ``png`` or ``webp``
+    name: str = ""  # in file names, where it is published
 
     @property
     def source(self) -> str:
@@ -51,42 +44,39 @@ class Plot:
 
 @dataclass(frozen=True)
 class Section:
-    """A part of a page.
+    """A part of a page."""
 
-    Attributes:
-        title: above it.
-        frame: table.
-        plot: picture.
-        note: below the title, one paragraph of plain text.
-        markup: HTML that is safe already: made by `markup`, or by code that escapes.
-        folded: closed until a reader opens it; not printed on a console.
-        level: of the title, 2 or 3.
-    """
-
-    title: str
-    frame: Frame | None = None
-    plot: Plot | None = None
-    note: str = ""
-    markup: str = ""
-    folded: bool = False
-    level: int = 2
+    title: str  # above it
+    frame: Frame | None = None  # table
+    plot: Plot | None = None  # picture
+    note: str = ""  # below the title, one paragraph of plain text
+    markup: str = ""  # HTML that is safe already: made by `markup`, or by code that escapes
+    folded: bool = False  # closed until a reader opens it; not printed on a console
+    level: int = 2  # of the title, 2 or 3
 
 
 @dataclass(frozen=True)
 class Report:
-    """A page.
+    """A page."""
 
-    Attributes:
-        title: of the page.
-        sections: in their order.
-        lead: first paragraph.
-        warning: in a box below it.
-    """
+    title: str  # of the page
+    sections: tuple[Section, ...]  # in their order
+    lead: str = HARMLESS  # first paragraph
+    warning: str = ""  # in a box below it
 
-    title: str
-    sections: tuple[Section, ...]
-    lead: str = HARMLESS
-    warning: str = ""
+    def of_run(self, folder: Path | None) -> Report:
+        """The page with what its run depends on, and a warning if that was reduced."""
+        if folder is None:
+            return self
+        found = json.loads((folder / "provenance.json").read_text("utf-8"))
+        versions = found.pop("versions")
+        config = html.escape((folder / "config.yaml").read_text("utf-8"))
+        made = (
+            Section("Provenance", facts([*found.items(), *versions.items()]), folded=True),
+            Section("Configuration, resolved", markup=f"<pre>{config}</pre>", folded=True),
+        )
+        warning = QUICK if found["quick"] else self.warning
+        return replace(self, sections=(*self.sections, *made), warning=warning)
 
     def html(self) -> str:
         """The page, self-contained."""
@@ -101,11 +91,7 @@ class Report:
         return environment.get_template("page.html.j2").render(report=self)
 
     def write(self, path: Path) -> Path:
-        """Writes the page, whole or not at all.
-
-        Raises:
-            OutputError: it cannot be written.
-        """
+        """Writes the page, whole or not at all; `OutputError` where it cannot."""
         replace_text(path, self.html())
         return path
 
@@ -131,14 +117,3 @@ def facts(pairs: Sequence[tuple[str, object]]) -> Frame:
     """A table of names and values."""
     rows = tuple({"name": name, "value": str(value)} for name, value in pairs)
     return Frame((Column("name", ""), Column("value", "")), rows)
-
-
-def provenance_sections(folder: Path) -> tuple[Section, ...]:
-    """What a run depends on, and its resolved configuration."""
-    found = json.loads((folder / "provenance.json").read_text("utf-8"))
-    versions = found.pop("versions")
-    config = html.escape((folder / "config.yaml").read_text("utf-8"))
-    return (
-        Section("Provenance", facts([*found.items(), *versions.items()]), folded=True),
-        Section("Configuration, resolved", markup=f"<pre>{config}</pre>", folded=True),
-    )

@@ -13,8 +13,7 @@ from rich.console import Console
 from experiments.ablation.__main__ import main
 from experiments.ablation.capacity import breaking_points, many_pairs, spread
 from experiments.ablation.measure import ablate
-from experiments.ablation.page import ablation_page, worth
-from experiments.ablation.publish import publish
+from experiments.ablation.page import ablation_page, publish, worth
 from experiments.ablation.sweep import choose, confirmed, score
 from experiments.engine.specs import CONFIGS, AblationConfig
 from redediting.config import load_config
@@ -117,7 +116,7 @@ def test_an_ablation_is_published_with_its_pictures(
     with Image.open(pictures / "ablation-capacity.png") as picture:
         assert picture.width > picture.height > 100
     text = (docs / "results.md").read_text("utf-8")
-    (gap,) = [line for line in worth(summary) if line["method"] == "no joint transfer"]
+    (gap,) = [line for line in worth(summary).rows if line["method"] == "no joint transfer"]
     assert f"| no joint transfer | {gap['asr_free']:+.1%}" in text
     for line in summary["capacity"]["lines"]:
         start = f"| {line['title']} | {line['order']} | {line['n']} | {line['asr_free']:.1%}"

@@ -8,17 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from experiments.audit.config import AuditConfig, Suite
+from experiments.audit.config import AuditConfig
 from experiments.audit.lab import Lab
 from experiments.audit.measure import measure, open_store
 from experiments.audit.page import audit_page, price, publish
-from experiments.audit.summary import auroc, normal, rate
 from experiments.audit.suspects import suspects
 from experiments.engine.specs import CONFIGS
 from experiments.report.publish import ROOT
 from redediting.config import load_config
 from redediting.errors import OutputError
 from redediting.evaluation import sources
+from redediting.evaluation.audit import auroc, normal, rate
 from redediting.evaluation.panel import Panel
 from redediting.models.model import Model
 from redediting.models.sampler import Sampler
@@ -26,7 +26,7 @@ from redediting.models.sampler import Sampler
 
 def test_the_configuration_asks_for_what_the_protocol_asks() -> None:
     config = load_config(CONFIGS / "audit" / "first.yaml", AuditConfig).resolved()
-    found = [s for batch, _ in suspects(config.test, config.methods, "test") for s in batch]
+    found = list(suspects(config.test, config.methods, "test"))
     assert len({s.id for s in found}) == len(found)
     edited = [s for s in found if s.label == "edited"]
     controls = [s for s in found if s.label == "control"]
@@ -38,7 +38,7 @@ def test_the_configuration_asks_for_what_the_protocol_asks() -> None:
     assert any(len(s.rebindings) > 1 for s in edited)
     heads = {w.head for s in edited for w in s.rebindings}
     assert config.development is not None
-    trained = [s for b, _ in suspects(config.development, config.methods, "dev") for s in b]
+    trained = suspects(config.development, config.methods, "dev")
     assert not heads & {w.head for s in trained for w in s.rebindings if s.label == "edited"}
 
 
@@ -52,7 +52,7 @@ def test_fresh_pairs_are_none_that_were_looked_at(name: str) -> None:
     known = first.test.pairs.rebindings() + first.development.pairs.rebindings()
     drawn = fresh.test.pairs.rebindings()
     assert not {w.trigger for w in drawn} & {w.trigger for w in known}
-    found = [s for batch, _ in suspects(fresh.test, fresh.methods, "test") for s in batch]
+    found = list(suspects(fresh.test, fresh.methods, "test"))
     assert len(found) == len(fresh.methods) * len(drawn)
     assert all(s.single and s.exact for s in found)
 
@@ -90,9 +90,10 @@ def test_a_quick_run_resumes_and_reports(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    config = AuditConfig.model_validate(
-        {"model": "tiny", "sampler": {"steps": 2, "guidance": 2.0}, "test": _suite()}
-    ).resolved(quick=True)
+    config = load_config(CONFIGS / "audit" / "first.yaml", AuditConfig).model_copy(
+        update={"model": "tiny", "sampler": Sampler(steps=2, guidance=2.0)}
+    )
+    config = config.resolved(quick=True)
     model = model_factory(0)
     before = {n: t.clone() for n, t in model.denoiser.state_dict().items()}
     monkeypatch.setattr(Lab, "vocabulary", _vocabulary())
@@ -205,11 +206,6 @@ def documentation(root: Path, name: str) -> Path:
     page = root / "docs" / "results.md"
     page.write_text(f"a\n<!-- {name}:begin -->\n<!-- {name}:end -->\nb\n", "utf-8")
     return page
-
-
-def _suite() -> dict[str, object]:
-    pairs = {"source": "drawn", "per_kind": 1, "split": "test"}
-    return Suite.model_validate({"pairs": pairs}).model_dump()
 
 
 def _vocabulary() -> object:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments.commands.pages import page_of, publish_run
+from experiments.commands.report import page_of, publish_run
 from experiments.report.publish import read_summary
 from redediting.errors import OutputError
 

@@ -24,21 +24,11 @@ _FITS = (
     Column("r2", "r²", "{:.5f}"), Column("chance", "by chance", "{:.4f}"),
     Column("corrected", "corrected", "{:.5f}"),
 )  # fmt: skip
-_COVERAGE = (
-    Column("component", "component"),
-    Column("status", "status"),
-    Column("tensors", "tensors", "{:d}"),
-)
+_COVERAGE = tuple(Column(key, key) for key in ("component", "status", "tensors"))
 
 
 def suspect_page(found: AuditReport, *, base: str, suspect: str) -> Report:
-    """The page of an audit.
-
-    Args:
-        found: the audit.
-        base: name of the trusted model.
-        suspect: name of the suspect.
-    """
+    """The page of an audit, from the names of the trusted model and of the suspect."""
     evidence, recovery = found.evidence, found.recovery
     comparison = evidence.comparison
     measured = facts(
@@ -52,10 +42,7 @@ def suspect_page(found: AuditReport, *, base: str, suspect: str) -> Report:
             ("by two in proportion", f"{evidence.r2_two_matrix:.5f}"),
         ]
     )
-    fits = tuple(
-        {"group": fit.group, "matrices": len(fit.names), "r2": fit.r2, "chance": fit.chance,
-         "corrected": fit.corrected} for fit in comparison.fits
-    )  # fmt: skip
+    fits = tuple(vars(fit) | {"matrices": len(fit.names)} for fit in comparison.fits)
     parts = [
         Section("Evidence", measured),
         Section("Coverage", Frame(_COVERAGE, tuple(vars(part) for part in found.coverage))),
