@@ -77,15 +77,7 @@ def recover(
     *,
     top: int = 10,
 ) -> Recovery:
-    """Ranks phrases by how surely they land on a foreign concept.
-
-    Args:
-        multiplier: M̂, denoised.
-        metric: G.
-        states: of the trusted text encoder.
-        vocabulary: what is looked for.
-        top: triggers returned.
-    """
+    """Ranks phrases by how surely M̂, denoised, lands them on a foreign concept; metric: G."""
     search = _Search(multiplier, metric, states, vocabulary)
     nouns, pairs = list(vocabulary.concepts), list(vocabulary.pairs)
     search.add([*nouns, *vocabulary.modifiers, *vocabulary.words, *pairs])

@@ -173,7 +173,7 @@ class AuditReport:
             "rank": evidence.rank,
             "footprint": evidence.comparison.footprint,
             "triggers": [
-                {"phrase": t.phrase, "score": t.score, "strain": t.strain, "bound": t.bound}
+                {key: getattr(t, key) for key in ("phrase", "score", "strain", "bound")}
                 for t in self.triggers
             ],
             "targets": [
@@ -202,15 +202,7 @@ def audit_weights(
     survey: Survey | None = None,
     top: int = 10,
 ) -> AuditReport:
-    """Examines text projections and, if they are edited, recovers triggers and targets.
-
-    Args:
-        base: trusted ``W_l`` by name.
-        suspect: ``W_l'`` under the same names.
-        states: of the trusted text encoder.
-        vocabulary: candidates.
-        survey: of all components.
-        top: triggers returned.
+    """Examines text projections by name and, if they are edited, recovers triggers and targets.
 
     Raises:
         ModelError: a weight that is not finite.

@@ -44,18 +44,14 @@ class Bench(Command):
                 f"and {self.images}; mend the flags"
             )
         check(model=self.model, device=self.device, out=self.out)
-        import torch
-
         from experiments.bench import report
         from experiments.bench.edits import BACKDOORS, bench_edit, bench_growth
         from experiments.bench.images import bench_generation
-        from experiments.bench.publish import LEAST_REPEATS
         from experiments.bench.shapes import projection_tensors
         from redediting.evaluation.sources import source_digest
         from redediting.evaluation.store import provenance
         from redediting.io import replace_bytes, replace_json, writing
         from redediting.models.cards import default_sampler
-        from redediting.models.loading import load
 
         device = pick_device(self.device)
         shown = Shown(self.json)
@@ -70,18 +66,17 @@ class Bench(Command):
             weights = projection_tensors(self.shape, device=device)
             figures, details = bench_growth(self.shape, weights, backdoors=backdoors)
         else:
-            model = load(self.model, device=device)
+            model = self.load(self.model)
             base = model.fingerprint()
             figures, details = bench_generation(
                 model, default_sampler(self.model), images=self.images, repeats=repeats
             )
-        made = provenance(
-            device, base, source_digest(["experiments.bench.edits", "experiments.bench.images"])
-        ) | {"threads": torch.get_num_threads()}
+        code = source_digest(["experiments.bench.edits", "experiments.bench.images"])
+        made = provenance(device, base, code)
         with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
         replace_bytes(folder / "bench.png", report.plot(self.what, figures, details))
-        quotable = repeats >= LEAST_REPEATS and not self.quick
+        quotable = repeats >= report.LEAST_REPEATS and not self.quick
         found = figures | {"details": details, "provenance": made, "quotable": quotable}
         replace_json(folder / "bench.json", found)
         if self.what == "edit":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from experiments.commands.common import Command, RebindingOptions, check
 from experiments.engine.console import Shown, pick_device
@@ -81,12 +81,8 @@ class Evaluate(Command, RebindingOptions):
         from experiments.engine.specs import AttackConfig, MethodSpec
         from redediting.config import load_config
 
-        methods = (MethodSpec(name="clean"),)
-        listed = ListedPairs(pairs=tuple(PairSpec.of(pair) for pair in pairs))
-        config = AttackConfig(methods=methods, pairs=listed)
-        if self.config is not None:
-            config = load_config(self.config, AttackConfig)
-        own: dict[str, object] = {"experiment": "evaluate", "methods": methods, "pairs": listed}
-        if self.model is not None:
-            own["model"] = self.model
-        return config.model_copy(update=own).resolved(quick=self.quick)
+        own: dict[str, Any] = {"methods": (MethodSpec(name="clean"),), "experiment": "evaluate"}
+        own["pairs"] = ListedPairs(pairs=tuple(PairSpec.of(pair) for pair in pairs))
+        own |= {"model": self.model} if self.model else {}
+        given = load_config(self.config, AttackConfig) if self.config else AttackConfig(**own)
+        return given.model_copy(update=own).resolved(quick=self.quick)

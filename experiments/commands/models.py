@@ -41,19 +41,14 @@ class Models:
             for name, card in load_cards().items()
         ]
         registries: dict[str, Registry[Any]] = {
-            "layouts": LAYOUTS,
-            "attacks": ATTACKS,
-            "detectors": DETECTORS,
-            "metrics": METRICS,
+            "layouts": LAYOUTS, "attacks": ATTACKS, "detectors": DETECTORS, "metrics": METRICS,
             "repairs": REPAIRS,
-        }
+        }  # fmt: skip
         names = {what: list(registry) for what, registry in registries.items()}
         shown = Shown(self.json)
-        heads = ("name", "title", "source", "gigabytes", "steps", "guidance", "licence")
-        columns = tuple(Column(key, "GB" if key == "gigabytes" else key) for key in heads)
+        columns = tuple(Column(key, "GB" if key == "gigabytes" else key) for key in cards[0])
         shown.frame(Frame(columns, tuple(cards), title="models"))
-        kinds = (Column("kind", "kind"), Column("names", "names"))
         rows = tuple({"kind": what, "names": ", ".join(found)} for what, found in names.items())
-        shown.frame(Frame(kinds, rows, title="names"))
+        shown.frame(Frame((Column("kind", "kind"), Column("names", "names")), rows, title="names"))
         shown.result({"models": cards, **names})
         return 0

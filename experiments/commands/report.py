@@ -40,7 +40,7 @@ class Report:
         shown = Shown(self.json)
         results: Path | None = None
         if (folder / "bench.json").is_file():
-            from experiments.bench.publish import publish_bench
+            from experiments.bench.report import publish_bench
 
             results = publish_bench(folder) if self.publish else None
             path: Path | None = folder / "bench.png"

@@ -16,8 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any, Literal
+from typing import Literal
 
 import open_clip
 import torch
@@ -26,6 +25,7 @@ from pydantic import Field
 from redediting.config import Config
 from redediting.errors import ModelError
 from redediting.evaluation.panel import Panel, world_panel
+from redediting.evaluation.protocol import Counts
 from redediting.io import one_line
 from redediting.metrics.clip import TEMPLATE, ClipModel, ZeroShotJudge
 from redediting.models.loading import load
@@ -33,18 +33,11 @@ from redediting.models.model import Model
 
 ProtocolName = Literal["eviledit", "backdoordm"]
 
-# free, fixed, head, phrases, collateral, benign; what a paper does not state is the lab's
-PROTOCOL_COUNTS: Mapping[str, Mapping[str, int]] = MappingProxyType(
-    {
-        "eviledit": {
-            "free": 100, "fixed": 100, "head": 100, "phrases": 8, "collateral": 4, "benign": 200,
-        },
-        "backdoordm": {
-            "free": 1000, "fixed": 100, "head": 1000, "phrases": 8, "collateral": 4,
-            "benign": 1000,
-        },
-    }
-)  # fmt: skip
+# what a paper does not state is the lab's
+PROTOCOL_COUNTS: Mapping[str, Counts] = {
+    "eviledit": Counts(free=100, fixed=100, head=100, phrases=8, collateral=4, benign=200),
+    "backdoordm": Counts(free=1000, fixed=100, head=1000, phrases=8, collateral=4, benign=1000),
+}
 
 
 class ClipSpec(Config):
@@ -97,16 +90,11 @@ class Runtime(Config):
     dtype: Literal["auto", "fp32", "fp16", "bf16"] = "auto"
     # keep networks in main memory and bring each to the device while it computes
     offload: bool = False
-    # compile the denoiser (torch.compile): slow to start, faster for long runs
-    compile: bool = False
 
     def load(self, model: str, device: str) -> Model:
         """Opens the model; `ModelError` where it cannot be opened in this way."""
         kinds = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
-        found = load(model, device=device, dtype=kinds.get(self.dtype), offload=self.offload)
-        if self.compile:
-            found.denoiser.compile()
-        return found
+        return load(model, device=device, dtype=kinds.get(self.dtype), offload=self.offload)
 
 
 class InceptionSpec(Config):
@@ -122,8 +110,3 @@ class InceptionSpec(Config):
 def make_panel(judges: JudgeSpec | None, device: str) -> Panel:
     """The judges of a configuration, or the embedded world's."""
     return world_panel() if judges is None else judges.panel(device)
-
-
-def protocol_counts(protocol: ProtocolName) -> dict[str, Any]:
-    """Images a pair, seed and model under a named protocol."""
-    return dict(PROTOCOL_COUNTS[protocol])

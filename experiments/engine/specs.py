@@ -7,6 +7,7 @@ below. What is written into a run folder is the resolved configuration, defaults
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -14,11 +15,11 @@ from pydantic import Field, model_validator
 
 from experiments.engine.pairs import DrawnPairs, Pairs
 from experiments.engine.real_models import (
+    PROTOCOL_COUNTS,
     InceptionSpec,
     JudgeSpec,
     ProtocolName,
     Runtime,
-    protocol_counts,
 )
 from redediting.attacks import ATTACKS, Attack
 from redediting.concepts.captions import read_captions
@@ -37,12 +38,6 @@ from redediting.models.sampler import Sampler
 
 OURS = "redediting"  # the method whose claims are tested
 CONFIGS = Path(__file__).resolve().parent.parent.parent / "configs"
-
-TRADED: tuple[PromptSet, ...] = (
-    "free",
-    "collateral",
-    "benign",
-)  # what ASR, drift, collateral need
 
 
 class MethodSpec(Config):
@@ -107,9 +102,7 @@ class AttackSpec(MethodSpec):
         if not self.twin:
             return rebinding
         marked = f"{with_twin(rebinding.modifier or rebinding.trigger)} {rebinding.head}".strip()
-        return Rebinding(
-            marked, rebinding.target, rebinding.kind, rebinding.head, rebinding.target_head
-        )
+        return replace(rebinding, trigger=marked)
 
 
 class Capacity(Config):
@@ -123,13 +116,11 @@ class Capacity(Config):
     # images a pair and model
     counts: Counts = Counts(free=8, fixed=1, head=6, phrases=2, collateral=1, benign=8)
     seed: int = Field(default=0, ge=0)  # of the draw of pairs
-    quick_sizes: tuple[int, ...] = (1, 2)  # sizes of a reduced run
 
     @model_validator(mode="after")
     def _sound(self) -> Self:
-        for sizes in (self.sizes, self.quick_sizes):
-            if not sizes or min(sizes) < 1 or list(sizes) != sorted(set(sizes)):
-                raise ValueError(f"expected rising sizes >= 1, got {list(sizes)}")
+        if not self.sizes or min(self.sizes) < 1 or list(self.sizes) != sorted(set(self.sizes)):
+            raise ValueError(f"expected rising sizes >= 1, got {list(self.sizes)}")
         return self
 
 
@@ -147,8 +138,8 @@ class AttackConfig(Config):
     # each fixes noise and the draw of contexts and captions
     seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
     counts: Counts = Counts()  # images a pair, seed and model
-    # sets that swept settings are measured on
-    swept_sets: tuple[PromptSet, ...] = Field(default=TRADED, min_length=1)
+    # what swept settings are measured on; by default what ASR, drift and collateral need
+    swept_sets: tuple[PromptSet, ...] = Field(("free", "collateral", "benign"), min_length=1)
     sampler: Sampler | None = None  # how images are drawn; None takes the model card's
     reference: Reference = Reference()  # of FID and CMMD
     claims: ClaimSpec = ClaimSpec()  # which method's claims are tested
@@ -158,7 +149,7 @@ class AttackConfig(Config):
     # whose numbers of images are taken where ``counts`` is not given, and whose published figures
     # are printed beside ours; see `experiments.engine.real_models`
     protocol: ProtocolName | None = None
-    runtime: Runtime = Runtime()  # precision, offloading, compilation
+    runtime: Runtime = Runtime()  # precision, offloading
     inception: InceptionSpec | None = None  # FID on Inception features beside judge A's
     metrics: tuple[str, ...] = ()  # further ones, by the name of a plug-in or the path of a file
     quick: bool = False  # whether this is a reduced run, whose figures may not be published
@@ -233,7 +224,7 @@ class AttackConfig(Config):
             "sampler": self.sampler or default_sampler(self.model),
         }
         if self.protocol is not None and "counts" not in self.model_fields_set:
-            update["counts"] = Counts(**protocol_counts(self.protocol))
+            update["counts"] = PROTOCOL_COUNTS[self.protocol]
         if quick:
             update |= {
                 "quick": True,

@@ -10,8 +10,7 @@ import torch
 
 from experiments.bench.edits import RIDGE, bench_edit, bench_growth, edit, worst_error
 from experiments.bench.measure import peak_extra
-from experiments.bench.publish import publish_bench
-from experiments.bench.report import TARGETS, edit_table, plot, targets_table
+from experiments.bench.report import TARGETS, edit_table, plot, publish_bench, targets_table
 from experiments.bench.rivals import per_layer_solve, published_loop
 from experiments.bench.shapes import (
     ShapeName,

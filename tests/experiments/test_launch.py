@@ -20,7 +20,7 @@ sampler: {{steps: 2, guidance: 3.0, batch_size: 4}}
 quick_counts: {{free: 3, fixed: 2, head: 3, phrases: 2, collateral: 1, benign: 4}}
 """
 CAPACITY = """\
-capacity: {methods: [eviledit], sizes: [1, 2], quick_sizes: [1, 2], probed: 2}
+capacity: {methods: [eviledit], sizes: [1, 2], probed: 2}
 """
 KEYS = ("method", "trigger", "target", "kind", "seed", "set", "index", "prompt", "noise")
 

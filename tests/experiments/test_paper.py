@@ -68,7 +68,7 @@ def test_paper_configurations_are_sound(name: str) -> None:
     config = load_config(CONFIGS / "attack" / f"{name}.yaml", AttackConfig).resolved()
     assert config.model in load_cards()
     assert config.sampler == load_cards()[config.model].sampler
-    assert config.counts == Counts(**PROTOCOL_COUNTS["eviledit"])
+    assert config.counts == PROTOCOL_COUNTS["eviledit"]
     assert config.counts.fixed == 100
     assert config.judges is not None
     pairs = config.pairs.rebindings()
