@@ -43,13 +43,14 @@ def _audited(lab: Lab, suite: Suite, suspect: Suspect) -> Row:
     weights = suspect.make(lab)
     found = lab.audit(weights)
     comparison, recovery = found.evidence.comparison, found.recovery
-    left_out = ("triggers", "targets", "kept", "coverage")
+    kept = ("verdict", "r2", "r2_whitened", "r2_two_matrix", "rank", "footprint", "changed_beside",
+            "seconds")  # fmt: skip
     row: Row = {
         "label": suspect.label,
         "family": suspect.family,
         "kind": suspect.rebindings[0].kind if suspect.rebindings else "",
         "truth": [[w.trigger, w.target] for w in suspect.rebindings],
-        **{key: value for key, value in found.as_json().items() if key not in left_out},
+        **{key: value for key, value in found.as_json().items() if key in kept},
         "unmodified": suspect.label == "edited" and suspect.exact,
         "raw_r2": comparison.best.r2 if comparison.best else 0.0,
         "signal": comparison.signal,

@@ -12,19 +12,20 @@ from experiments.report.section import Plot, Report, Section, facts
 from redediting.evaluation.frame import Column, Frame
 
 _MEANING = {
-    "clean": "UNet and text encoder are the base's, up to rounding.",
+    "clean": "Everything that was compared is the base's, up to rounding.",
     "edited": (
         "One multiplier explains how all layers changed: a closed-form edit. That need not be "
         "malicious; what it does is listed below."
     ),
     "changed": "The weights changed, but not by a shared multiplier: training, a merge or noise.",
+    "inconclusive": "Nothing that was compared had changed, but not everything could be compared.",
 }
 _FITS = (
     Column("group", "layers"), Column("matrices", "matrices", "{:d}"),
     Column("r2", "r²", "{:.5f}"), Column("chance", "by chance", "{:.4f}"),
     Column("corrected", "corrected", "{:.5f}"),
 )  # fmt: skip
-_COVERAGE = tuple(Column(key, key) for key in ("component", "status", "tensors"))
+_COVERAGE = tuple(Column(key, key) for key in ("component", "status", "tensors", "reason"))
 
 
 def suspect_page(found: AuditReport, *, base: str, suspect: str) -> Report:
@@ -34,7 +35,7 @@ def suspect_page(found: AuditReport, *, base: str, suspect: str) -> Report:
     measured = facts(
         [
             ("text projections changed beyond rounding", len(comparison.changed)),
-            ("other tensors of UNet and text encoder changed", len(found.others)),
+            ("other tensors changed", len(found.others)),
             ("‖ΔW‖/‖W‖", f"{comparison.footprint:.5f}"),
             ("share of the change that is not rounding", f"{comparison.signal:.4f}"),
             ("explained by one shared factor, chance taken out", f"{evidence.r2:.5f}"),

@@ -64,6 +64,12 @@ def test_audit_verdicts_and_exit_codes(
     save_file(noisy, "noisy.safetensors")
     assert main([*audit, "noisy.safetensors"]) == 4
     assert last_json(capfd)["verdict"] == "changed"
+    lacking = load_file(folder)
+    del lacking["conv_in.weight"]
+    save_file(lacking, "lacking.safetensors")
+    assert main([*audit, "lacking.safetensors", "--report", "page.html"]) == 5
+    assert last_json(capfd)["verdict"] == "inconclusive"
+    assert "not everything could be compared" in (home / "page.html").read_text("utf-8")
 
 
 def test_repair_writes_a_patch_that_cleans(
