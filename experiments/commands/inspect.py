@@ -19,7 +19,7 @@ from experiments.engine.console import Shown, pick_device
 if TYPE_CHECKING:
     from redediting.concepts.plan import EditPlan
     from redediting.concepts.rebinding import Rebinding
-    from redediting.evaluation.inspection_report import RebindingReport
+    from redediting.evaluation.inspection import RebindingReport
 
 _PER_LINE = 11  # numbers
 
