@@ -26,7 +26,7 @@ from redediting.evaluation.store import ResultStore
 from redediting.generation import Job, draw
 from redediting.metrics.fidelity import drift
 from redediting.models.model import Model
-from redediting.patch.applied import AppliedPatch, Rewrite
+from redediting.patch.patch import AppliedPatch, Rewrite
 from redediting.world.captions import held_out
 
 Item = TypeVar("Item")

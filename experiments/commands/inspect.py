@@ -46,12 +46,12 @@ class Inspect(RebindingOptions):
         check(model=self.model, device=self.device)
         given = None
         if self.plan is not None:
-            from redediting.concepts.plan_files import load_plan
+            from redediting.concepts.plan import load_plan
 
             given = load_plan(self.plan)
         pairs = self.pairs(given)
         from redediting.attacks.redediting import REDEditing
-        from redediting.concepts.plan_files import plan_to_yaml
+        from redediting.concepts.plan import plan_to_yaml
         from redediting.evaluation.inspection import inspect
         from redediting.io import replace_text
         from redediting.models.loading import load

@@ -28,16 +28,15 @@ from redediting.algebra.layers import (
     target_scale,
 )
 from redediting.algebra.multiplier import Multiplier
-from redediting.attacks.base import ClosedForm
+from redediting.attacks.base import Attack, ClosedForm
 from redediting.attacks.columns import aligned_states
 from redediting.attacks.compounds import parts_share
-from redediting.concepts.pairs import PromptPair
 from redediting.concepts.plan import EditPlan, collateral_prompts
-from redediting.concepts.rebinding import Rebinding
+from redediting.concepts.rebinding import PromptPair, Rebinding, as_rebindings
 from redediting.concepts.templates import contexts, fill
 from redediting.errors import MethodError
 from redediting.evaluation.frame import Column, Frame
-from redediting.models.model import Model
+from redediting.models.model import Model, as_model
 from redediting.models.projections import projection_weights
 from redediting.text.encoding import TokenRole
 
@@ -136,7 +135,7 @@ class Inspection:
 
 def inspect(
     model: Model,
-    attack: ClosedForm,
+    attack: Attack,
     rebindings: Rebinding | Sequence[Rebinding],
     *,
     plan: EditPlan | None = None,
@@ -164,11 +163,11 @@ def inspect(
         >>> found.keys
         154
     """
-    rebindings = [rebindings] if isinstance(rebindings, Rebinding) else list(rebindings)
+    model, rebindings = as_model(model), as_rebindings(rebindings)
     if not isinstance(attack, ClosedForm):
+        name = getattr(attack, "name", attack)
         raise MethodError(
-            f"expected a closed-form attack to inspect, got {attack.name!r}; measure it with "
-            "evaluate"
+            f"expected a closed-form attack to inspect, got {name!r}; measure others with evaluate"
         )
     if attack.order == "sequential" and len(rebindings) > 1:
         raise MethodError(
