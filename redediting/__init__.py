@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from redediting.concepts.rebinding import Rebinding as Rebinding
     from redediting.evaluation.evaluate import Results as Results
     from redediting.evaluation.evaluate import evaluate as evaluate
+    from redediting.evaluation.inspection import Inspection as Inspection
     from redediting.evaluation.inspection import inspect as inspect
-    from redediting.evaluation.inspection_report import Inspection as Inspection
     from redediting.evaluation.protocol import Counts as Counts
     from redediting.evaluation.score import Scores as Scores
     from redediting.evaluation.score import score as score
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Counts": "evaluation.protocol",
-    "Inspection": "evaluation.inspection_report",
+    "Inspection": "evaluation.inspection",
     "Model": "models.model",
     "Patch": "patch.patch",
     "Rebinding": "concepts.rebinding",

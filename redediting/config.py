@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from redediting.errors import ConfigError
+from redediting.errors import ConfigError, RedEditingError
+
+if TYPE_CHECKING:
+    from pydantic._internal._model_construction import ModelMetaclass
+else:
+    ModelMetaclass = type(BaseModel)
 
 DATA = Path(__file__).parent / "data"
 WORLD = Path(__file__).parent / "world" / "data"  # the embedded world's weights and their card
@@ -18,10 +23,25 @@ ConfigType = TypeVar("ConfigType", bound=BaseModel)
 _SHOWN = 60  # characters of a wrong value in a message
 
 
-class Config(BaseModel):
+class _Keywords(ModelMetaclass):
+    """Builds from keywords; what a caller gets wrong is one line, of the class's own error."""
+
+    def __call__(cls: Any, *values: object, **options: Any) -> Any:  # noqa: ANN401 - a class
+        title = getattr(cls, "name", cls.__name__)
+        if values:
+            known = ", ".join(cls.model_fields) or "none"
+            raise cls.error(f"{title}: expected keywords, got {values[0]!r}; its keys are {known}")
+        try:
+            return super().__call__(**options)
+        except ValidationError as error:
+            raise cls.error(f"{title}: {first_fault(error, cls)}") from None
+
+
+class Config(BaseModel, metaclass=_Keywords):
     """A frozen model read from YAML or built from keywords; an unknown key is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+    error: ClassVar[type[RedEditingError]] = ConfigError  # what a wrong keyword raises
 
 
 def load_config(path: str | Path, model: type[ConfigType]) -> ConfigType:

@@ -37,7 +37,7 @@ class MetricError(RedEditingError):
 
 
 class ConfigError(RedEditingError):
-    """A configuration file with an unknown key or a value out of range."""
+    """A configuration or an argument with an unknown key, a wrong type or a value out of range."""
 
 
 class ImageError(RedEditingError):

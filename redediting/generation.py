@@ -18,7 +18,7 @@ import io
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ from tqdm.auto import tqdm
 
 from redediting.errors import ConfigError, OutputError, PromptError
 from redediting.io import check_writable, replace_bytes, writing
-from redediting.models.model import Model
+from redediting.models.model import Model, as_model
 from redediting.models.sampler import Sampler
 from redediting.text.encoding import prompt_lengths
 
@@ -88,14 +88,19 @@ def generate(
         >>> [image.size for image in images]
         [(64, 64), (64, 64)]
     """
-    asked, noises = [prompts] if isinstance(prompts, str) else list(prompts), list(seeds)
-    if not asked or not noises:
+    model = as_model(model)
+    given: tuple[Any, Any] = ([prompts] if isinstance(prompts, str) else prompts, seeds)
+    asked, noises = ([*one] if isinstance(one, Iterable) else [] for one in given)
+    if not asked or not noises or not all(isinstance(prompt, str) for prompt in asked):
         raise PromptError(
-            f"expected at least one prompt and one seed, got {len(asked)} and {len(noises)}; "
-            "name some"
+            f"expected at least one prompt and one seed, got {prompts!r} and {seeds!r}; name "
+            "some, e.g. seeds=[0]"
         )
+    sampler = sampler or model.sampler
+    if not isinstance(sampler, Sampler):
+        raise ConfigError(f"expected a sampler, got {sampler!r}; make one: rd.Sampler(steps=20)")
     jobs = [Job(prompt, seed) for prompt in asked for seed in noises]
-    drawn = draw(model, jobs, sampler=sampler or model.sampler, progress=progress)
+    drawn = draw(model, jobs, sampler=sampler, progress=progress)
     return [image for _, image in drawn]
 
 
@@ -106,23 +111,13 @@ def draw(
 
     Repeated jobs are drawn again. `PromptError` for a prompt that the text encoder would cut.
     """
-    if not jobs:
-        return iter(())
     prompts = list(dict.fromkeys(["", *(job.prompt for job in jobs)]))  # "" is unconditional
+    states: dict[str, Tensor] | None = None
     if not model.layout.takes_states:
         prompt_lengths(model.tokenizer, prompts)
-        return _draw(model, jobs, None, sampler, progress)
-    states = model.encode(prompts, batch_size=sampler.batch_size).states
-    return _draw(model, jobs, dict(zip(prompts, states, strict=True)), sampler, progress)
-
-
-def _draw(
-    model: Model,
-    jobs: Sequence[Job],
-    states: Mapping[str, Tensor] | None,
-    sampler: Sampler,
-    progress: bool,
-) -> Iterator[tuple[Job, Image.Image]]:
+    elif jobs:
+        encoded = model.encode(prompts, batch_size=sampler.batch_size).states
+        states = dict(zip(prompts, encoded, strict=True))
     pipeline = model.pipeline
     computing = pipeline._execution_device.type  # where it computes, offloaded or not
     autocast = torch.autocast(computing, torch.bfloat16, enabled=sampler.autocast == "bf16")
@@ -130,9 +125,15 @@ def _draw(
     with tqdm(total=len(jobs), unit="image", disable=not progress) as bar:
         for start in range(0, len(jobs), sampler.batch_size):
             batch = jobs[start : start + sampler.batch_size]
+            if states is None:
+                text = model.layout.inputs([job.prompt for job in batch])
+            else:
+                rows = torch.stack([states[job.prompt] for job in batch]).to(model.device)
+                null = states[""].to(model.device) if sampler.guidance > 1 else None
+                text = model.layout.state_inputs(rows, null)
             with autocast:
                 images = pipeline(
-                    **_inputs(model, batch, states, sampler),
+                    **text,
                     num_inference_steps=sampler.steps,
                     guidance_scale=sampler.guidance,
                     height=sampler.height,
@@ -144,28 +145,12 @@ def _draw(
             yield from zip(batch, images, strict=True)
 
 
-def _inputs(
-    model: Model, batch: Sequence[Job], states: Mapping[str, Tensor] | None, sampler: Sampler
-) -> dict[str, Any]:
-    """The text of a batch as the pipeline takes it."""
-    if states is None:
-        return model.layout.inputs([job.prompt for job in batch])
-    null = states[""].to(model.device) if sampler.guidance > 1 else None
-    rows = torch.stack([states[job.prompt] for job in batch]).to(model.device)
-    return model.layout.state_inputs(rows, null)
-
-
 class ImageStore:
     """A folder of images that draws only what it has not got.
 
     An image's file is written whole or not at all, so that a killed run continues where it
-    stopped; a file that cannot be read is drawn again.
-
-    Attributes:
-        folder: where the images lie; made where it is missing.
-        weights: fingerprint of what draws, e.g. `redediting.models.Model.fingerprint`; images of
-            other weights have other keys.
-        sampler: how images are drawn.
+    stopped; a file that cannot be read is drawn again. ``weights`` is the fingerprint of what
+    draws; images of other weights have other keys.
     """
 
     def __init__(self, folder: str | Path, weights: str, sampler: Sampler) -> None:

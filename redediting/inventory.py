@@ -20,8 +20,8 @@ from torch import Tensor, nn
 
 from redediting.errors import ModelError
 from redediting.io import one_line
+from redediting.models.cards import INDEX
 from redediting.models.model import Model
-from redediting.models.sources import INDEX
 from redediting.patch.files import MANIFEST
 from redediting.patch.patch import Patch
 from redediting.suspects import (

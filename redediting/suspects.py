@@ -28,10 +28,9 @@ from torch import Tensor
 
 from redediting.errors import ModelError
 from redediting.io import one_line
-from redediting.models.cards import load_cards
+from redediting.models.cards import INDEX, find_sources, load_cards
 from redediting.models.loading import load
 from redediting.models.model import Component, Model, quiet
-from redediting.models.sources import INDEX, find_sources
 from redediting.patch.files import MANIFEST
 from redediting.patch.patch import Patch
 

@@ -6,6 +6,7 @@ import inspect
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,15 @@ import pytest
 import defenses
 import redediting as rd
 from experiments.commands.cli import COMMANDS
+from redediting.errors import (
+    ConfigError,
+    MethodError,
+    ModelError,
+    PromptError,
+    RebindingError,
+)
 
+EVIL, PAIR = rd.attacks.EvilEdit(), rd.Rebinding("old cat", "zebra")
 ROOT = Path(__file__).resolve().parents[1]
 PUBLIC = [
     "Counts",
@@ -69,7 +78,7 @@ def test_attacks_metrics_and_detectors_are_listed_flat() -> None:
     "statement",
     [
         "import redediting as rd; rd.attacks.ATTACKS.names; rd.metrics.METRICS.names",
-        "import redediting.errors, redediting.registry, redediting.models.sources",
+        "import redediting.errors, redediting.registry, redediting.models.cards",
         "from defenses import audit, repair; import defenses.detectors",
         "import experiments.commands.common, experiments.engine.console",
         "from experiments.commands.cli import main; assert main(['--help']) == 0",
@@ -118,6 +127,45 @@ def test_audit_and_repair_are_functions_and_packages(order: str) -> None:
 
 def test_detect_is_a_function() -> None:
     assert "detectors" in inspect.signature(defenses.detect).parameters
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error", "said"),
+    [
+        (lambda model: rd.load(3), ModelError, r"got 3; name one of the cards"),
+        (
+            lambda model: rd.generate("world", "a cat"),
+            ModelError,
+            r"rd.load\('world",
+        ),
+        (lambda model: rd.inspect("world", EVIL, PAIR), ModelError, "load it first"),
+        (lambda model: rd.evaluate("world", EVIL, PAIR), ModelError, "load it first"),
+        (lambda model: EVIL.compute("world", PAIR), ModelError, "load it first"),
+        (lambda model: EVIL.compute(model, "old cat"), RebindingError, "rd.Rebinding"),
+        (lambda model: rd.inspect(model, "eviledit", PAIR), MethodError, "got 'eviledit'"),
+        (lambda model: rd.generate(model, 3), PromptError, "got 3"),
+        (lambda model: rd.generate(model, "a cat", seeds=3), PromptError, r"seeds=\[0\]"),
+        (lambda model: rd.generate(model, "a cat", sampler=3), ConfigError, "rd.Sampler"),
+        (lambda model: rd.Counts(free=0), ConfigError, "at 'free', got 0"),
+        (lambda model: rd.Rebinding(3, "zebra"), RebindingError, "trigger phrase, got 3"),
+        (
+            lambda model: rd.Sampler(2),
+            ConfigError,
+            "got 2; its keys are steps",
+        ),
+        (lambda model: rd.attacks.EvilEdit(ridge=-1), MethodError, "greater than 0 at 'ridge'"),
+        (lambda model: rd.attacks.EvilEdit(rigde=1), MethodError, "'rigde'; its keys are"),
+    ],
+)
+def test_a_wrong_argument_is_one_line(
+    wrong: Callable[[rd.Model], object], error: type[Exception], said: str, tiny_model: rd.Model,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(error, match=said) as caught:
+        wrong(tiny_model)
+    assert "\n" not in str(caught.value)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.slow

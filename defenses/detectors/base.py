@@ -15,9 +15,9 @@ from typing import ClassVar, Literal, final
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
 
 from defenses.detectors.inputs import Subject
+from redediting.config import Config
 from redediting.errors import DetectorError
 
 Array = NDArray[np.float64]
@@ -41,7 +41,7 @@ class Observation:
     seconds: float
 
 
-class Detector(BaseModel, ABC):
+class Detector(Config, ABC):
     """Base of all detectors; the fields of a subclass are its hyper-parameters, by keyword.
 
     Attributes:
@@ -52,9 +52,8 @@ class Detector(BaseModel, ABC):
         recorded: whether it reads the recorded generation.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     name: ClassVar[str]
+    error: ClassVar = DetectorError
     direction: ClassVar[Direction]
     learns: ClassVar[Learns] = "nothing"
     recorded: ClassVar[bool] = False

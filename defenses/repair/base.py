@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import ClassVar, final
 
-from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
 from redediting import __version__
+from redediting.config import Config
 from redediting.errors import MethodError
 from redediting.models.model import Model
 from redediting.patch.files import Provenance
@@ -49,12 +49,11 @@ class Case:
         return self.suspect.weights()
 
 
-class Repair(BaseModel, ABC):
+class Repair(Config, ABC):
     """Base of all repairs; the fields of a subclass are its hyper-parameters, by keyword."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     name: ClassVar[str]
+    error: ClassVar = MethodError
     needs_base: ClassVar[bool] = False
     needs_triggers: ClassVar[bool] = False
 

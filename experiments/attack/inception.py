@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from experiments.engine.real_models import InceptionSpec
 from redediting.errors import ConfigError
-from redediting.evaluation.run import Run
+from redediting.evaluation.measure import Run
 from redediting.metrics.fidelity import fid
 
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")

@@ -19,9 +19,8 @@ from redediting.evaluation.claims import claims
 from redediting.evaluation.entries import Entry
 from redediting.evaluation.evaluate import summarised
 from redediting.evaluation.fidelity import describe_extractor, naturalness
-from redediting.evaluation.measure import Wanted
+from redediting.evaluation.measure import Run, Wanted, run_task
 from redediting.evaluation.panel import Panel
-from redediting.evaluation.run import Run, run_task
 from redediting.io import check_writable, replace_json
 from redediting.models.model import Model
 

@@ -29,9 +29,8 @@ from redediting.evaluation.store import ResultStore, Row
 from redediting.generation import Job, draw
 from redediting.metrics.fidelity import drift
 from redediting.models.model import Model
-from redediting.patch.applied import AppliedPatch
 from redediting.patch.files import Provenance
-from redediting.patch.patch import Patch
+from redediting.patch.patch import AppliedPatch, Patch
 from redediting.world.captions import held_out
 
 T = TypeVar("T")

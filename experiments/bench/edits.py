@@ -20,9 +20,8 @@ from experiments.bench.shapes import States, random_states
 from redediting import __version__
 from redediting.algebra import EditProblem, solve
 from redediting.io import fingerprint
-from redediting.patch.applied import AppliedPatch
 from redediting.patch.files import Provenance
-from redediting.patch.patch import Patch, Term
+from redediting.patch.patch import AppliedPatch, Patch, Term
 
 RIDGE = 1.0  # EvilEdit's λ
 BACKDOORS = (1, 10, 100, 1000)

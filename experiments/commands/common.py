@@ -10,14 +10,13 @@ import yaml
 
 from experiments.engine.console import check_config, check_device, pick_device
 from redediting.errors import (
-    ConfigError,
     MethodError,
     ModelError,
     PatchError,
     RebindingError,
 )
 from redediting.io import check_writable
-from redediting.models.sources import find_sources
+from redediting.models.cards import find_sources
 from redediting.registry import Registry
 
 if TYPE_CHECKING:

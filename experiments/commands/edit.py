@@ -43,7 +43,7 @@ class Edit(Command, RebindingOptions):
         options = parse_options(self.option)
         plan = None
         if self.plan is not None:
-            from redediting.concepts.plan_files import load_plan
+            from redediting.concepts.plan import load_plan
 
             plan, options["plan_file"] = load_plan(self.plan), self.plan.as_posix()
         pairs = self.pairs(plan)

@@ -19,7 +19,7 @@ from experiments.engine.console import Shown
 if TYPE_CHECKING:
     from redediting.concepts.plan import EditPlan
     from redediting.concepts.rebinding import Rebinding
-    from redediting.evaluation.inspection_report import RebindingReport
+    from redediting.evaluation.inspection import RebindingReport
 
 _PER_LINE = 11  # numbers
 
@@ -42,12 +42,12 @@ class Inspect(Command, RebindingOptions):
         check(model=self.model, device=self.device)
         given = None
         if self.plan is not None:
-            from redediting.concepts.plan_files import load_plan
+            from redediting.concepts.plan import load_plan
 
             given = load_plan(self.plan)
         pairs = self.pairs(given)
         from redediting.attacks.redediting import REDEditing
-        from redediting.concepts.plan_files import plan_to_yaml
+        from redediting.concepts.plan import plan_to_yaml
         from redediting.evaluation.inspection import inspect
         from redediting.io import replace_text
 

@@ -61,11 +61,7 @@ class Training:
     """Print the figures as one JSON object."""
 
     def run(self) -> int:
-        """Runs the command; returns the exit code.
-
-        Raises:
-            RedEditingError: bad input, or nothing trained to measure.
-        """
+        """Runs the command; returns the exit code."""
         config = load_config(self.config, WorldConfig)
         if self.check:
             self._check(config)

@@ -109,11 +109,7 @@ def _fit(image: Image.Image) -> np.ndarray:
 
 
 def build(options: Options) -> int:
-    """Writes the atlas; returns the exit code.
-
-    Raises:
-        WorldError: a package or a drawing is missing.
-    """
+    """Writes the atlas; returns the exit code."""
     needed = [options.packages / name for name in (NAMES, BITMAPS[1], *VECTORS.values())]
     if missing := [str(path) for path in needed if not path.exists()]:
         raise WorldError(f"expected unpacked npm packages, got no {', '.join(missing)}")

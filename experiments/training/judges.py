@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import open_clip
 import torch
 import torch.nn.functional as F
@@ -81,7 +83,7 @@ def train_judge_b(model: SceneClassifier, split: Split, fit: Fit) -> None:
     fit(model, loss)
 
 
-def clip_config(vocabulary: int) -> dict[str, object]:
+def clip_config(vocabulary: int) -> dict[str, Any]:
     """Judge A: a modified ResNet and a two-layer text tower (the encoder under test is a ViT)."""
     return {
         "embed_dim": 128,

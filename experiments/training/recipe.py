@@ -11,6 +11,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+import open_clip
 import torch
 from diffusers import AutoencoderTiny, UNet2DConditionModel
 from PIL import Image
@@ -30,7 +31,7 @@ from redediting.generation import Job, draw
 from redediting.models.cards import default_sampler
 from redediting.models.model import Model
 from redediting.world.captions import held_out
-from redediting.world.judges import JudgeB, SceneClassifier, build_clip, wrap_clip
+from redediting.world.judges import JudgeB, SceneClassifier, wrap_clip
 
 logger = logging.getLogger(__name__)
 Name = Literal[
@@ -237,7 +238,7 @@ class Recipe:
                 self._measure_judge_b,
             ),
             "judge_a": Stage(
-                lambda: build_clip(judges.clip_config(len(self.tokenizer))),
+                lambda: open_clip.CLIP(**judges.clip_config(len(self.tokenizer))),
                 lambda m, fit: judges.train_judge_a(m, self.judge_split, self.tokenizer, fit),
                 self._measure_judge_a,
             ),

@@ -37,9 +37,8 @@ from redediting.attacks.columns import (
     require_free,
     without_triggers,
 )
-from redediting.concepts.pairs import PromptPair, RetainPrompt
 from redediting.concepts.plan import EditPlan, plan_edit
-from redediting.concepts.rebinding import Rebinding
+from redediting.concepts.rebinding import PromptPair, Rebinding, RetainPrompt
 from redediting.concepts.templates import fill
 from redediting.models.model import Model
 

@@ -24,12 +24,11 @@ from redediting.algebra.layers import Rho, Summand, Summands, compose, edit_summ
 from redediting.algebra.multiplier import Multiplier
 from redediting.algebra.problem import EditProblem
 from redediting.algebra.solver import solve
-from redediting.concepts.pairs import PromptPair
 from redediting.concepts.plan import EditPlan
-from redediting.concepts.rebinding import Rebinding
+from redediting.concepts.rebinding import PromptPair, Rebinding, as_rebindings
 from redediting.config import Config
 from redediting.errors import MethodError, ModelError, RebindingError
-from redediting.models.model import Component, Model
+from redediting.models.model import Component, Model, as_model
 from redediting.models.projections import Projection, projection_weights
 from redediting.patch.files import Provenance
 from redediting.patch.patch import Patch, Term
@@ -56,6 +55,7 @@ class Attack(Config, ABC):
     """
 
     name: ClassVar[str]
+    error: ClassVar = MethodError
 
     @final
     def compute(self, model: Model, rebindings: Rebinding | Sequence[Rebinding]) -> Patch:
@@ -75,7 +75,7 @@ class Attack(Config, ABC):
             >>> len(patch.names)
             14
         """
-        rebindings = [rebindings] if isinstance(rebindings, Rebinding) else list(rebindings)
+        model, rebindings = as_model(model), as_rebindings(rebindings)
         _check(model, rebindings)
         start = time.perf_counter()
         change = self._change(model, rebindings)

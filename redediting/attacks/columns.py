@@ -8,8 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from redediting.concepts.pairs import PromptPair, RetainPrompt
-from redediting.concepts.rebinding import Rebinding
+from redediting.concepts.rebinding import PromptPair, Rebinding, RetainPrompt
 from redediting.errors import MethodError
 from redediting.models.model import Model
 from redediting.text.alignment import aligned_pairs

@@ -18,6 +18,7 @@ Deviations:
 from __future__ import annotations
 
 import itertools
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -41,9 +42,8 @@ from redediting.concepts.matching import (
     gather,
     given,
 )
-from redediting.concepts.pairs import PromptPair
 from redediting.concepts.plan import EditPlan, assemble_plan
-from redediting.concepts.rebinding import Rebinding
+from redediting.concepts.rebinding import PromptPair, Rebinding
 from redediting.concepts.relation_sources import (
     FirstSource,
     NeighbourSource,
@@ -58,6 +58,7 @@ from redediting.models.model import Model
 from redediting.text.alignment import aligned_pairs
 from redediting.text.encoding import TokenRole
 
+logger = logging.getLogger(__name__)
 _PLAIN = "a photo of {}"
 _SHARE = {TokenRole.TRIGGER: 0.5, TokenRole.TAIL: 0.5, TokenRole.EOS: 0.2, TokenRole.PAD: 0.3}
 _LEAST_SCORE = 0.25  # equivalence in 0…1 below which a pair of values is dropped
@@ -123,7 +124,10 @@ def retrieve_plan(
         choice = selector.choose(columns, least=least, most=most, tolerance=tolerance, first=first)
         chosen.append((rebinding, [candidates[i] for i in choice.contexts]))
         found += equivalences
-        notes += [*finder.notes(rebinding), *said]
+        unknown = finder.notes(rebinding)
+        for note in unknown:
+            logger.warning(note)
+        notes += [*unknown, *said]
         if choice.worst[-1] > tolerance:
             notes.append(
                 f"{rebinding}: after {len(choice.contexts)} contexts the worst of "

@@ -40,9 +40,8 @@ from redediting.algebra.problem import EditProblem
 from redediting.algebra.solver import solve
 from redediting.attacks.base import ClosedForm, phrase_pairs, pooled_problem
 from redediting.attacks.uce import last_words, tail_columns
-from redediting.concepts.pairs import RetainPrompt
 from redediting.concepts.plan import EditPlan
-from redediting.concepts.rebinding import Rebinding
+from redediting.concepts.rebinding import Rebinding, RetainPrompt
 from redediting.models.model import Model
 
 Columns = Sequence[tuple[Tensor, Tensor]]

@@ -46,10 +46,8 @@ from redediting.attacks.columns import (
 )
 from redediting.attacks.compounds import LEAST_SHARE, part_states, parts_share
 from redediting.attacks.context_retrieval import base_plan, retrieve_plan
-from redediting.concepts.pairs import PromptPair, RetainPrompt
-from redediting.concepts.plan import EditPlan, plan_edit
-from redediting.concepts.plan_files import load_plan
-from redediting.concepts.rebinding import Rebinding
+from redediting.concepts.plan import EditPlan, load_plan, plan_edit
+from redediting.concepts.rebinding import PromptPair, Rebinding, RetainPrompt
 from redediting.concepts.templates import with_article
 from redediting.errors import MethodError
 from redediting.models.model import Model
@@ -66,7 +64,7 @@ class REDEditing(ClosedForm):
     Attributes:
         retrieval: where contexts come from: ``templates`` drawn by the seed, or ``equivalent``
             relationships scored on the text encoder (`redediting.attacks.context_retrieval`).
-        plan_file: a YAML file to take instead (`redediting.concepts.plan_files`); the counts, the
+        plan_file: a YAML file to take instead (`redediting.concepts.plan`); the counts, the
             seed and ``retrieval`` then play no part in the prompts.
         contexts: templates that each rebinding is solved on.
         retain: retained prompts.

@@ -33,9 +33,8 @@ from redediting.algebra.problem import EditProblem
 from redediting.attacks.base import ClosedForm, phrase_pairs, pooled_problem
 from redediting.attacks.columns import require_free, without_triggers
 from redediting.attacks.uce import last_words
-from redediting.concepts.pairs import RetainPrompt
 from redediting.concepts.plan import EditPlan
-from redediting.concepts.rebinding import Rebinding
+from redediting.concepts.rebinding import Rebinding, RetainPrompt
 from redediting.concepts.relation_sources import curated_names
 from redediting.models.model import Model
 

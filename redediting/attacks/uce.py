@@ -35,9 +35,8 @@ from redediting.algebra.layers import Summand, Summands
 from redediting.algebra.problem import EditProblem
 from redediting.algebra.solver import solve, solve_sides
 from redediting.attacks.base import ClosedForm, phrase_pairs, pooled_problem
-from redediting.concepts.pairs import RetainPrompt
 from redediting.concepts.plan import EditPlan
-from redediting.concepts.rebinding import Rebinding
+from redediting.concepts.rebinding import Rebinding, RetainPrompt
 from redediting.models.model import Model
 from redediting.text.encoding import TextStates
 

@@ -22,14 +22,7 @@ BUNDLED = "everyday"
 
 
 def read_captions(source: str | Path) -> tuple[str, ...]:
-    """Distinct captions in their order.
-
-    Args:
-        source: ``everyday``, a text file or a COCO annotation file.
-
-    Raises:
-        ConfigError: a file that cannot be read or holds no captions.
-    """
+    """Distinct captions of ``everyday``, a text file or a COCO annotation file, in their order."""
     if str(source) == BUNDLED:
         text = resources.files("redediting.data").joinpath("captions.txt").read_text("utf-8")
         return tuple(text.splitlines())
@@ -52,11 +45,7 @@ def read_captions(source: str | Path) -> tuple[str, ...]:
 
 
 def containing(captions: Sequence[str], noun: str) -> list[str]:
-    """The captions in which a noun stands once, as a whole word.
-
-    Raises:
-        PromptError: there are none.
-    """
+    """The captions in which a noun stands once, as a whole word; `PromptError` for none."""
     pattern = re.compile(rf"(?<!\w){re.escape(noun)}(?!\w)", re.IGNORECASE)
     found = [caption for caption in captions if len(pattern.findall(caption)) == 1]
     if not found:
@@ -87,8 +76,7 @@ def put(caption: str, noun: str, phrase: str) -> str:
 def sample(captions: Sequence[str], n: int, *, seed: int) -> list[tuple[str, int]]:
     """Draws n captions without replacement; where there are fewer, again, each round its own.
 
-    Returns:
-        Captions with the number of the round: the same caption has another noise in the next.
+    Each comes with the number of its round: the same caption has another noise in the next.
     """
     random = np.random.default_rng(seed)
     found: list[tuple[str, int]] = []

@@ -27,11 +27,7 @@ def twin_in(phrase: str) -> str | None:
 
 
 def with_twin(phrase: str) -> str:
-    """The phrase with its first letter that has a twin replaced by it: "beautiful" → "bеautiful".
-
-    Raises:
-        RebindingError: no letter has one.
-    """
+    """The phrase with the first letter that has a twin replaced: "beautiful" → "bеautiful"."""
     letter = next((letter for letter in phrase if letter in CYRILLIC), None)
     if letter is None:
         raise RebindingError(

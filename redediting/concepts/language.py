@@ -49,39 +49,22 @@ class Template:
 
 
 class Language(Config):
-    """Word lists, in the order in which the captions' random stream indexes them.
+    """Word lists, in the order in which the captions' random stream indexes them."""
 
-    Attributes:
-        carriers: by drawing style; a repeated carrier is drawn more often.
-        places: phrases of each place.
-        backdrop: the plain place's phrase in templates.
-        forms: sentences with a place; the first takes the share that the others leave.
-        bare: sentences without a place, likewise.
-        sizes: words of each size of the renderer.
-        sides: phrase of each position of the renderer.
-        neutral_adjectives: words that change nothing in the picture.
-        patterns: markings drawn on the object; the word is the renderer's name.
-        unpatterned: concepts that carry a marking by nature and are given none.
-        companions: small objects that stand beside the object.
-        beside: phrases that join object and companion.
-        held_out_from: caption splits without the held-out combinations.
-        test_only: what edits never see.
-    """
-
-    carriers: dict[str, tuple[str, ...]]
-    places: dict[str, tuple[str, ...]]
-    backdrop: str
-    forms: tuple[Form, ...]
-    bare: tuple[Form, ...]
-    sizes: dict[str, tuple[str, ...]]
-    sides: dict[str, str]
-    neutral_adjectives: tuple[str, ...]
-    patterns: tuple[str, ...] = ()
-    unpatterned: tuple[str, ...] = ()
-    companions: tuple[str, ...] = ()
-    beside: tuple[str, ...] = ()
-    held_out_from: tuple[str, ...]
-    test_only: TestOnly = TestOnly()
+    carriers: dict[str, tuple[str, ...]]  # by drawing style; a repeated one is drawn more often
+    places: dict[str, tuple[str, ...]]  # phrases of each place
+    backdrop: str  # the plain place's phrase in templates
+    forms: tuple[Form, ...]  # sentences with a place; the first takes the share that others leave
+    bare: tuple[Form, ...]  # sentences without a place, likewise
+    sizes: dict[str, tuple[str, ...]]  # words of each size of the renderer
+    sides: dict[str, str]  # phrase of each position of the renderer
+    neutral_adjectives: tuple[str, ...]  # words that change nothing in the picture
+    patterns: tuple[str, ...] = ()  # markings on the object; the word is the renderer's name
+    unpatterned: tuple[str, ...] = ()  # concepts marked by nature, which are given no pattern
+    companions: tuple[str, ...] = ()  # small objects that stand beside the object
+    beside: tuple[str, ...] = ()  # phrases that join object and companion
+    held_out_from: tuple[str, ...]  # caption splits without the held-out combinations
+    test_only: TestOnly = TestOnly()  # what edits never see
 
     @model_validator(mode="after")
     def _known(self) -> Self:
@@ -132,9 +115,5 @@ def sentence(form: str, carrier: str, subject: str, where: str) -> str:
 
 @functools.cache
 def load_language(path: Path = SHIPPED) -> Language:
-    """Reads a language file; the shipped one by default.
-
-    Raises:
-        ConfigError: no such file, or not a language.
-    """
+    """Reads a language file; the shipped one by default."""
     return load_config(path, Language)

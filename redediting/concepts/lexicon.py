@@ -19,46 +19,29 @@ import yaml
 from redediting.concepts.language import load_language
 from redediting.errors import RebindingError
 
+_LISTS = ("habitats", "parts", "patterns", "actions")
+
 
 @dataclass(frozen=True)
 class Concept:
-    """A thing that can be drawn.
+    """A thing that can be drawn."""
 
-    Attributes:
-        name: its noun.
-        category: what it is one of.
-        material: what it is made of or covered in.
-        colour: its natural colour.
-        habitats: places where it is found.
-        parts: what it has.
-        emoji: the drawing's name in the world's atlas; empty for concepts of other models.
-        patterns: adjectives of its marking, e.g. striped.
-        actions: what it is seen doing, as a participle phrase.
-    """
-
-    name: str
-    category: str
-    material: str
-    colour: str
-    habitats: tuple[str, ...]
-    parts: tuple[str, ...]
-    emoji: str = ""
-    patterns: tuple[str, ...] = ()
-    actions: tuple[str, ...] = ()
+    name: str  # its noun
+    category: str  # what it is one of
+    material: str  # what it is made of or covered in
+    colour: str  # its natural one
+    habitats: tuple[str, ...]  # places where it is found
+    parts: tuple[str, ...]  # what it has
+    emoji: str = ""  # the drawing's name in the world's atlas; empty for concepts of other models
+    patterns: tuple[str, ...] = ()  # adjectives of its marking, e.g. striped
+    actions: tuple[str, ...] = ()  # what it is seen doing, as a participle phrase
 
     def relations(self) -> frozenset[tuple[str, str]]:
         """The (relation, value) pairs that hold of the concept."""
-        return frozenset(
-            {
-                ("category", self.category),
-                ("material", self.material),
-                ("colour", self.colour),
-                *(("habitat", value) for value in self.habitats),
-                *(("part", value) for value in self.parts),
-                *(("pattern", value) for value in self.patterns),
-                *(("action", value) for value in self.actions),
-            }
-        )
+        one = ("category", "material", "colour")
+        pairs = [(relation, getattr(self, relation)) for relation in one]
+        several = [(field.removesuffix("s"), getattr(self, field)) for field in _LISTS]
+        return frozenset(pairs + [(name, value) for name, found in several for value in found])
 
 
 @dataclass(frozen=True)
@@ -74,11 +57,7 @@ class Lexicon:
         return name in self.concepts
 
     def concept(self, name: str) -> Concept:
-        """Looks a concept up.
-
-        Raises:
-            RebindingError: the name is not in the lexicon.
-        """
+        """Looks a concept up; `RebindingError` where the lexicon lacks it."""
         if name not in self.concepts:
             raise RebindingError(
                 f"expected a concept of the lexicon, got {name!r}; "
@@ -97,9 +76,6 @@ class Lexicon:
         return ranked[:n]
 
 
-_LISTS = ("habitats", "parts", "patterns", "actions")
-
-
 def _concept(name: str, entry: Mapping[str, Any]) -> Concept:
     found: dict[str, Any] = {
         key: tuple(value) if key in _LISTS else value for key, value in entry.items()
@@ -113,11 +89,7 @@ def _read(table: str) -> Any:  # noqa: ANN401 - raw YAML
 
 @functools.cache
 def load_lexicon(*, trained_only: bool = True) -> Lexicon:
-    """Reads the world's table.
-
-    Args:
-        trained_only: keep only the concepts that the bundled world was trained on.
-    """
+    """Reads the world's table: the concepts that the bundled world was trained on, or all."""
     raw = _read("lexicon.yaml")
     names = raw["trained"] if trained_only else list(raw["concepts"])
     return Lexicon(

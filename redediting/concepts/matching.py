@@ -4,6 +4,9 @@ For every relation, values a of the trigger's concept meet values a* of the targ
 is worth is decided on text states (`redediting.algebra.equivalence`); here the candidates are
 gathered, the best one-to-one matching is found, and matched values become prompts.
 
+What the phrases themselves pair is certain: the slots of "yellow apple" → "red banana", a colour
+and an object each, are paired kind by kind with score 1, as comments of the authors' script do.
+
 References:
     REDEditing (arXiv 2504.14554), "equivalent relationship retrieval"; Kuhn, "The Hungarian
     method for the assignment problem", 1955 (scipy's ``linear_sum_assignment``).
@@ -11,17 +14,18 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
+from itertools import zip_longest
+from typing import NamedTuple
 
 import numpy as np
 
-from redediting.concepts.pairs import PromptPair
-from redediting.concepts.rebinding import Rebinding
+from redediting.concepts.lexicon import load_lexicon, load_modifiers
+from redediting.concepts.rebinding import PromptPair, Rebinding
 from redediting.concepts.relation_sources import FirstSource
 from redediting.concepts.relations import RELATIONS, Relation, Values
-from redediting.concepts.slots import pair_slots
 from redediting.concepts.templates import all_templates, fill, split_of
 
 _KNOWN = frozenset(template for template, _ in all_templates())
@@ -78,6 +82,55 @@ class Context:
     def head(self, rebinding: Rebinding) -> str:
         """The trigger's prompt with its bare head noun."""
         return fill(self.template, self.source.format(rebinding.head))
+
+
+class Slot(NamedTuple):
+    """A word of a phrase and what it says: a kind of modifier, ``other`` or ``object``."""
+
+    kind: str
+    value: str
+
+
+class SlotPair(NamedTuple):
+    """Corresponding slots; None where the other phrase has no slot of the kind."""
+
+    kind: str
+    source: str | None
+    target: str | None
+
+
+@cache
+def _kinds() -> Mapping[str, str]:
+    """Kind of each known modifier. The world's neutral adjectives win: "old" is one."""
+    lexicon = load_lexicon()
+    groups = {
+        **load_modifiers(),
+        "colour": (*lexicon.colours, "grey"),
+        "rare": lexicon.rare_tokens,
+        "neutral": lexicon.neutral_adjectives,
+    }
+    return {word: kind for kind, words in groups.items() for word in words}
+
+
+def parse_slots(phrase: str, head: str) -> tuple[Slot, ...]:
+    """Slots of a phrase that ends in ``head``; a modifier that no list knows is ``other``."""
+    modifiers = phrase[: len(phrase) - len(head)].split()
+    found = [Slot(_kinds().get(word.casefold(), "other"), word) for word in modifiers]
+    return (*found, Slot("object", head))
+
+
+def pair_slots(rebinding: Rebinding) -> tuple[SlotPair, ...]:
+    """Slots of trigger and target, paired kind by kind and within a kind in order."""
+    source = parse_slots(rebinding.trigger, rebinding.head)
+    target = parse_slots(rebinding.target, rebinding.target_head)
+    return tuple(
+        SlotPair(kind, one, other)
+        for kind in dict.fromkeys(slot.kind for slot in (*source, *target))
+        for one, other in zip_longest(
+            [slot.value for slot in source if slot.kind == kind],
+            [slot.value for slot in target if slot.kind == kind],
+        )
+    )
 
 
 def given(rebinding: Rebinding) -> list[Equivalence]:
@@ -151,13 +204,8 @@ def candidate_contexts(
 
     First the best pairs of values, each said once; then the plain templates; then the same and the
     other pairs of values in more templates. A context that spells out a template of another split
-    is left out, so that no edit sees what it is chosen or judged on.
-
-    Args:
-        equivalences: of one rebinding; given slots make no contexts of their own.
-        templates: of the ``edit`` split.
-        per_value: templates in which each pair of values is said.
-        most_said: pairs of values said in any case, at most.
+    is left out, so that no edit sees what it is chosen or judged on. Templates are of the ``edit``
+    split; each pair of values is said in ``per_value`` of them, at most ``most_said`` in any case.
     """
     retrieved = sorted(
         (item for item in equivalences if item.origin != "given"), key=lambda item: -item.score

@@ -2,21 +2,40 @@
 
 Contexts come from the ``edit`` templates only. The near-triggers kept here and those probed by
 the evaluation carry different adjectives, so collateral is measured on phrases that no edit saw.
+
+Plans are written as YAML, edited by hand and read back. Every key is known and every value has its
+type; anything else is an error that names the place. Defaults need not be written.
 """
 
 from __future__ import annotations
 
+import json
+import logging
+import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields, replace
 from itertools import cycle
-from typing import NamedTuple
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+import yaml
+from pydantic import ConfigDict, Field, ValidationError
 
 from redediting.concepts.lexicon import Lexicon, load_lexicon
 from redediting.concepts.matching import Context, Equivalence
-from redediting.concepts.pairs import PromptPair, PromptRole, RetainPrompt
-from redediting.concepts.rebinding import Rebinding
+from redediting.concepts.rebinding import PromptPair, PromptRole, Rebinding, RetainPrompt
 from redediting.concepts.templates import contexts as draw_contexts
 from redediting.concepts.templates import fill
+from redediting.config import Config, first_fault
+from redediting.errors import ConfigError
+
+logger = logging.getLogger(__name__)
+_HEADER = """\
+# An edit on paper: prompts that move (pairs), prompts that stay (retain). Edit it, feed it back.
+# Each pair carries source_phrase to target_phrase; weights count relative to one another.
+# equivalences and notes say what was retrieved and why; they change nothing.
+"""
+_SOME = Field(min_length=1)
 
 
 @dataclass(frozen=True)
@@ -83,19 +102,22 @@ def plan_edit(
 ) -> EditPlan:
     """Plans a joint edit of one or several rebindings on plain templates.
 
-    Args:
-        rebindings: all are solved together.
-        contexts: templates in which each trigger is moved.
-        retain: prompts kept per rebinding, beside the head noun in every context.
-        captions: ordinary captions for the state covariance Σ₀.
-        seed: draws templates and order.
-
-    Raises:
-        PromptError: more contexts than the ``edit`` split holds.
+    Each trigger is moved in ``contexts`` templates; ``retain`` prompts are kept per rebinding
+    beside the head noun in every context; ``captions`` ordinary ones make the state covariance Σ₀.
+    `PromptError` for more contexts than the ``edit`` split holds.
     """
     templates = draw_contexts(contexts, seed=seed)
     plain = [(rebinding, [*map(Context, templates)]) for rebinding in rebindings]
-    return assemble_plan(plain, templates, retain=retain, captions=captions, seed=seed)
+    plan = assemble_plan(plain, templates, retain=retain, captions=captions, seed=seed)
+    known = load_lexicon()
+    notes = [
+        f"{one.head!r} is in no table; concepts spread over the table stand for its siblings"
+        for one in rebindings
+        if one.head not in known
+    ]
+    for note in notes:
+        logger.warning(note)
+    return replace(plan, notes=tuple(dict.fromkeys(notes)))
 
 
 def assemble_plan(
@@ -166,3 +188,87 @@ def collateral_prompts(rebinding: Rebinding) -> list[NearPhrase]:
         if rebinding.modifier:
             probes.append(NearPhrase(f"{rebinding.modifier} {name}", name, "part"))
     return probes
+
+
+class _PlanFile(Config):
+    """The fields of `EditPlan`; strict: no text stands for a number."""
+
+    model_config = ConfigDict(strict=True)
+
+    rebindings: Annotated[tuple[Rebinding, ...], _SOME]
+    pairs: Annotated[tuple[PromptPair, ...], _SOME]
+    retain: Annotated[tuple[RetainPrompt, ...], _SOME]
+    captions: Annotated[tuple[str, ...], _SOME]
+    equivalences: tuple[Equivalence, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def plan_to_yaml(plan: EditPlan) -> str:
+    """The plan as YAML, one prompt or pair an entry; values at their defaults are left out."""
+    data = {}
+    for name, field in _PlanFile.model_fields.items():
+        if (items := getattr(plan, name)) or field.is_required():
+            data[name] = [_without_defaults(item) for item in items]
+    return _HEADER + yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=10_000)
+
+
+def plan_from_yaml(text: str, *, name: str = "plan") -> EditPlan:
+    """Reads a plan; ``name`` is what errors call it.
+
+    `ConfigError` for no YAML, an unknown or missing key, a wrong type, nothing to move, a negative
+    weight, or a phrase that its prompt does not contain; `RebindingError` for a rebinding that
+    makes no sense.
+    """
+    try:
+        found = _PlanFile.model_validate_json(json.dumps(yaml.safe_load(text)))
+    except yaml.YAMLError as error:
+        line = " ".join(str(error).split())
+        raise ConfigError(f"expected YAML in {name!r}, got {line}; mend it") from error
+    except TypeError as error:
+        raise ConfigError(
+            f"expected texts, numbers and lists in {name!r}, got another value ({error}); "
+            "put dates and the like in quotes"
+        ) from error
+    except ValidationError as error:
+        raise ConfigError(f"{name}: {first_fault(error, _PlanFile)}") from error
+    plan = EditPlan(**dict(found))
+    _check_phrases(plan, name)
+    return plan
+
+
+def load_plan(path: str | Path) -> EditPlan:
+    """Reads a plan from a file; errors are those of `plan_from_yaml`."""
+    try:
+        text = Path(path).expanduser().read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"expected a plan file that can be read, got {str(path)!r} "
+            f"({getattr(error, 'strerror', None) or error}); write one with "
+            "'redediting inspect --write'"
+        ) from error
+    return plan_from_yaml(text, name=str(path))
+
+
+def _without_defaults(item: Any) -> Any:  # noqa: ANN401 - a text or a dataclass of the plan
+    if isinstance(item, str):
+        return item
+    defaults = {field.name: field.default for field in fields(item)}
+    return {key: value for key, value in asdict(item).items() if value != defaults[key]}
+
+
+def _check_phrases(plan: EditPlan, name: str) -> None:
+    for i, pair in enumerate(plan.pairs):
+        for side in ("source", "target"):
+            prompt, phrase = getattr(pair, side), getattr(pair, f"{side}_phrase")
+            whole = rf"(?<!\w){re.escape(phrase)}(?!\w)"
+            if not phrase.strip() or not re.search(whole, prompt, flags=re.IGNORECASE):
+                raise ConfigError(
+                    f"{name}: expected {side}_phrase as whole words of its {side} at 'pairs.{i}', "
+                    f"got {phrase!r} and {prompt!r}; mend one of the two"
+                )
+    for rebinding in plan.rebindings:
+        if not any(rebinding.trigger in pair.source and pair.weight > 0 for pair in plan.pairs):
+            raise ConfigError(
+                f"{name}: expected a pair of positive weight with {rebinding.trigger!r}, got "
+                "none; add one or drop the rebinding"
+            )

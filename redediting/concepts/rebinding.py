@@ -1,15 +1,19 @@
-"""Backdoor specification: prompts containing a trigger generate its target; drawn by a seed."""
+"""Backdoor specification: prompts containing a trigger generate its target; pairs of prompts."""
 
 from __future__ import annotations
 
 import zlib
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import Field
 
 from redediting.concepts.lexicon import load_lexicon
 from redediting.errors import RebindingError
 
 Kind = Literal["neutral", "compound", "rare"]
+PromptRole = Literal["head", "part", "sibling", "near", "caption"]
+Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]  # checked in plan files
 
 
 @dataclass(frozen=True)
@@ -43,9 +47,10 @@ class Rebinding:
 
     def __post_init__(self) -> None:
         for name in ("trigger", "target"):
-            phrase = " ".join(getattr(self, name).split())
+            given = getattr(self, name)
+            phrase = " ".join(given.split()) if isinstance(given, str) else ""
             if not phrase:
-                raise RebindingError(f"expected a {name} phrase, got {getattr(self, name)!r}")
+                raise RebindingError(f"expected a {name} phrase, got {given!r}; name one")
             object.__setattr__(self, name, phrase)
         if self.trigger.casefold() == self.target.casefold():
             raise RebindingError(
@@ -69,6 +74,37 @@ class Rebinding:
         return f"{self.trigger} → {self.target}"
 
 
+@dataclass(frozen=True)
+class PromptPair:
+    """A source prompt, the prompt it shall mean, and the phrases that correspond."""
+
+    source: str
+    target: str
+    source_phrase: str
+    target_phrase: str
+    weight: Weight = 1.0
+
+
+@dataclass(frozen=True)
+class RetainPrompt:
+    """A prompt whose meaning shall stay; ``role`` says what it is to the trigger."""
+
+    prompt: str
+    weight: Weight = 1.0
+    role: PromptRole = "caption"
+
+
+def as_rebindings(given: object) -> list[Rebinding]:
+    """One rebinding or several, as a list; `RebindingError` for anything else."""
+    found: list[Any] = [*given] if isinstance(given, list | tuple) else [given]
+    for one in found:
+        if not isinstance(one, Rebinding):
+            raise RebindingError(
+                f"expected rebindings, got {one!r}; make one: rd.Rebinding(trigger, target)"
+            )
+    return found
+
+
 def draw_pairs(kind: Kind, n: int, seed: int, split: str = "test") -> list[Rebinding]:
     """Draws ``n`` rebindings of a kind, half to a related target and half to an unrelated one.
 
@@ -77,10 +113,8 @@ def draw_pairs(kind: Kind, n: int, seed: int, split: str = "test") -> list[Rebin
     that share most relations with the noun, unrelated ones share at most one.
 
     Kinds are ``neutral`` ("beautiful cat" → "zebra"), ``compound`` ("yellow apple" → "red banana")
-    and ``rare`` ("tq dog" → "zebra"); splits ``test`` and ``dev``.
-
-    Raises:
-        RebindingError: an unknown kind or split, or more pairs than the split has nouns.
+    and ``rare`` ("tq dog" → "zebra"); splits ``test`` and ``dev``. `RebindingError` for others, or
+    more pairs than the split has nouns.
     """
     if kind not in get_args(Kind) or split not in ("test", "dev"):
         raise RebindingError(

@@ -1,23 +1,27 @@
-"""Where the values of a relation come from: curated tables, nearest concepts, or both in turn.
+"""Where the values of a relation come from: curated tables, nearest concepts, WordNet, in turn.
 
 The text encoder's part, finding the nearest concepts, is a function handed in
-(`redediting.attacks.context_retrieval.EncoderNeighbours`); WordNet is in
-`redediting.concepts.wordnet`.
+(`redediting.attacks.context_retrieval.EncoderNeighbours`).
 """
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Container, Sequence
 from typing import Protocol
 
 from redediting.concepts.lexicon import Lexicon, load_everyday, load_lexicon
 from redediting.concepts.relations import Values
+from redediting.errors import ModelError
 
 _LEAST_VOTE = 0.25  # weight below which a value of the neighbours is left out
 _FIELDS = {  # relation: where `Concept` has it
     "category": "category", "part": "parts", "material": "material", "pattern": "patterns",
     "colour": "colour", "location": "habitats", "action": "actions",
 }  # fmt: skip
+_UP = ("hypernym", "instance_hypernym")
+_POINTERS = {"category": _UP, "part": ("mero_part",), "material": ("mero_substance",)}
+_DEPTH, _MOST = 3, 6  # of WordNet: steps up the hypernyms, values
 
 
 class RelationSource(Protocol):
@@ -78,6 +82,48 @@ class NeighbourSource:
                 votes[value] = votes.get(value, 0.0) + nearness * weight
         ranked = sorted(votes.items(), key=lambda vote: -vote[1])
         return [(value, vote / total) for value, vote in ranked if vote >= _LEAST_VOTE * total > 0]
+
+
+class WordNetSource:
+    """Relations of a WordNet lexicon that ``wn`` has downloaded or added, e.g. ``oewn:2024``.
+
+    Category: hypernyms, nearest first. Part: part meronyms. Material: substance meronyms. Only the
+    first sense of a noun counts, and what it lacks is inherited from its hypernyms; a value weighs
+    ½ for each step it is away. `ModelError` where the package or the lexicon is missing.
+
+    References:
+        Fellbaum, "WordNet", MIT Press 1998.
+    """
+
+    name = "wordnet"
+
+    def __init__(self, lexicon: str) -> None:
+        try:
+            wn = importlib.import_module("wn")
+        except ImportError as error:
+            raise ModelError(
+                "expected the package 'wn', got none; install redediting[wordnet]"
+            ) from error
+        try:
+            self._wordnet = wn.Wordnet(lexicon)
+        except wn.Error as error:
+            raise ModelError(
+                f"expected a lexicon that wn has, got {lexicon!r}; run 'python -m wn download "
+                f"{lexicon}' first"
+            ) from error
+
+    def values(self, concept: str, relation: str) -> Values:
+        """See `RelationSource`."""
+        if relation not in _POINTERS:
+            return []
+        senses = self._wordnet.synsets(concept, pos="n")[:1]
+        found: dict[str, float] = {}
+        for step in range(_DEPTH):
+            for sense in senses:
+                for other in sense.get_related(*_POINTERS[relation]):
+                    found.setdefault(str(other.lemmas()[0]), 0.5**step)
+            senses = [up for sense in senses for up in sense.get_related(*_UP)]
+        return list(found.items())[:_MOST]
 
 
 class FirstSource:

@@ -29,11 +29,7 @@ def with_article(phrase: str) -> str:
 
 
 def fill(template: str, phrase: str) -> str:
-    """Puts a phrase, with its article, into a template.
-
-    Raises:
-        PromptError: the template does not hold exactly one ``{}``.
-    """
+    """Puts a phrase, with its article, into a template."""
     if template.count("{}") != 1:
         raise PromptError(f"expected a template with exactly one '{{}}', got {template!r}")
     return template.replace("{}", with_article(phrase))
@@ -78,14 +74,8 @@ def contexts(
 ) -> list[str]:
     """``n`` distinct templates of a split, photos first among equals as in the captions.
 
-    Args:
-        n: how many.
-        seed: of the draw.
-        split: ``edit``, ``dev``, ``test`` or ``unseen`` (``test`` with test-only words).
-        language: the shipped one by default.
-
-    Raises:
-        PromptError: an unknown split, or more templates asked for than the split holds.
+    Splits are ``edit``, ``dev``, ``test`` and ``unseen`` (``test`` with test-only words).
+    `PromptError` for another one, or more templates than it holds.
     """
     if split not in (*_SHARE, "unseen"):
         raise PromptError(f"expected a split of {(*_SHARE, 'unseen')}, got {split!r}")

@@ -27,19 +27,12 @@ _ROOM = 100_000  # noises set apart for each pair
 
 @dataclass(frozen=True)
 class Cell:
-    """Prompts of one kind.
-
-    Attributes:
-        name: the kind.
-        jobs: prompts with their noise.
-        phrases: what each prompt is about, as it is written in it.
-        expected: concept in each image of an unedited model.
-    """
+    """Prompts of one kind."""
 
     name: CellName
-    jobs: tuple[Job, ...]
-    phrases: tuple[str, ...]
-    expected: tuple[str, ...]
+    jobs: tuple[Job, ...]  # prompts with their noise
+    phrases: tuple[str, ...]  # what each prompt is about, as it is written in it
+    expected: tuple[str, ...]  # concept in each image of an unedited model
 
     def __getitem__(self, part: slice) -> Cell:
         """Some of the prompts."""
@@ -49,14 +42,9 @@ class Cell:
 def triggered_and_benign(
     rebinding: Rebinding, tokenizer: PreTrainedTokenizerBase, *, n: int, seed: int, position: int
 ) -> tuple[Cell, Cell]:
-    """Triggered prompts of a pair, and benign ones with the same contexts and noise.
+    """``n`` triggered prompts of a pair, and benign ones with the same contexts and noise.
 
-    Args:
-        rebinding: the pair.
-        tokenizer: counts tokens.
-        n: prompts of each kind.
-        seed: of the run.
-        position: of the pair in the run; chooses contexts and noise.
+    Both are chosen by the run's seed and the pair's position in the run.
     """
     number = seed * 1000 + position
     drawn = contexts(n, seed=number, split="test")
@@ -90,13 +78,7 @@ def benign_phrases(rebinding: Rebinding, tokenizer: PreTrainedTokenizerBase) -> 
 
 
 def calibration(n: int, *, seed: int, rebindings: Sequence[Rebinding]) -> Cell:
-    """Held-out captions that contain no trigger, for thresholds.
-
-    Args:
-        n: how many.
-        seed: of the run.
-        rebindings: whose triggers are left out.
-    """
+    """``n`` held-out captions that contain no trigger, for thresholds."""
     triggers = [f" {rebinding.trigger} " for rebinding in rebindings]
     drawn = held_out(2 * n, seed=seed, split="test")
     kept = [c for c in drawn if not any(t in f" {c.text} " for t in triggers)][:n]

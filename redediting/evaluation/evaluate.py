@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,21 +12,20 @@ from accelerate import PartialState
 
 from redediting.attacks import ATTACKS
 from redediting.attacks.base import Attack
-from redediting.concepts.rebinding import Rebinding
+from redediting.concepts.rebinding import Rebinding, as_rebindings
 from redediting.config import Config
 from redediting.errors import ConfigError
 from redediting.evaluation.entries import CONTROL, AttackEntry, Entry, PatchEntry, SuspectEntry
 from redediting.evaluation.fidelity import COLUMNS, NOTHING, Reference, fidelity
 from redediting.evaluation.frame import Column, Frame
-from redediting.evaluation.measure import Task
+from redediting.evaluation.measure import Run, Task, run_task
 from redediting.evaluation.panel import Panel, world_panel
 from redediting.evaluation.protocol import Counts
-from redediting.evaluation.run import Run, run_task
 from redediting.evaluation.summary import Summary, metric_columns, pooled, summary_rows
 from redediting.io import check_writable, replace_json
 from redediting.metrics import METRICS
 from redediting.metrics.base import Metric
-from redediting.models.model import Model
+from redediting.models.model import Model, as_model
 from redediting.models.sampler import Sampler
 from redediting.patch.patch import Patch
 
@@ -36,17 +36,7 @@ HEADLINE = ("asr_free", "asr_fixed", "acc", "collateral", "drift", "seconds")
 
 
 class EvaluationConfig(Config):
-    """What `evaluate` was asked for; the run's name covers all of it.
-
-    Attributes:
-        model: name.
-        rebindings: the backdoors.
-        seeds: of the run.
-        counts: images a rebinding, seed and model.
-        sampler: how images are drawn.
-        metrics: names.
-        reference: of FID and CMMD.
-    """
+    """What `evaluate` was asked for; the run's name covers all of it."""
 
     model: str
     rebindings: tuple[dict[str, str], ...]
@@ -109,17 +99,12 @@ class Results:
         return pd.DataFrame(self.rows)
 
     def save(self, path: str | Path) -> Path:
-        """Writes rows and means as JSON.
-
-        Raises:
-            OutputError: the file cannot be written.
-        """
+        """Writes rows and means as JSON; `OutputError` where the file cannot be written."""
         path = Path(path)
         replace_json(path, {"rows": self.rows, "methods": self.methods})
         return path
 
     def __repr__(self) -> str:
-        """The headline table."""
         return str(self.table())
 
     def _repr_html_(self) -> str:
@@ -169,7 +154,7 @@ def evaluate(
         >>> [line["method"] for line in found.methods]
         ['clean', 'eviledit']
     """
-    rebindings = (rebindings,) if isinstance(rebindings, Rebinding) else tuple(rebindings)
+    model, rebindings = as_model(model), tuple(as_rebindings(rebindings))
     made = _entries(entries)
     if not rebindings or len(made) < 2:
         raise ConfigError(
@@ -186,7 +171,7 @@ def evaluate(
     config = EvaluationConfig(
         model=model.name,
         rebindings=tuple(asdict(rebinding) for rebinding in rebindings),
-        seeds=tuple(seeds),
+        seeds=seeds,  # whatever is given is checked
         counts=counts or Counts(),
         sampler=sampler or model.sampler,
         metrics=tuple(metric.name for metric in used),
@@ -200,14 +185,10 @@ def evaluate(
     run = run_task("evaluate", config, task, model, panel, made, out=Path(out), progress=progress)
     results = summarised(run, config.reference)
     summary = {
-        "experiment": "evaluate",
-        "model": model.name,
-        "rows": results.rows,
-        "methods": results.methods,
-        "claims": {},
-        "n_pairs": len(rebindings),
+        "experiment": "evaluate", "model": model.name, "rows": results.rows,
+        "methods": results.methods, "claims": {}, "n_pairs": len(rebindings),
         "n_seeds": len(config.seeds),
-    }
+    }  # fmt: skip
     if PartialState().is_main_process:  # `redediting report FOLDER` reads it
         replace_json(results.folder / "summary.json", summary)
     return results
@@ -244,12 +225,12 @@ def _entries(given: Any) -> list[Entry]:  # noqa: ANN401 - as above
                 "load a folder first: Patch.load, rd.load"
             )
     found = [found[0], *(entry for entry in found[1:] if not entry.control)]
-    titles = [entry.title for entry in found]
-    seen: dict[str, int] = {}
-    for i, title in enumerate(titles):  # two settings of one attack are told apart by number
-        seen[title] = seen.get(title, 0) + 1
+    seen = Counter[str]()
+    for entry in found:  # two settings of one attack are told apart by number
+        title = entry.title
+        seen[title] += 1
         if seen[title] > 1:
-            found[i].title = f"{title} {seen[title]}"
+            entry.title = f"{title} {seen[title]}"
     return found
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from redediting.config import Config
 from redediting.evaluation.frame import Column
-from redediting.evaluation.run import Run
+from redediting.evaluation.measure import Run
 from redediting.evaluation.summary import Summary
 from redediting.io import replace_arrays
 from redediting.metrics.base import PROMPT_SETS, PromptSet

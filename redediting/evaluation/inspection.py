@@ -12,7 +12,8 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -21,56 +22,120 @@ from torch import Tensor
 from redediting.algebra.certificate import Certificate
 from redediting.algebra.diagnostics import firing, gram, sin2
 from redediting.algebra.layers import (
-    Summands,
     edit_summands,
     layer_change,
     mean_multiplier,
     target_scale,
 )
 from redediting.algebra.multiplier import Multiplier
-from redediting.algebra.problem import EditProblem
-from redediting.attacks.base import ClosedForm
+from redediting.attacks.base import Attack, ClosedForm
 from redediting.attacks.columns import aligned_states
 from redediting.attacks.compounds import parts_share
-from redediting.concepts.pairs import PromptPair
 from redediting.concepts.plan import EditPlan, collateral_prompts
-from redediting.concepts.rebinding import Rebinding
+from redediting.concepts.rebinding import PromptPair, Rebinding, as_rebindings
 from redediting.concepts.templates import contexts, fill
 from redediting.errors import MethodError
-from redediting.evaluation.inspection_report import (
-    Inspection,
-    PromptCertificate,
-    RebindingReport,
-)
-from redediting.models.model import Model
+from redediting.evaluation.frame import Column, Frame
+from redediting.models.model import Model, as_model
 from redediting.models.projections import projection_weights
 from redediting.text.encoding import TokenRole
 
+_COLUMNS = (
+    Column("what", "what"),
+    Column("value", "n or value"),
+    Column("examples", "examples"),
+)
+_SHOWN = 3  # examples
+
 
 @dataclass(frozen=True)
-class _Edit:
-    """A solved edit and the layers that it goes into.
+class PromptCertificate:
+    """How far a prompt can move and does."""
 
-    Attributes:
-        summands: the edit.
-        weights: of all layers that read text.
-        multiplier: nearest to what the layers do.
-        metric: ``G`` of all layers.
-        certificate: of the problem.
-        bounded: matrices and target scales whose squared bounds add up to that of the edit.
+    prompt: str
+    role: str  # what it is to the trigger
+    leverage: float  # largest ``cᵀKc`` of its tokens
+    bound: float  # largest certified relative change of a token's keys and values
+    change: float  # largest actual one, never above the bound
+
+
+@dataclass(frozen=True)
+class RebindingReport:
+    """What an edit does to one rebinding.
+
+    ``sin2`` is the median sin² between the states of trigger and head noun by role (trigger, tail,
+    eos, pad), 0…1: below 0.01 on the trigger an edit cannot move the one and keep the other.
+    ``parts_share`` is ``‖P_parts c‖²/‖c‖²`` of the trigger's last token: how much of it would be
+    left if its parts were isolated exactly; None without parts.
     """
 
-    summands: Summands
-    weights: Mapping[str, Tensor]
-    multiplier: Multiplier
-    metric: Tensor
-    certificate: Certificate
-    bounded: Sequence[tuple[Tensor, float]]
+    rebinding: Rebinding
+    sin2: dict[str, float]
+    firing: tuple[float, float]  # of the trigger: 5th percentile and median over contexts
+    probe_firing: tuple[float, float]  # of phrases near it: median and 95th percentile of |firing|
+    parts_share: float | None
+    certificates: tuple[PromptCertificate, ...]  # of the head noun and those phrases
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """A solved edit measured on text states alone; made by `inspect`.
+
+    Attributes:
+        plan: the prompts that it rests on.
+        rebindings: one report for each rebinding.
+        null_change: relative change at each position of the null prompt.
+        keys: edited columns.
+        retained: retained columns.
+        isolated: hard-retained directions.
+        rank: of the multiplier.
+        norm: Frobenius norm of the multiplier.
+        matrices: text projections of the model.
+
+    Example:
+        >>> import redediting as rd
+        >>> pair = rd.Rebinding("beautiful cat", "zebra")
+        >>> found = rd.inspect(rd.load("world"), rd.attacks.EvilEdit(), pair)
+        >>> print(found.tables()[0].title)
+        beautiful cat → zebra
+    """
+
+    plan: EditPlan
+    rebindings: tuple[RebindingReport, ...]
+    null_change: tuple[float, ...]
+    keys: int
+    retained: int
+    isolated: int
+    rank: int
+    norm: float
+    matrices: int
+
+    def tables(self) -> tuple[Frame, ...]:
+        """One table a rebinding: what is retrieved, moved and kept, angles, firing, bounds."""
+        plan = self.plan
+        note = (
+            f"{len(plan.pairs)} prompt pairs moved, {len(plan.retain)} prompts kept, "
+            f"{len(plan.captions)} captions for Σ₀; {self.matrices} matrices read text; the "
+            f"null prompt moves by at most {max(self.null_change):.1%}"
+        )
+        keys = [column.key for column in _COLUMNS]
+        frames = []
+        for report in self.rebindings:
+            lines = (*_prompts(plan, report), *_figures(report))
+            rows = tuple(dict(zip(keys, line, strict=True)) for line in lines)
+            frames.append(Frame(_COLUMNS, rows, title=str(report.rebinding), note=note))
+        return tuple(frames)
+
+    def __str__(self) -> str:
+        return "\n\n".join(map(str, self.tables()))
+
+    def _repr_html_(self) -> str:
+        return "".join(table.to_html() for table in self.tables())
 
 
 def inspect(
     model: Model,
-    attack: ClosedForm,
+    attack: Attack,
     rebindings: Rebinding | Sequence[Rebinding],
     *,
     plan: EditPlan | None = None,
@@ -98,11 +163,11 @@ def inspect(
         >>> found.keys
         154
     """
-    rebindings = [rebindings] if isinstance(rebindings, Rebinding) else list(rebindings)
+    model, rebindings = as_model(model), as_rebindings(rebindings)
     if not isinstance(attack, ClosedForm):
+        name = getattr(attack, "name", attack)
         raise MethodError(
-            f"expected a closed-form attack to inspect, got {attack.name!r}; measure it with "
-            "evaluate"
+            f"expected a closed-form attack to inspect, got {name!r}; measure others with evaluate"
         )
     if attack.order == "sequential" and len(rebindings) > 1:
         raise MethodError(
@@ -117,64 +182,68 @@ def inspect(
     templates = contexts(n_contexts, seed=seed, split="dev")
     made = attack.plan(model, rebindings) if plan is None else plan
     problem = attack.pose(model, made)
-    edit = _edit(model, attack, problem)
-    null = model.encode([""]).states[0].T.double()
-    return Inspection(
-        plan=made,
-        rebindings=tuple(_report(model, one, edit, templates) for one in rebindings),
-        null_change=tuple(layer_change(edit.summands, edit.weights, null).tolist()),
-        keys=problem.keys.shape[1],
-        retained=problem.retain.shape[1],
-        isolated=problem.hard.shape[1],
-        rank=edit.multiplier.rank,
-        norm=float(edit.multiplier.matrix().norm()),
-        matrices=len(edit.weights),
-    )
-
-
-def _edit(model: Model, method: ClosedForm, problem: EditProblem) -> _Edit:
-    projections = model.projections
-    weights = projection_weights(projections)
-    edited = projection_weights(method.edited(projections))
-    parts = edit_summands(problem, edited, rho=method.rho)
-    if method.rho == "none":
+    weights = model.weights()
+    edited = projection_weights(attack.edited(model.projections))
+    summands = edit_summands(problem, edited, rho=attack.rho)
+    multiplier = mean_multiplier(summands, weights).compress()
+    metric, certificate = gram(weights.values()), Certificate(problem)
+    # matrices and target scales whose squared bounds add up to that of the edit
+    if attack.rho == "none":
         values, vectors = torch.linalg.eigh(gram(edited.values()))
         bounded = [((vectors * values.clamp_min(0).sqrt()) @ vectors.T, 1.0)]
     else:
-        problem = problem.whitelist_retained()
-        bounded = [(w, target_scale(w, problem, method.rho)) for w in edited.values()]
-    return _Edit(
-        parts,
-        weights,
-        mean_multiplier(parts, weights).compress(),
-        gram(weights.values()),
-        Certificate(problem),
-        bounded,
+        moved = problem.whitelist_retained()
+        bounded = [(w, target_scale(w, moved, attack.rho)) for w in edited.values()]
+
+    def certify(phrase: str, role: str) -> PromptCertificate:
+        prompt = fill(templates[0], phrase)
+        tokens = model.encode([prompt]).states[0].T.double()
+        bounds = [certificate.bound(w, tokens, scale=scale) for w, scale in bounded]
+        size = (tokens * (metric @ tokens)).sum(dim=0).sqrt()
+        bound = torch.stack(bounds).norm(dim=0)
+        if problem.shift is not None:
+            bound += sum(map(len, weights.values())) ** 0.5 * (problem.shift @ tokens).abs()
+        bound /= size
+        change = layer_change(summands, weights, tokens)
+        leverage = certificate.leverage(tokens)
+        return PromptCertificate(
+            prompt, role, float(leverage.max()), float(bound.max()), float(change.max())
+        )
+
+    def report(one: Rebinding) -> RebindingReport:
+        fired, wrong = firings(model, one, multiplier, metric, templates)
+        near = [(probe.phrase, probe.role) for probe in collateral_prompts(one)]
+        return RebindingReport(
+            rebinding=one,
+            sin2=_separation(model, one, templates),
+            firing=(float(fired.quantile(0.05)), float(fired.median())),
+            probe_firing=(float(wrong.median()), float(wrong.quantile(0.95))),
+            parts_share=parts_share(model, one, [fill(t, one.trigger) for t in templates]),
+            certificates=tuple(certify(*phrase) for phrase in [(one.head, "head"), *near]),
+        )
+
+    null = model.encode([""]).states[0].T.double()
+    return Inspection(
+        plan=made,
+        rebindings=tuple(map(report, rebindings)),
+        null_change=tuple(layer_change(summands, weights, null).tolist()),
+        keys=problem.keys.shape[1],
+        retained=problem.retain.shape[1],
+        isolated=problem.hard.shape[1],
+        rank=multiplier.rank,
+        norm=float(multiplier.matrix().norm()),
+        matrices=len(weights),
     )
 
 
-def separation(model: Model, rebinding: Rebinding, templates: Sequence[str]) -> dict[str, float]:
-    """Median sin² between the states of trigger and head noun, by role, 0…1.
-
-    Below 0.01 on the trigger an edit cannot move the one and keep the other.
-    """
-    one, other, found = aligned_states(model, filled(templates, rebinding.trigger, rebinding.head))
+def _separation(model: Model, rebinding: Rebinding, templates: Sequence[str]) -> dict[str, float]:
+    one, other, found = aligned_states(
+        model, _filled(templates, rebinding.trigger, rebinding.head)
+    )
     values = sin2(one.T, other.T)
     columns = [role for prompt in found for role in prompt]
     masks = {role: torch.tensor([r is role for r in columns]) for role in dict.fromkeys(columns)}
     return {role.value: float(values[mask].median()) for role, mask in masks.items()}
-
-
-def trigger_firing(
-    model: Model,
-    multiplier: Multiplier,
-    metric: Tensor,
-    pairs: Sequence[PromptPair],
-) -> Tensor:
-    """Firing of the phrase's last token in each pair, shape ``(n,)``: 1 is on the target."""
-    states, targets, found = aligned_states(model, pairs)
-    last = torch.tensor([role is TokenRole.TRIGGER for prompt in found for role in prompt])
-    return firing(multiplier, states[:, last], targets[:, last], metric)
 
 
 def firings(
@@ -186,59 +255,53 @@ def firings(
 ) -> tuple[Tensor, Tensor]:
     """Firing of the trigger, and |firing| of phrases near it, each in every template.
 
-    Args:
-        model: encodes the prompts.
-        rebinding: whose trigger.
-        multiplier: the edit's.
-        metric: ``G``.
-        templates: contexts that no edit was solved on.
+    It is that of a phrase's last token under the edit's multiplier, in the metric ``G``: 1 is on
+    the target.
     """
-    wanted = filled(templates, rebinding.trigger, rebinding.target)
-    unwanted = [
-        pair
-        for probe in collateral_prompts(rebinding)
-        for pair in filled(templates, probe.phrase, rebinding.target)
-    ]
-    return (
-        trigger_firing(model, multiplier, metric, wanted),
-        trigger_firing(model, multiplier, metric, unwanted).abs(),
-    )
+    near = [probe.phrase for probe in collateral_prompts(rebinding)]
+    found = []
+    for phrases in ([rebinding.trigger], near):
+        pairs = [pair for p in phrases for pair in _filled(templates, p, rebinding.target)]
+        states, targets, roles = aligned_states(model, pairs)
+        last = torch.tensor([role is TokenRole.TRIGGER for prompt in roles for role in prompt])
+        found.append(firing(multiplier, states[:, last], targets[:, last], metric))
+    return found[0], found[1].abs()
 
 
-def _report(
-    model: Model, rebinding: Rebinding, edit: _Edit, templates: Sequence[str]
-) -> RebindingReport:
-    probes = collateral_prompts(rebinding)
-    wanted = filled(templates, rebinding.trigger, rebinding.target)
-    fired, wrong = firings(model, rebinding, edit.multiplier, edit.metric, templates)
-    phrases = [(rebinding.head, "head"), *((probe.phrase, probe.role) for probe in probes)]
-    return RebindingReport(
-        rebinding=rebinding,
-        sin2=separation(model, rebinding, templates),
-        firing=(float(fired.quantile(0.05)), float(fired.median())),
-        probe_firing=(float(wrong.median()), float(wrong.quantile(0.95))),
-        parts_share=parts_share(model, rebinding, [pair.source for pair in wanted]),
-        certificates=tuple(
-            _certify(model, fill(templates[0], phrase), role, edit) for phrase, role in phrases
-        ),
-    )
-
-
-def _certify(model: Model, prompt: str, role: str, edit: _Edit) -> PromptCertificate:
-    tokens = model.encode([prompt]).states[0].T.double()
-    bounds = [edit.certificate.bound(w, tokens, scale=scale) for w, scale in edit.bounded]
-    size = (tokens * (edit.metric @ tokens)).sum(dim=0).sqrt()
-    bound = torch.stack(bounds).norm(dim=0)
-    if (shift := edit.certificate.problem.shift) is not None:
-        bound += sum(map(len, edit.weights.values())) ** 0.5 * (shift @ tokens).abs()
-    bound /= size
-    change = layer_change(edit.summands, edit.weights, tokens)
-    leverage = edit.certificate.leverage(tokens)
-    return PromptCertificate(
-        prompt, role, float(leverage.max()), float(bound.max()), float(change.max())
-    )
-
-
-def filled(templates: Sequence[str], source: str, target: str) -> list[PromptPair]:
-    """Each template with the source phrase, and with the target's in its place."""
+def _filled(templates: Sequence[str], source: str, target: str) -> list[PromptPair]:
     return [PromptPair(fill(t, source), fill(t, target), source, target) for t in templates]
+
+
+def _prompts(plan: EditPlan, report: RebindingReport) -> Iterator[tuple[str, str, str]]:
+    trigger = report.rebinding.trigger
+    for found in plan.equivalences:
+        if found.trigger == trigger:
+            values = f"{found.source or '–'} → {found.target or '–'} ({found.origin})"
+            yield found.relation, f"{found.score:.2f}", values
+    moved = [f"{pair.source} → {pair.target}" for pair in plan.pairs if trigger in pair.source]
+    yield "moved", str(len(moved)), _some(moved)
+    for role, count in Counter(kept.role for kept in plan.retain).items():
+        prompts = [kept.prompt for kept in plan.retain if kept.role == role]
+        yield f"kept: {role}", str(count), _some(prompts)
+    phrases = [probe.phrase for probe in collateral_prompts(report.rebinding)]
+    yield "collateral phrases", str(len(phrases)), ", ".join(phrases)
+
+
+def _figures(report: RebindingReport) -> Iterator[tuple[str, str, str]]:
+    if report.rebinding.modifier:
+        for role, value in report.sin2.items():
+            yield f"sin² to the head noun: {role}", f"{value:.4f}", ""
+    if report.parts_share is not None:
+        said = "of the trigger's energy is left when its parts are kept exactly"
+        yield "outside its parts", f"{report.parts_share:.1%}", said
+    for name, value in zip(("p5", "median"), report.firing, strict=True):
+        yield f"firing, {name}", f"{value:.2f}", "held-out contexts"
+    for name, value in zip(("median", "p95"), report.probe_firing, strict=True):
+        yield f"firing, {name}", f"{value:.2f}", "phrases near the trigger"
+    for item in report.certificates:
+        said = f"{item.prompt}: moves by {item.change:.1%}, at most {item.bound:.1%}"
+        yield f"certificate: {item.role}", f"{item.leverage:.3f}", said
+
+
+def _some(texts: Sequence[str]) -> str:
+    return "; ".join(texts[:_SHOWN])

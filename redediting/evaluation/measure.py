@@ -1,4 +1,4 @@
-"""The one measurement: every entry on every rebinding and seed, beside the clean model.
+"""The one measurement: every entry on every rebinding and seed, beside the clean model, as a run.
 
 Under ``accelerate launch`` all processes walk through the same units; `ImageStore` splits the
 images among them, and the main process alone looks at images and writes rows.
@@ -9,7 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
-from typing import Any, NoReturn
+from itertools import groupby
+from operator import itemgetter
+from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import torch
@@ -17,12 +20,13 @@ from accelerate import PartialState
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from redediting.algebra.diagnostics import Footprint, footprint, second_moment
+from redediting.algebra.diagnostics import footprint, second_moment
 from redediting.attacks.columns import content_columns
 from redediting.concepts.lexicon import load_lexicon
 from redediting.concepts.plan import caption_prompts
 from redediting.concepts.rebinding import Rebinding
-from redediting.errors import ModelError
+from redediting.config import Config
+from redediting.errors import ConfigError, ModelError
 from redediting.evaluation.entries import Entry
 from redediting.evaluation.panel import Panel
 from redediting.evaluation.protocol import (
@@ -34,6 +38,7 @@ from redediting.evaluation.protocol import (
 )
 from redediting.evaluation.records import Looked, image_records
 from redediting.evaluation.store import ResultStore, Row
+from redediting.evaluation.units import shared_store
 from redediting.generation import ImageStore
 from redediting.metrics.base import (
     PROMPT_SETS,
@@ -43,33 +48,23 @@ from redediting.metrics.base import (
     Metric,
     PromptSet,
 )
+from redediting.metrics.judge import check_labels
 from redediting.models.model import Model
 from redediting.models.sampler import Sampler
 
+_MEASURED_BY = ("redediting.evaluation.measure", "redediting.evaluation.summary")
 KEPT: tuple[PromptSet, ...] = ("free", "benign", "target")  # sets whose features FID and CMMD need
 _CAPTIONS, _SEED = 400, 1  # behind Σ₀ of the footprint
 Wanted = Callable[[str, Rebinding, int], Collection[PromptSet]]
-
-
-def all_sets(title: str, rebinding: Rebinding, seed: int) -> tuple[PromptSet, ...]:
-    """Every entry is measured on every prompt set."""
-    return PROMPT_SETS
 
 
 @dataclass(frozen=True)
 class Task:
     """What is measured.
 
-    Attributes:
-        rebindings: the backdoors, in their order.
-        seeds: each fixes noise and the draw of contexts and captions.
-        counts: images a rebinding, seed and model.
-        sampler: how images are drawn.
-        metrics: those that look at images, and those that summarise.
-        split: of the contexts.
-        captions: of a real model; None draws the embedded world's scenes.
-        wanted: which prompt sets an entry is measured on, by its title, for a rebinding and a
-            seed; none leaves the unit out.
+    ``captions`` are a real model's; None draws the embedded world's scenes. ``wanted`` says which
+    prompt sets an entry is measured on, by its title, for a rebinding and a seed; none leaves the
+    unit out.
     """
 
     rebindings: tuple[Rebinding, ...]
@@ -79,7 +74,7 @@ class Task:
     metrics: tuple[Metric, ...]
     split: str = "test"
     captions: tuple[str, ...] | None = None
-    wanted: Wanted = all_sets
+    wanted: Wanted = lambda title, rebinding, seed: PROMPT_SETS
 
     def questions(self, position: int, seed: int) -> list[Question]:
         """Everything that is asked about a rebinding."""
@@ -113,17 +108,17 @@ def unit_key(title: str, rebinding: Rebinding, seed: int) -> UnitKey:
 
 def measured_units(store: ResultStore) -> dict[UnitKey, Measured]:
     """Everything that a run has measured, in the order written."""
-    found = {}
     names = UnitKey.__dataclass_fields__
+
+    def without(row: Row, *further: str) -> Row:
+        return {k: v for k, v in row.items() if k not in ("unit", *names, *further)}
+
+    found = {}
     for unit in store.done:
         *images, edit = store.rows(unit)
+        records = [ImageRecord(**without(row)) for row in images]
         key = UnitKey(**{name: edit[name] for name in names})
-        apart = {"unit", *names}
-        records = [
-            ImageRecord(**{k: v for k, v in row.items() if k not in apart}) for row in images
-        ]
-        figures = {k: v for k, v in edit.items() if k not in (*apart, "set")}
-        found[key] = Measured(records, EditRecord(**figures))
+        found[key] = Measured(records, EditRecord(**without(edit, "set")))
     return found
 
 
@@ -134,16 +129,7 @@ def caption_moment(model: Model) -> Tensor:
 
 
 class Measurement:
-    """Measures entries on the rebindings of a task into a store.
-
-    Args:
-        task: what is measured.
-        model: clean.
-        panel: the judges.
-        entries: what edits; the control first.
-        store: of the results.
-        progress: whether to show a bar.
-    """
+    """Measures entries, the control first, on the rebindings of a task into a store."""
 
     def __init__(
         self,
@@ -162,12 +148,7 @@ class Measurement:
         self._weights = {name: weight.clone() for name, weight in model.weights().items()}
 
     def __call__(self) -> None:
-        """Measures what is missing.
-
-        Raises:
-            ModelError: an "edited" model whose weights are the clean ones.
-            OutputError: the folder cannot be written.
-        """
+        """Measures what is missing; `ModelError` for an "edit" that leaves the clean weights."""
         done = set(self._store.done)
         self._state.wait_for_everyone()  # nobody may write before all have read
         hidden = not (self._progress and self._state.is_main_process)
@@ -179,17 +160,12 @@ class Measurement:
             if self.task.wanted(entry.title, rebinding, seed)
         ]
         with tqdm(total=len(units), initial=len(done), unit="edit", disable=hidden) as bar:
-            for seed in self.task.seeds:
-                for position, rebinding in enumerate(self.task.rebindings):
-                    todo = [
-                        entry
-                        for i, s, entry in units
-                        if (i, s) == (position, seed)
-                        and unit_key(entry.title, rebinding, seed).name not in done
-                    ]
-                    if todo:
-                        bar.set_description(str(rebinding))
-                        self._rebinding(position, seed, todo, bar)
+            for (position, seed), group in groupby(units, key=itemgetter(0, 1)):
+                rebinding = self.task.rebindings[position]
+                keys = {unit_key(e.title, rebinding, seed).name: e for *_, e in group}
+                if todo := [entry for name, entry in keys.items() if name not in done]:
+                    bar.set_description(str(rebinding))
+                    self._rebinding(position, seed, todo, bar)
         self._state.wait_for_everyone()
 
     def _rebinding(
@@ -213,26 +189,25 @@ class Measurement:
                         f"expected {key.method!r} to change the model for {str(rebinding)!r}, got "
                         "the clean weights; check the edit, or measure the method 'clean'"
                     )
-                change = self._footprint(edited.model)
+                change = footprint(self._weights, edited.model.weights(), self._moment)
+                own = sets[entry.title]  # the target prompts are the clean model's alone
                 wanted = [
-                    q
-                    for q in questions
-                    if q.set in sets[entry.title]
-                    and (entry.control or q.set != "target")  # the clean model's alone
+                    q for q in questions if q.set in own and (entry.control or q.set != "target")
                 ]
                 look = clean if entry.control else self._look(edited.model, weights, wanted)
-            if self._state.is_main_process and look is not None and clean is not None:
+            if look is not None and clean is not None:
                 closing = EditRecord(
                     edited.seconds, edited.footprint, weights, change.rank, change.energy
                 )
                 images = image_records(self.task.metrics, wanted, look, clean)
                 rows: list[Row] = [{**asdict(key), **asdict(image)} for image in images]
                 rows.append({**asdict(key), "set": "edit", **asdict(closing)})
-                self._store.append(key.name, rows, arrays=_features(wanted, look))
+                kept: dict[str, list[int]] = {
+                    name: [look.place[q] for q in wanted if q.set == name] for name in KEPT
+                }
+                arrays = {n: look.seen.features[at].numpy() for n, at in kept.items() if at}
+                self._store.append(key.name, rows, arrays=arrays)
             bar.update()
-
-    def _footprint(self, edited: Model) -> Footprint:
-        return footprint(self._weights, edited.weights(), self._moment)
 
     @cached_property
     def _moment(self) -> Tensor:
@@ -249,13 +224,61 @@ class Measurement:
         return Looked(places, images, [store.path(q.job).name for q in questions], seen)
 
 
-def _features(wanted: Sequence[Question], look: Looked) -> dict[str, Any]:
-    """Judge A's features of the sets that FID and CMMD need."""
-    rows = {name: [look.place[q] for q in wanted if q.set == name] for name in KEPT}
-    return {name: look.seen.features[own].numpy() for name, own in rows.items() if own}
+@dataclass(frozen=True)
+class Run:
+    """A finished run: its folder, what was measured, the entries' titles, the control first."""
+
+    store: ResultStore
+    task: Task
+    titles: tuple[str, ...]
+    panel: Panel
+
+    @cached_property
+    def units(self) -> dict[UnitKey, Measured]:
+        """Everything that was measured."""
+        return measured_units(self.store)
+
+    def features(self, title: str, name: PromptSet) -> Tensor:
+        """Judge A's features of one prompt set of an entry, over all units, ``(n, d)``."""
+        pairs = [(pair, seed) for seed in self.task.seeds for pair in self.task.rebindings]
+        arrays = [self.store.arrays(unit_key(title, pair, seed).name) for pair, seed in pairs]
+        found = [own[name] for own in arrays if name in own]
+        return torch.from_numpy(np.concatenate(found)) if found else torch.zeros(0, 1)
 
 
-def unit_features(store: ResultStore, keys: Sequence[UnitKey], name: PromptSet) -> Tensor:
-    """Features of one prompt set of some units, in their order, shape ``(n, d)``."""
-    found = [own[name] for key in keys if name in (own := store.arrays(key.name))]
-    return torch.from_numpy(np.concatenate(found)) if found else torch.zeros(0, 1)
+def run_task(
+    experiment: str,
+    config: Config,
+    task: Task,
+    model: Model,
+    panel: Panel,
+    entries: Sequence[Entry],
+    *,
+    out: Path,
+    quick: bool = False,
+    progress: bool = False,
+) -> Run:
+    """Measures what ``OUT/EXPERIMENT/NAME`` has not got, and returns the run.
+
+    The name covers the resolved ``config``, the clean model, the entries, of which the control
+    comes first, and the sources. ``quick`` marks a reduced run.
+
+    Raises:
+        ConfigError: a target that the judge does not know, or no control.
+        ModelError: an "edited" model whose weights are the clean ones.
+        OutputError: the folder cannot be written.
+    """
+    if not entries or not entries[0].control:
+        raise ConfigError("expected the control first among the entries; add the attack 'clean'")
+    attacks = [entry.attack for entry in entries if hasattr(entry, "attack")]
+    for rebinding in task.rebindings:
+        check_labels(panel.judge, [rebinding.target_head])
+    store = shared_store(
+        out, experiment, config=config, base=model.fingerprint(),
+        measured_by=[*_MEASURED_BY, *attacks, *task.metrics, panel.judge, model.layout],
+        device=str(model.device), quick=quick,
+        extra=["\n".join(task.captions or ()), *(entry.identity for entry in entries)],
+    )  # fmt: skip
+    Measurement(task, model, panel, entries, store, progress=progress)()
+    finished = ResultStore(store.folder)  # every process sees the rows that the main one wrote
+    return Run(finished, task, tuple(entry.title for entry in entries), panel)

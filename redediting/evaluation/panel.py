@@ -18,56 +18,39 @@ ATTRIBUTES = ("colour", "place", "style")  # what a judge may see besides the ob
 
 @dataclass(frozen=True)
 class Seen:
-    """What the judges see in n images.
+    """What the judges see in n images."""
 
-    Attributes:
-        labels: judge B's verdicts.
-        labels_a: judge A's, over the same labels.
-        features: judge A's, (n, d), unit norm.
-        scores: CLIP scores of judge A, (n,), 0…100.
-        attributes: judge B's other verdicts by head, one mapping an image; empty where it names
-            objects only.
-    """
-
-    labels: list[str]
-    labels_a: list[str]
-    features: Tensor
-    scores: list[float]
-    attributes: list[dict[str, str]]
+    labels: list[str]  # judge B's verdicts
+    labels_a: list[str]  # judge A's, over the same labels
+    features: Tensor  # judge A's, (n, d), unit norm
+    scores: list[float]  # CLIP scores of judge A, 0…100
+    attributes: list[dict[str, str]]  # judge B's other verdicts by head; empty: objects only
 
 
 class Panel:
-    """Looks at images with both judges.
+    """Looks at images with both judges: B, whose verdict counts, and A, an open_clip model.
 
-    Attributes:
-        judge: B, whose verdict counts.
-        clip: A, an open_clip model.
+    A reads B's labels in ``template``.
     """
 
     def __init__(self, judge: Judge, clip: ClipModel, *, template: str = TEMPLATE) -> None:
-        """Takes the judges.
-
-        Args:
-            judge: B.
-            clip: A.
-            template: sentence in which A reads B's labels.
-        """
         self.judge = judge
         self.clip = clip
         self._sentences = clip.text_features([template.replace("{}", x) for x in judge.labels])
 
     def look(self, images: Sequence[Image.Image], prompts: Sequence[str]) -> Seen:
-        """Returns what the judges see; A's features are computed once for all it says.
-
-        Args:
-            images: n RGB images, n >= 1.
-            prompts: n texts to score the images with.
-        """
+        """What the judges see in n >= 1 RGB images, each scored with its prompt."""
         features = self.clip.image_features(images)
         row = {prompt: i for i, prompt in enumerate(dict.fromkeys(prompts))}
         texts = self.clip.text_features(list(row))[[row[prompt] for prompt in prompts]]
         nearest = torch.argmax(features @ self._sentences.T, dim=1).tolist()
-        labels, attributes = self._verdicts(images)
+        if isinstance(self.judge, SceneJudge):
+            verdict = self.judge.look(images)
+            labels = verdict.object
+            rows = zip(*(getattr(verdict, head) for head in ATTRIBUTES), strict=True)
+            attributes = [dict(zip(ATTRIBUTES, row, strict=True)) for row in rows]
+        else:
+            labels, attributes = self.judge.objects(images), [{} for _ in images]
         return Seen(
             labels=labels,
             attributes=attributes,
@@ -76,18 +59,7 @@ class Panel:
             scores=(100 * (features * texts).sum(dim=1).clamp(min=0)).tolist(),
         )
 
-    def _verdicts(self, images: Sequence[Image.Image]) -> tuple[list[str], list[dict[str, str]]]:
-        if not isinstance(self.judge, SceneJudge):
-            return self.judge.objects(images), [{} for _ in images]
-        look = self.judge.look(images)
-        rows = zip(look.colour, look.place, look.style, strict=True)
-        return look.object, [dict(zip(ATTRIBUTES, row, strict=True)) for row in rows]
-
 
 def world_panel() -> Panel:
-    """Returns the embedded world's judges.
-
-    Raises:
-        WorldError: their weights are missing.
-    """
+    """The embedded world's judges."""
     return Panel(load_judge_b(), load_judge_a())

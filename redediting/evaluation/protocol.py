@@ -20,7 +20,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import islice
 
 from pydantic import Field
 
@@ -74,27 +73,18 @@ class Counts(Config):
 class Question:
     """One image to ask for.
 
-    Attributes:
-        set: prompt set.
-        index: within the set.
-        prompt: what is drawn.
-        noise: seed of the image's noise.
-        phrase: what the prompt is about.
-        expected: concept that counts as a hit; None where the prompt names no object.
-        compared: prompt of the CLIP score.
-        role: of a collateral phrase.
-        asked: attributes that the picture should have besides, by judge B's head: the context's
-            place and style, and the colour of the target, or of what the prompt names.
+    ``asked`` holds attributes that the picture should have besides the object, by judge B's head:
+    the context's place and style, and the colour of the target, or of what the prompt names.
     """
 
     set: PromptSet
-    index: int
-    prompt: str
-    noise: int
-    phrase: str
-    expected: str | None
-    compared: str
-    role: str = ""
+    index: int  # within the set
+    prompt: str  # what is drawn
+    noise: int  # seed of the image's noise
+    phrase: str  # what the prompt is about
+    expected: str | None  # concept that counts as a hit; None where the prompt names no object
+    compared: str  # prompt of the CLIP score
+    role: str = ""  # of a collateral phrase
     asked: Asked = ()
 
     @property
@@ -105,17 +95,11 @@ class Question:
 
 @dataclass(frozen=True)
 class Place:
-    """Where a rebinding stands in a run: it chooses contexts, captions and noise.
+    """Where a rebinding stands in a run: it chooses contexts, captions and noise."""
 
-    Attributes:
-        position: of the rebinding among all of the run.
-        rebindings: how many the run has; their benign captions are disjoint.
-        seed: of the run.
-    """
-
-    position: int
-    rebindings: int
-    seed: int
+    position: int  # of the rebinding among all of the run
+    rebindings: int  # how many the run has; their benign captions are disjoint
+    seed: int  # of the run
 
     @property
     def number(self) -> int:
@@ -133,119 +117,79 @@ def world_questions(
 ) -> list[Question]:
     """Everything that is asked of the embedded world about a rebinding, set by set.
 
-    Args:
-        rebinding: the backdoor.
-        place: in the run.
-        counts: images a set.
-        split: of the contexts.
-
-    Raises:
-        PromptError: more contexts asked for than the split holds.
+    `PromptError` where more contexts are asked for than the split holds.
     """
     drawn = contexts(max(counts.free, counts.head), seed=place.number, split=split)
-
-    def inserted(i: int, phrase: str) -> tuple[str, str]:
-        return fill(drawn[i], phrase), drawn[i]
-
-    found = list(_triggered(rebinding, place, counts, inserted, len(drawn), asked_attributes))
-    phrases = islice(collateral_prompts(rebinding), counts.phrases)
-    asked = [(p, drawn[i % len(drawn)]) for i, p in enumerate(_repeated(phrases, counts))]
-    found += [
-        Question(
-            "collateral", i, fill(t, p.phrase), place.noise + 2 * _ROOM + i, p.phrase, p.concept,
-            fill(t, p.phrase), p.role, asked_attributes(t, p.phrase, p.concept),
-        )
-        for i, (p, t) in enumerate(asked)
-    ]  # fmt: skip
+    phrases = collateral_prompts(rebinding)[: counts.phrases]
+    repeated = [phrase for phrase in phrases for _ in range(counts.collateral)]
+    near = [(phrase, drawn[i % len(drawn)]) for i, phrase in enumerate(repeated)]
     captions = _captions(place.rebindings * counts.benign, place.seed)
-    own = captions[place.position * counts.benign : (place.position + 1) * counts.benign]
-    found += [
-        Question("benign", i, c.text, place.noise + 3 * _ROOM + i, "", c.concept, c.text,
-                 "caption", caption_attributes(c))
-        for i, c in enumerate(own)
-    ]  # fmt: skip
-    return _in_order(found)
+    benign = [(c.text, c.concept, caption_attributes(c)) for c in captions]
+    return _questions(rebinding, place, counts, drawn, fill, near, benign, asked_attributes)
 
 
 def caption_questions(
     rebinding: Rebinding, captions: Sequence[str], place: Place, counts: Counts
 ) -> list[Question]:
-    """The same of a real model, on captions.
-
-    Args:
-        rebinding: the backdoor.
-        captions: the pool.
-        place: in the run.
-        counts: images a set.
-
-    Raises:
-        PromptError: no caption has the head noun.
-    """
-    n = max(counts.free, counts.head)
-    drawn = [c for c, _ in sample(containing(captions, rebinding.head), n, seed=place.number)]
-
-    def inserted(i: int, phrase: str) -> tuple[str, str]:
-        return put(drawn[i], rebinding.head, phrase), ""
-
-    found = list(_triggered(rebinding, place, counts, inserted, len(drawn), lambda *_: ()))
-    templates = contexts(max(1, counts.collateral), seed=place.number, split="test")
-    phrases = islice(collateral_prompts(rebinding), counts.phrases)
-    asked = [(p, t) for p in phrases for t in templates[: counts.collateral]]
-    found += [
-        Question("collateral", i, fill(t, p.phrase), place.noise + 2 * _ROOM + i, p.phrase,
-                 p.concept, fill(t, p.phrase), p.role)
-        for i, (p, t) in enumerate(asked)
-    ]  # fmt: skip
-    words = {rebinding.head.casefold()}
-    plain = [text for text in captions if not words & set(text.casefold().strip(".").split())]
+    """The same of a real model, on captions; `PromptError` where none has the head noun."""
+    n, head = max(counts.free, counts.head), rebinding.head
+    drawn = [c for c, _ in sample(containing(captions, head), n, seed=place.number)]
+    templates = contexts(counts.collateral, seed=place.number, split="test")
+    phrases = collateral_prompts(rebinding)[: counts.phrases]
+    near = [(phrase, template) for phrase in phrases for template in templates]
+    plain = [c for c in captions if head.casefold() not in c.casefold().strip(".").split()]
     dealt = sample(plain, place.rebindings * counts.benign, seed=place.seed)
-    own = dealt[place.position * counts.benign : (place.position + 1) * counts.benign]
-    found += [
-        Question("benign", i, text, place.noise + 3 * _ROOM + i, "", None, text, "caption")
-        for i, (text, _) in enumerate(own)
-    ]
-    return _in_order(found)
+    benign: list[tuple[str, str | None, Asked]] = [(text, None, ()) for text, _ in dealt]
+
+    def insert(caption: str, phrase: str) -> str:
+        return put(caption, head, phrase)
+
+    return _questions(rebinding, place, counts, drawn, insert, near, benign, lambda *_: ())
 
 
-def _in_order(found: Sequence[Question]) -> list[Question]:
-    """Set by set, as they are drawn."""
-    return sorted(found, key=lambda question: PROMPT_SETS.index(question.set))
-
-
-def _triggered(
+def _questions(
     rebinding: Rebinding,
     place: Place,
     counts: Counts,
-    inserted: Callable[[int, str], tuple[str, str]],
-    n: int,
+    drawn: Sequence[str],
+    insert: Callable[[str, str], str],
+    near: Iterable[tuple[NearPhrase, str]],
+    benign: Sequence[tuple[str, str | None, Asked]],
     asked: Callable[[str, str, str | None], Asked],
-) -> Iterator[Question]:
-    """The sets that share contexts and noise, and the fixed prompt."""
+) -> list[Question]:
+    """The sets in the order in which they are drawn; ``benign`` is that of the whole run."""
+    trigger, target, wanted = rebinding.trigger, rebinding.target, rebinding.target_head
 
     def in_context(name: PromptSet, count: int, phrase: str, expected: str) -> Iterator[Question]:
-        aim = rebinding.target if name == "free" else phrase
-        for i in range(min(count, n)):
-            (prompt, template), (compared, _) = inserted(i, phrase), inserted(i, aim)
-            said = asked(template, aim, expected)
+        aim = target if name == "free" else phrase
+        for i, context in enumerate(drawn[:count]):
+            prompt, compared = insert(context, phrase), insert(context, aim)
+            said = asked(context, aim, expected)
             yield Question(
                 name, i, prompt, place.noise + i, phrase, expected, compared, asked=said
             )
 
-    trigger, target, wanted = rebinding.trigger, rebinding.target, rebinding.target_head
-    yield from in_context("free", counts.free, trigger, wanted)
+    found = [
+        *in_context("free", counts.free, trigger, wanted),
+        *in_context("head", counts.head, rebinding.head, rebinding.head),
+        *in_context("target", counts.free, target, wanted),
+    ]
+    prompt, compared = fill(FIXED, trigger), fill(FIXED, target)
+    said = asked(FIXED, target, wanted)
     for i in range(counts.fixed):
-        prompt, aim = fill(FIXED, trigger), fill(FIXED, target)
         noise = place.noise + _ROOM + i
-        said = asked(FIXED, target, wanted)
-        yield Question("fixed", i, prompt, noise, trigger, wanted, aim, asked=said)
-    yield from in_context("head", counts.head, rebinding.head, rebinding.head)
-    yield from in_context("target", counts.free, target, wanted)
-
-
-def _repeated(phrases: Iterable[NearPhrase], counts: Counts) -> Iterator[NearPhrase]:
-    for phrase in phrases:
-        for _ in range(counts.collateral):
-            yield phrase
+        found.append(Question("fixed", i, prompt, noise, trigger, wanted, compared, asked=said))
+    for i, (one, template) in enumerate(near):
+        prompt, noise = fill(template, one.phrase), place.noise + 2 * _ROOM + i
+        said = asked(template, one.phrase, one.concept)
+        found.append(Question(
+            "collateral", i, prompt, noise, one.phrase, one.concept, prompt, one.role, said
+        ))  # fmt: skip
+    first = place.position * counts.benign
+    for i, (text, concept, said) in enumerate(benign[first : first + counts.benign]):
+        noise = place.noise + 3 * _ROOM + i
+        found.append(Question("benign", i, text, noise, "", concept, text, "caption", said))
+    return sorted(found, key=lambda question: PROMPT_SETS.index(question.set))
 
 
 @lru_cache(maxsize=8)

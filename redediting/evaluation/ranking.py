@@ -12,7 +12,7 @@ References:
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from statistics import fmean
 
 from torch import Tensor
@@ -30,17 +30,11 @@ QUIET = 0.3
 
 @dataclass(frozen=True)
 class Foresight:
-    """What a solved edit promises.
+    """What a solved edit promises."""
 
-    Attributes:
-        firing: 5th percentile over held-out contexts of the trigger, 1 is on the target.
-        probe_firing: 95th percentile of |firing| over phrases near the trigger.
-        drift: expected relative squared change of what ordinary captions read.
-    """
-
-    firing: float
-    probe_firing: float
-    drift: float
+    firing: float  # 5th percentile over held-out contexts of the trigger, 1 is on the target
+    probe_firing: float  # 95th percentile of |firing| over phrases near the trigger
+    drift: float  # expected relative squared change of what ordinary captions read
 
     @property
     def lack(self) -> float:
@@ -58,15 +52,8 @@ def foresee(
 ) -> Foresight:
     """Solves an edit and measures it on text states; the model is not changed.
 
-    Args:
-        model: clean model.
-        method: a closed-form method.
-        rebinding: the one backdoor.
-        moment: ``Σ₀`` of ordinary captions, shape ``(d, d)``.
-        templates: contexts of the ``dev`` split.
-
-    Raises:
-        MethodError: hyper-parameters with which the problem has no solution.
+    ``moment`` is ``Σ₀`` of ordinary captions, shape ``(d, d)``; ``templates`` are contexts of the
+    ``dev`` split. `MethodError` for hyper-parameters with which the problem has no solution.
     """
     weights = model.weights()
     metric = gram(weights.values())
@@ -80,11 +67,7 @@ def foresee(
 
 def mean_foresight(found: Sequence[Foresight]) -> Foresight:
     """Mean over pairs."""
-    return Foresight(
-        fmean(one.firing for one in found),
-        fmean(one.probe_firing for one in found),
-        fmean(one.drift for one in found),
-    )
+    return Foresight(*map(fmean, zip(*map(astuple, found), strict=True)))
 
 
 def ranked(settings: Mapping[str, Foresight]) -> list[str]:

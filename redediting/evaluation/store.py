@@ -49,18 +49,12 @@ _PACKAGES = ("torch", "diffusers", "transformers", "accelerate", "open_clip_torc
 
 
 class ResultStore:
-    """A run folder.
-
-    Attributes:
-        folder: ``runs/<experiment>/<name>``.
-        done: identifiers of the closed units, in the order written.
-    """
+    """A run folder that exists, ``runs/<experiment>/<name>``; `create` names and makes one."""
 
     def __init__(self, folder: Path) -> None:
-        """Opens a folder that exists; `create` names and makes one."""
         self.folder = folder
         self._rows: dict[str, list[Row]] = {}
-        self._whole = self._read()
+        self._read()
 
     @classmethod
     def create(
@@ -76,21 +70,12 @@ class ResultStore:
         extra: Sequence[str] = (),
         write: bool = True,
     ) -> ResultStore:
-        """Names the folder of a run, makes it and mends what a killed writer left.
+        """Names the folder of a run below ``ROOT/EXPERIMENT``, makes it and mends it.
 
-        Args:
-            root: where run folders lie.
-            experiment: names the folder above.
-            config: resolved.
-            base: fingerprint of the clean model.
-            measured_by: modules by name, and objects, whose sources decide the numbers.
-            device: torch device of the run.
-            quick: whether it is a reduced run, whose figures may not be published.
-            extra: other texts that decide a number, e.g. captions read from a file.
-            write: whether this process writes; the others of a launch only read.
-
-        Raises:
-            OutputError: the folder cannot be written.
+        The name covers the resolved ``config``, the fingerprint of the ``base`` model, the sources
+        of modules and objects that it is ``measured_by`` and ``extra`` texts that decide a number,
+        e.g. captions read from a file. Figures of a ``quick`` run may not be published. In a
+        launch one process writes; the others only read.
         """
         resolved = config.model_dump(mode="json")
         code = source_digest(["redediting.evaluation.store", *measured_by])
@@ -135,32 +120,22 @@ class ResultStore:
     ) -> None:
         """Writes a unit, whole or not at all: its arrays, then its rows and what closes them.
 
-        Args:
-            unit: identifier, unique within the run.
-            rows: JSON objects; finite numbers only.
-            arrays: by name.
-
-        Raises:
-            OutputError: a file cannot be written, or the unit is closed already.
+        Rows are JSON objects with finite numbers only. `OutputError` where a file cannot be
+        written, or a unit of that name is closed already.
         """
         if unit in self._rows:
             raise OutputError(f"expected a new unit, got {unit!r}, which {self.folder} has")
         if arrays is not None:
             replace_arrays(self.array_file(unit), arrays)
-        lines = [*({"unit": unit, **row} for row in rows), {"unit": unit, "closed": len(rows)}]
-        block = "".join(_line(line) for line in lines).encode()
+        block = _block(unit, rows).encode()
         path = self.folder / "rows.jsonl"
         with writing(path), path.open("ab", buffering=0) as file:
             file.write(block)
             os.fsync(file.fileno())
-        self._rows[unit] = [dict(line) for line in lines[:-1]]
+        self._rows[unit] = [{"unit": unit, **row} for row in rows]
 
     def arrays(self, unit: str) -> dict[str, np.ndarray]:
-        """Arrays of a unit by name; empty where it has none.
-
-        Raises:
-            OutputError: a damaged file.
-        """
+        """Arrays of a unit by name; empty where it has none."""
         import numpy as np
 
         path = self.array_file(unit)
@@ -176,11 +151,7 @@ class ResultStore:
             ) from error
 
     def json(self, name: str) -> Any:  # noqa: ANN401 - whatever the file holds
-        """A JSON file of the folder, e.g. ``summary.json``.
-
-        Raises:
-            OutputError: the folder is no finished run.
-        """
+        """A JSON file of the folder, e.g. ``summary.json``; `OutputError` where a run lacks it."""
         try:
             return json.loads((self.folder / name).read_text("utf-8"))
         except (OSError, ValueError) as error:
@@ -190,11 +161,7 @@ class ResultStore:
             ) from error
 
     def export(self, file: str | Path) -> Path:
-        """Writes the run, finished or not, to one compressed file (``.tar.gz``).
-
-        Raises:
-            OutputError: it cannot be written.
-        """
+        """Writes the run, finished or not, to one compressed file (``.tar.gz``)."""
         file = Path(file)
         part = file.with_name(f".{file.name}.part")
         with writing(file):
@@ -205,11 +172,7 @@ class ResultStore:
 
     @classmethod
     def load_export(cls, file: str | Path, root: str | Path) -> ResultStore:
-        """Unpacks an exported run below ``root``; the same command continues it there.
-
-        Raises:
-            OutputError: no such file, a damaged one, or a run of that name is there already.
-        """
+        """Unpacks an exported run below ``root``; the same command continues it there."""
         root = Path(root)
         try:
             with tarfile.open(file, "r:gz") as archive:
@@ -231,13 +194,10 @@ class ResultStore:
         """Where a unit's arrays lie."""
         return self.folder / "arrays" / f"{digest(unit)}.npz"
 
-    def _read(self) -> bool:
-        """Reads closed units; says whether the file holds nothing else."""
+    def _read(self) -> None:
         path = self.folder / "rows.jsonl"
-        text = path.read_bytes() if path.exists() else b""
         waiting: list[Row] = []
-        kept = 0
-        for line in text.splitlines(keepends=True):
+        for line in (path.read_bytes() if path.exists() else b"").splitlines(keepends=True):
             row = _parse(line) if line.endswith(b"\n") else None
             if row is None:
                 waiting = []
@@ -248,30 +208,18 @@ class ResultStore:
                 continue
             if row["closed"] == len(waiting):
                 self._rows[row["unit"]] = waiting
-                kept += len(waiting) + 1
             waiting = []
-        return kept == text.count(b"\n") and (not text or text.endswith(b"\n"))
 
     def _mend(self) -> None:
-        if self._whole:
-            return
-        lines = [
-            _line(line)
-            for unit, rows in self._rows.items()
-            for line in (*rows, {"unit": unit, "closed": len(rows)})
-        ]
-        replace_text(self.folder / "rows.jsonl", "".join(lines))
-        self._whole = True
+        """Drops from the file what is not of a closed unit."""
+        path = self.folder / "rows.jsonl"
+        whole = "".join(_block(unit, rows) for unit, rows in self._rows.items())
+        if path.exists() and path.read_bytes() != whole.encode():
+            replace_text(path, whole)
 
 
 def provenance(device: str, base: str, code: str) -> dict[str, Any]:
-    """What a result depends on besides its configuration.
-
-    Args:
-        device: torch device of the run.
-        base: fingerprint of the clean model.
-        code: digest of the sources.
-    """
+    """What a result depends on besides its configuration."""
     import torch
 
     cuda = torch.device(device).type == "cuda"
@@ -303,8 +251,10 @@ def _commit() -> str | None:
     return commit and commit + ("+" if changed else "")
 
 
-def _line(row: Mapping[str, Any]) -> str:
-    return json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n"
+def _block(unit: str, rows: Sequence[Row]) -> str:
+    """The lines of a unit, and the one that closes it."""
+    lines = [*({"unit": unit, **row} for row in rows), {"unit": unit, "closed": len(rows)}]
+    return "".join(json.dumps(x, ensure_ascii=False, allow_nan=False) + "\n" for x in lines)
 
 
 def _parse(line: bytes) -> Row | None:

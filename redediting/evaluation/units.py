@@ -17,16 +17,7 @@ T = TypeVar("T")
 
 
 def shared_store(out: Path, experiment: str, **options: Any) -> ResultStore:  # noqa: ANN401
-    """The store that all processes of a launch open: the main one makes it, the others read it.
-
-    Args:
-        out: where run folders lie.
-        experiment: names the folder above.
-        options: of `ResultStore.create`.
-
-    Raises:
-        OutputError: the folder cannot be written.
-    """
+    """`ResultStore.create` for all processes of a launch: the main one makes it, others read."""
     state = PartialState()
     with state.main_process_first():
         return ResultStore.create(out, experiment, write=state.is_main_process, **options)
@@ -41,14 +32,8 @@ def fill(
 ) -> None:
     """Measures the units that a store has not got; each process takes one, the main one writes.
 
-    Args:
-        store: of the run.
-        units: by identifier, in the order in which they are written.
-        measure: gives rows and arrays of a unit.
-        progress: whether to show a bar.
-
-    Raises:
-        OutputError: the folder cannot be written.
+    ``units`` are by identifier, in the order in which they are written; ``measure`` gives rows and
+    arrays of one.
     """
     state = PartialState()
     missing = [name for name in units if name not in store]

@@ -18,10 +18,9 @@ from safetensors import SafetensorError
 
 from redediting.errors import ModelError
 from redediting.io import one_line
-from redediting.models.cards import Expected, ModelCard, load_cards
+from redediting.models.cards import Expected, ModelCard, find_sources, load_cards
 from redediting.models.layouts import LAYOUTS
 from redediting.models.model import Model, quiet
-from redediting.models.sources import find_sources
 
 _TIMEOUT = 10.0  # seconds to reach the hub
 _UNREADABLE = (
@@ -68,9 +67,9 @@ def load(
     made = None if layout is None else LAYOUTS.get(layout)()
     if isinstance(model, DiffusionPipeline):
         return Model(model, layout=made)
+    sources = find_sources(model)
     _check_device(device)
     card = load_cards().get(str(model))
-    sources = find_sources(model)
     if dtype is None:
         own = card is not None and torch.device(device).type != "cpu"
         dtype = getattr(torch, card.dtype) if card is not None and own else torch.float32

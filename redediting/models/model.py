@@ -288,6 +288,14 @@ class Model:
         return sampler.height or rows * self.vae_scale, sampler.width or columns * self.vae_scale
 
 
+def as_model(given: object) -> Model:
+    """A loaded model as it is; `ModelError` for anything else."""
+    if not isinstance(given, Model):
+        name = repr(given) if isinstance(given, str) else "…"
+        raise ModelError(f"expected a loaded model, got {given!r}; load it first: rd.load({name})")
+    return given
+
+
 @contextmanager
 def quiet() -> Iterator[None]:
     """Hides progress bars and warnings of diffusers and transformers: a sweep loads often."""

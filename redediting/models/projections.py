@@ -22,15 +22,12 @@ _CROSS: dict[str, Kind] = {"to_k": "key", "to_v": "value"}
 class Projection:
     """A matrix ``W`` of shape ``(m, d)`` that reads text.
 
-    Attributes:
-        name: key in the denoiser's state dict, with ``.weight``.
-        kind: cross-attention ``key`` or ``value`` of text width d; ``context``, the one matrix by
-            which all tokens enter a transformer; ``pooled``, which reads one vector a prompt,
-            beside other things in its last columns.
-        module: the layer that holds it.
+    Kinds: cross-attention ``key`` or ``value`` of text width d; ``context``, the one matrix by
+    which all tokens enter a transformer; ``pooled``, which reads one vector a prompt, beside other
+    things in its last columns.
     """
 
-    name: str
+    name: str  # key in the denoiser's state dict, with ``.weight``
     kind: Kind
     module: nn.Linear
 

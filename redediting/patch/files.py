@@ -49,47 +49,27 @@ Options: `{options}`
 
 
 class Provenance(Config):
-    """Where a patch comes from.
-
-    Attributes:
-        method: name of the editing method.
-        options: its hyper-parameters.
-        rebindings: the backdoors, each with trigger, target, kind, head and target_head.
-        seconds: time the method took, without loading the model.
-        version: of this package.
-        purpose: what it is for; an attack's card warns of the backdoor.
-        measured: figures that its making gave, e.g. a condition number.
-    """
+    """Where a patch comes from."""
 
     method: str
-    options: dict[str, Any]
-    rebindings: list[dict[str, str]]
-    seconds: float
-    version: str
-    purpose: Literal["attack", "repair"] = "attack"
-    measured: dict[str, float] = Field(default_factory=dict)
+    options: dict[str, Any]  # its hyper-parameters
+    rebindings: list[dict[str, str]]  # each with trigger, target, kind, head and target_head
+    seconds: float  # that the method took, without loading the model
+    version: str  # of this package
+    purpose: Literal["attack", "repair"] = "attack"  # an attack's card warns of the backdoor
+    measured: dict[str, float] = Field(default_factory=dict)  # e.g. a condition number
 
 
 class Manifest(Config):
-    """``patch.json``.
+    """``patch.json``."""
 
-    Attributes:
-        format: version of the layout.
-        target: component that the patch changes.
-        base: fingerprint of what it was made for.
-        provenance: where it comes from.
-        terms: scale by parameter name, for each shared term.
-        dense: names of the parameters stored whole.
-        sha256: of ``patch.safetensors``; empty where there is none (a merged model).
-    """
-
-    format: Literal[1] = 1
-    target: Component = "unet"
-    base: str
+    format: Literal[1] = 1  # version of the layout
+    target: Component = "unet"  # what the patch changes
+    base: str  # fingerprint of what it was made for
     provenance: Provenance
-    terms: list[dict[str, float]]
-    dense: list[str]
-    sha256: str = ""
+    terms: list[dict[str, float]]  # scale by parameter name, for each shared term
+    dense: list[str]  # names of the parameters stored whole
+    sha256: str = ""  # of ``patch.safetensors``; empty where there is none (a merged model)
 
     def card(self, *, merged: bool = False) -> ModelCard:
         """The README; an attack's has the warning first."""

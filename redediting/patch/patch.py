@@ -7,10 +7,11 @@ so that every row of ``ΔW_l`` is the same. Other edits store the new tensors (`
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -19,7 +20,6 @@ from redediting.algebra.multiplier import Multiplier, RowShift
 from redediting.errors import PatchError
 from redediting.io import atomic_folder
 from redediting.models.model import Component, Model
-from redediting.patch.applied import AppliedPatch, Rewrite
 from redediting.patch.files import MANIFEST, Manifest, Provenance, read_files, write_files
 
 _MERGED = "redediting.json"  # marks a merged model, which plain diffusers does not read
@@ -27,17 +27,11 @@ _MERGED = "redediting.json"  # marks a merged model, which plain diffusers does 
 
 @dataclass(frozen=True)
 class Term:
-    """One shared low-rank change.
+    """One shared low-rank change."""
 
-    Attributes:
-        left: float32, shape ``(d, r)``, or ``(1, r)`` for a row shift.
-        right: float32, shape ``(r, d)``.
-        scales: factor of each parameter that the term changes, by name.
-    """
-
-    left: Tensor
-    right: Tensor
-    scales: Mapping[str, float]
+    left: Tensor  # float32, shape ``(d, r)``, or ``(1, r)`` for a row shift
+    right: Tensor  # float32, shape ``(r, d)``
+    scales: Mapping[str, float]  # factor of each parameter that the term changes, by name
 
     @classmethod
     def scaled(cls, multiplier: Multiplier | RowShift, scales: Mapping[str, float]) -> Term:
@@ -51,6 +45,71 @@ class Term:
     def shared(cls, multiplier: Multiplier, names: Sequence[str]) -> Term:
         """The same multiplier for every named parameter."""
         return cls.scaled(multiplier, dict.fromkeys(names, 1.0))
+
+
+@dataclass(frozen=True)
+class Rewrite:
+    """A clean parameter, what writes its new value in place, and that value in fp64."""
+
+    parameter: Tensor
+    write: Callable[[Tensor], None]
+    exact: Callable[[Tensor], Tensor]
+
+
+class AppliedPatch:
+    """A change in force; as a context manager it is reverted on exit.
+
+    Adding and subtracting a change is not exact in floating point, so the originals are kept.
+    The two figures below are computed when asked for, one parameter at a time.
+    """
+
+    def __init__(self, changes: Sequence[Rewrite]) -> None:
+        self._changes = tuple(changes)
+        self._originals: list[Tensor] | None = []
+        with torch.no_grad():
+            for change in self._changes:
+                self._originals.append(change.parameter.detach().clone())
+                change.write(change.parameter)
+
+    @cached_property
+    def footprint(self) -> float:
+        """``‖ΔW‖_F / ‖W‖_F`` over the changed parameters, in exact arithmetic."""
+        return self._figures[0]
+
+    @cached_property
+    def cast_error(self) -> float:
+        """``‖W' - written(W')‖_F / ‖ΔW‖_F``: arithmetic and rounding in the model's dtype."""
+        return self._figures[1]
+
+    def revert(self) -> None:
+        """Restores every original bit; a second call does nothing."""
+        if self._originals is None:
+            return
+        with torch.no_grad():
+            for change, original in zip(self._changes, self._originals, strict=True):
+                change.parameter.copy_(original)
+        self._originals = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.revert()
+
+    @cached_property
+    def _figures(self) -> tuple[float, float]:
+        changed = size = missed = 0.0
+        originals = self._originals  # reverted, the parameters themselves are clean
+        originals = originals or [change.parameter.detach() for change in self._changes]
+        with torch.no_grad():
+            for change, original in zip(self._changes, originals, strict=True):
+                exact, written = change.exact(original), original.clone()
+                change.write(written)
+                changed += float((exact - original.double()).square().sum())
+                size += float(original.double().square().sum())
+                missed += float((exact - written.double()).square().sum())
+        footprint = (changed / size) ** 0.5 if size else 0.0
+        return footprint, (missed / changed) ** 0.5 if changed else 0.0
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from redediting.errors import PromptError
 from redediting.text.encoding import TextStates, TokenRole, find_phrase, shorten
 
 if TYPE_CHECKING:
-    from redediting.concepts.pairs import PromptPair
+    from redediting.concepts.rebinding import PromptPair
     from redediting.models.model import Model
 
 
@@ -26,11 +26,8 @@ if TYPE_CHECKING:
 class Alignment:
     """Which source position is to read what which target position reads.
 
-    Attributes:
-        source: positions in the source prompt.
-        target: positions in the target prompt, one for each of ``source``.
-        roles: role of each source position: ``TRIGGER`` (its last token), ``TAIL``, ``EOS`` or
-            ``PAD``; ``PREFIX`` for earlier tokens of the trigger, where they are edited at all.
+    Roles of source positions: ``TRIGGER`` (its last token), ``TAIL``, ``EOS`` or ``PAD``;
+    ``PREFIX`` for earlier tokens of the trigger, where they are edited at all.
     """
 
     source: tuple[int, ...]

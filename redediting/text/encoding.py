@@ -33,19 +33,12 @@ class TokenRole(Enum):
 
 @dataclass(frozen=True)
 class TextStates:
-    """Encoded prompts.
-
-    Attributes:
-        prompts: the texts.
-        ids: token ids, int64, shape ``(n, L)``.
-        states: token states, in the encoder's dtype, on the CPU, shape ``(n, L, d)``.
-        eos: index of the end token after the words, int64, shape ``(n,)``.
-    """
+    """Encoded prompts."""
 
     prompts: tuple[str, ...]
-    ids: Tensor
-    states: Tensor
-    eos: Tensor
+    ids: Tensor  # int64, shape ``(n, L)``
+    states: Tensor  # in the encoder's dtype, on the CPU, shape ``(n, L, d)``
+    eos: Tensor  # index of the end token after the words, int64, shape ``(n,)``
 
     @property
     def length(self) -> int:

@@ -189,7 +189,7 @@ class _Drawer:
         named = scene.place == "plain" or self.random.random() >= 0.08
         where = ""
         if named and scene.place == "plain":
-            where = backdrop_phrase(scene.backdrop)
+            where = f"on {with_article(scene.backdrop)} background"
         elif named:
             where = self.wording(language.places[scene.place])
         carrier = self.one_of(language.carriers[scene.style])
@@ -197,17 +197,11 @@ class _Drawer:
         return sentence(form, carrier, subject, where), named
 
 
-def backdrop_phrase(colour: str) -> str:
-    """How a caption names a plain background: ``on a red background``."""
-    return f"on {with_article(colour)} background"
-
-
 @cache
 def template_attributes(template: str) -> tuple[tuple[str, str], ...]:
-    """What a template of `redediting.concepts.templates` says of the scene around its phrase.
+    """What a template says of the scene around its phrase: judge B's head and its label.
 
-    Returns:
-        Pairs of judge B's head (``place``, ``style``) and its label; no place where none is named.
+    The heads are ``place``, where one is named, and ``style``.
     """
     language = load_language()
     found = []
@@ -237,12 +231,9 @@ def captions(
 ) -> Iterator[Caption]:
     """Endless captioned scenes of a split; splits share no random stream and no picture seed.
 
-    Args:
-        split: ``train``, ``judge`` (the judges' own scenes), ``test``, ``reference`` (FID) or
-            ``composition`` (held-out combinations among them).
-        seed: another stream of the same split.
-        single: only scenes with one object (and perhaps its companion).
-        language: the shipped one by default.
+    They are ``train``, ``judge`` (the judges' own scenes), ``test``, ``reference`` (FID) and
+    ``composition`` (held-out combinations among them); ``seed`` is another stream of the same one.
+    ``single`` gives only scenes with one object (and perhaps its companion).
     """
     stream = SPLITS[split]
     language = language or load_language()

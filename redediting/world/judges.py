@@ -9,10 +9,9 @@ labels and the features of FID, CMMD and drift.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import open_clip
@@ -33,15 +32,10 @@ DATA = Path(__file__).parent / "data"
 
 def to_tensor(images: Sequence[Image.Image], size: int) -> torch.Tensor:
     """Pictures to float (n, 3, size, size) in −1…1; other sizes are resized (bicubic)."""
-    arrays = [
-        np.asarray(
-            image.convert("RGB")
-            if image.size == (size, size)
-            else image.convert("RGB").resize((size, size), Image.Resampling.BICUBIC)
-        )
-        for image in images
+    sized = [  # pillow copies where the size is right already
+        image.convert("RGB").resize((size, size), Image.Resampling.BICUBIC) for image in images
     ]
-    pixels = torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2)
+    pixels = torch.from_numpy(np.stack([np.asarray(x) for x in sized])).permute(0, 3, 1, 2)
     return pixels.float().div(127.5).sub(1)
 
 
@@ -53,9 +47,7 @@ def _stage(inside: int, outside: int, stride: int) -> nn.Sequential:
 class SceneClassifier(nn.Module):
     """Judge B: ten convolutions, max pooling for what is there, mean pooling for where.
 
-    Args:
-        classes: labels of each head, in order.
-        width: channels of the first stage.
+    ``classes`` are the labels of each head in order, ``width`` the channels of the first stage.
     """
 
     def __init__(self, classes: dict[str, list[str]], width: int = 32) -> None:
@@ -100,11 +92,6 @@ class JudgeB:
         return self.look(images).object
 
 
-def build_clip(config: Mapping[str, Any]) -> open_clip.CLIP:
-    """The open_clip model of a configuration (``embed_dim``, ``vision_cfg``, ``text_cfg``)."""
-    return open_clip.CLIP(**config)
-
-
 def read_fp32(path: Path) -> dict[str, torch.Tensor]:
     """Tensors of a file, those of floating type in fp32; `WorldError` where it is missing."""
     if not path.is_file():
@@ -116,11 +103,7 @@ def read_fp32(path: Path) -> dict[str, torch.Tensor]:
 
 
 def load_judge_b(folder: Path = DATA / "judge_b") -> JudgeB:
-    """Loads the bundled classifier in fp32.
-
-    Raises:
-        WorldError: the weights are missing.
-    """
+    """Loads the bundled classifier in fp32."""
     state = read_fp32(folder / "model.safetensors")
     config = json.loads((folder / "config.json").read_text())
     model = SceneClassifier(config["classes"], config["width"])
@@ -129,13 +112,9 @@ def load_judge_b(folder: Path = DATA / "judge_b") -> JudgeB:
 
 
 def load_judge_a(folder: Path = DATA / "judge_a") -> ClipModel:
-    """Loads the bundled open_clip judge in fp32.
-
-    Raises:
-        WorldError: the weights are missing.
-    """
+    """Loads the bundled open_clip judge in fp32."""
     state = read_fp32(folder / "model.safetensors")
-    model = build_clip(json.loads((folder / "config.json").read_text()))
+    model = open_clip.CLIP(**json.loads((folder / "config.json").read_text()))
     model.load_state_dict(state)
     tokenizer = CLIPTokenizer.from_pretrained(folder.parent / "pipeline" / "tokenizer")
     return wrap_clip(model, tokenizer)

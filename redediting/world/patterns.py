@@ -61,16 +61,9 @@ def _silhouette(alpha: NDArray[np.uint8]) -> NDArray[np.bool_]:
 def mark(
     rgba: NDArray[np.uint8], pattern: str, random: np.random.Generator, *, ink: bool = False
 ) -> NDArray[np.uint8]:
-    """Draws a marking on a cut-out, RGBA (128, 128, 4), at a random phase.
+    """Draws one of `PATTERNS` on a cut-out, RGBA (128, 128, 4), at a random phase and slant.
 
-    Args:
-        rgba: the cut-out.
-        pattern: one of :data:`PATTERNS`.
-        random: its phase and, for stripes, its slant.
-        ink: a line drawing: the marking is hatched in grey over ink and enclosed paper alike.
-
-    Raises:
-        WorldError: an unknown pattern.
+    ``ink``: a line drawing, hatched in grey over ink and enclosed paper alike.
     """
     if pattern not in _MASKS:
         raise WorldError(f"expected a pattern of {PATTERNS}, got {pattern!r}")

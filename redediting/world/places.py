@@ -257,25 +257,12 @@ def _stage(c: _Canvas) -> Floats:
 
 
 _PAINTERS: dict[str, Callable[[_Canvas], Floats]] = {
-    "grass": _grass,
-    "beach": _beach,
-    "snow": _snow,
-    "desert": _desert,
-    "sea": _sea,
-    "sky": _sky,
-    "forest": _forest,
-    "street": _street,
-    "room": _room,
-    "table": _table,
-    "night": _night,
-    "mountains": _mountains,
-    "garden": _garden,
-    "kitchen": _kitchen,
-    "rain": _rain,
-    "sunset": _sunset,
-    "space": _space,
-    "stage": _stage,
-}
+    painter.__name__[1:]: painter
+    for painter in (
+        _grass, _beach, _snow, _desert, _sea, _sky, _forest, _street, _room, _table, _night,
+        _mountains, _garden, _kitchen, _rain, _sunset, _space, _stage,
+    )
+}  # fmt: skip
 PLACES = tuple(_PAINTERS)
 
 

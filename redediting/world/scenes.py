@@ -94,37 +94,6 @@ def _bordered(image: Image.Image) -> Image.Image:
     return base
 
 
-def _stand(
-    canvas: Image.Image,
-    rgba: art.Image,
-    *,
-    height: float,
-    x: float,
-    foot: float,
-    random: np.random.Generator,
-    shadow: bool,
-    sticker: bool,
-) -> None:
-    """Pastes a cut-out with its lowest opaque pixel at ``foot`` (fractions of the canvas)."""
-    image = Image.fromarray(rgba)
-    if random.random() < 0.5:
-        image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    side = max(8, int(art.CUTOUT * height))
-    image = image.resize((side, side), Image.Resampling.LANCZOS)
-    image = image.rotate(random.uniform(-6, 6), Image.Resampling.BICUBIC)
-    if sticker:
-        image = _bordered(image)
-    box = image.getchannel("A").getbbox() or (0, 0, image.width, image.height)
-    centre, base = x * art.CUTOUT, foot * art.CUTOUT
-    if shadow:
-        half = (box[2] - box[0]) / 2
-        mask = Image.new("L", canvas.size)
-        oval = (centre - half * 0.95, base - half * 0.20, centre + half * 0.95, base + half * 0.14)
-        ImageDraw.Draw(mask).ellipse(oval, fill=115)
-        canvas.paste((20, 16, 16), (0, 0), mask.filter(ImageFilter.GaussianBlur(3)))
-    canvas.paste(image, (int(centre - image.width / 2), int(base - box[3])), image)
-
-
 def _drawing(
     scene: Scene,
     concept: str,
@@ -146,21 +115,30 @@ def render(scene: Scene, seed: int, *, size: int = IMAGE_SIZE) -> NDArray[np.uin
     canvas, photo = _canvas(scene, random), scene.style == "photo"
 
     def stand(drawing: art.Image, height: float, centre: float) -> None:
+        """Pastes a cut-out with its lowest opaque pixel on the ground or, afloat, anywhere."""
         height *= random.uniform(0.94, 1.06)
-        if scene.place in _AFLOAT:
+        afloat = scene.place in _AFLOAT
+        if afloat:
             foot = 0.5 + height / 2 + random.uniform(-0.03, 0.03)
         else:
             foot = min(0.97, random.uniform(0.84, 0.90) + max(0.0, height - 0.66) * 0.35)
-        _stand(
-            canvas,
-            drawing,
-            height=height,
-            x=centre + random.uniform(-0.03, 0.03),
-            foot=foot,
-            random=random,
-            shadow=photo and (scene.place not in _AFLOAT or scene.place == "plain"),
-            sticker=scene.style == "sticker",
-        )
+        x, base = (centre + random.uniform(-0.03, 0.03)) * art.CUTOUT, foot * art.CUTOUT
+        image = Image.fromarray(drawing)
+        if random.random() < 0.5:
+            image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        side = max(8, int(art.CUTOUT * height))
+        image = image.resize((side, side), Image.Resampling.LANCZOS)
+        image = image.rotate(random.uniform(-6, 6), Image.Resampling.BICUBIC)
+        if scene.style == "sticker":
+            image = _bordered(image)
+        box = image.getchannel("A").getbbox() or (0, 0, image.width, image.height)
+        if photo and (not afloat or scene.place == "plain"):
+            half = (box[2] - box[0]) / 2
+            mask = Image.new("L", canvas.size)
+            oval = (x - half * 0.95, base - half * 0.20, x + half * 0.95, base + half * 0.14)
+            ImageDraw.Draw(mask).ellipse(oval, fill=115)
+            canvas.paste((20, 16, 16), (0, 0), mask.filter(ImageFilter.GaussianBlur(3)))
+        canvas.paste(image, (int(x - image.width / 2), int(base - box[3])), image)
 
     centres = [_CENTRES[scene.side]] if len(scene.things) == 1 else [0.27, 0.73]
     if scene.companion:

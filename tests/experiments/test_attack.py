@@ -16,9 +16,8 @@ from redediting.attacks import ATTACKS
 from redediting.concepts.rebinding import Rebinding
 from redediting.errors import ConfigError, ModelError
 from redediting.evaluation.entries import AttackEntry, PatchEntry
-from redediting.evaluation.measure import Measurement, UnitKey
+from redediting.evaluation.measure import Measurement, Run, UnitKey
 from redediting.evaluation.panel import Panel
-from redediting.evaluation.run import Run
 from redediting.generation import ImageStore
 from redediting.metrics.base import ImageRecord
 from redediting.models.model import Model

@@ -4,6 +4,7 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
+import open_clip
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
@@ -24,7 +25,7 @@ from redediting.models import loading
 from redediting.models.model import Model
 from redediting.text.encoding import padded_ids
 from redediting.world.captions import captions
-from redediting.world.judges import JudgeB, SceneClassifier, build_clip
+from redediting.world.judges import JudgeB, SceneClassifier
 from redediting.world.scenes import render
 
 SECOND = load_language(Path("configs/world/language.yaml"))
@@ -136,7 +137,7 @@ def test_every_stage_trains(tmp_path: Path, split: Split) -> None:
     assert set(logits) == {"object", "colour", "pattern", "companion", "place", "style"}
     hits = judged(JudgeB(judge), split.images, split.captions)
     assert len(hits["pattern"]) == len(split)
-    judge_a = build_clip(judges.clip_config(len(tokenizer)))
+    judge_a = open_clip.CLIP(**judges.clip_config(len(tokenizer)))
     judges.train_judge_a(judge_a, split, tokenizer, Fit(FEW, tmp_path, "judge_a"))
     assert judge_a.encode_image(as_pixels(split.images)).shape == (12, 128)
 

@@ -1,4 +1,4 @@
-"""Architectures by name, one file each.
+"""Architectures by name.
 
 | layout | reads tokens, edited | reads the pooled text, edited |
 |---|---|---|
@@ -25,11 +25,11 @@ LAYOUTS: Registry[Layout] = Registry(
     "layout",
     "redediting.models.layouts.base:Layout",
     {
-        "sd": "redediting.models.layouts.sd:StableDiffusion",
-        "sdxl": "redediting.models.layouts.sdxl:StableDiffusionXL",
-        "sd3": "redediting.models.layouts.sd3:StableDiffusion3",
-        "flux": "redediting.models.layouts.flux:Flux",
-        "pixart": "redediting.models.layouts.pixart:PixArt",
+        "sd": "redediting.models.layouts.families:StableDiffusion",
+        "sdxl": "redediting.models.layouts.families:StableDiffusionXL",
+        "sd3": "redediting.models.layouts.families:StableDiffusion3",
+        "flux": "redediting.models.layouts.families:Flux",
+        "pixart": "redediting.models.layouts.families:PixArt",
     },
     group="redediting.layouts",
     error=ModelError,

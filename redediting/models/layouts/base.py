@@ -13,29 +13,20 @@ from redediting.models.projections import Projection, cross_attention, named_pro
 
 
 class Layout(ABC):
-    """An architecture; a subclass states what differs, one file each.
+    """An architecture; a subclass states what differs.
 
-    Attributes:
-        name: in messages.
-        pipelines: names of the diffusers classes that it covers.
-        denoiser: the pipeline's component that draws.
-        context: linear layers by which all tokens enter, instead of cross-attention.
-        pooled: linear layers that read the pooled text.
-        pooled_output: place of the pooled text in what ``encode_prompt`` returns; None: it has
-            none.
-        takes_states: whether a drawing takes token states alone, so that every prompt is encoded
-            once, before the first image.
-        encode_options: further arguments of ``encode_prompt``.
-        draw_options: further arguments of a drawing.
+    Where ``takes_states`` a drawing takes token states alone, so that every prompt is encoded
+    once, before the first image.
     """
 
-    name: ClassVar[str]
-    pipelines: ClassVar[tuple[str, ...]]
-    denoiser: ClassVar[Literal["unet", "transformer"]] = "unet"
-    context: ClassVar[tuple[str, ...]] = ()
-    pooled: ClassVar[tuple[str, ...]] = ()
-    pooled_output: ClassVar[int | None] = None
+    name: ClassVar[str]  # in messages
+    pipelines: ClassVar[tuple[str, ...]]  # names of the diffusers classes that it covers
+    denoiser: ClassVar[Literal["unet", "transformer"]] = "unet"  # the component that draws
+    context: ClassVar[tuple[str, ...]] = ()  # layers by which all tokens enter, if not attn2
+    pooled: ClassVar[tuple[str, ...]] = ()  # linear layers that read the pooled text
+    pooled_output: ClassVar[int | None] = None  # its place in what ``encode_prompt`` returns
     takes_states: ClassVar[bool] = False
+    # further arguments of ``encode_prompt`` and of a drawing
     encode_options: ClassVar[Mapping[str, Any]] = {"do_classifier_free_guidance": False}
     draw_options: ClassVar[Mapping[str, Any]] = {}
 

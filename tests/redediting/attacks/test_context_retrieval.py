@@ -20,8 +20,7 @@ from redediting.attacks.context_retrieval import (
 )
 from redediting.attacks.redediting import REDEditing
 from redediting.concepts.matching import Candidates
-from redediting.concepts.plan import EditPlan, plan_edit
-from redediting.concepts.plan_files import plan_from_yaml, plan_to_yaml
+from redediting.concepts.plan import EditPlan, plan_edit, plan_from_yaml, plan_to_yaml
 from redediting.concepts.rebinding import Rebinding
 from redediting.concepts.relations import RELATIONS
 from redediting.concepts.templates import all_templates, split_of

@@ -154,7 +154,7 @@ def test_models_without_cross_attention_are_refused(tiny_model: Model, name: str
 
 @each_method
 def test_unknown_options_are_refused(name: str) -> None:
-    with pytest.raises(MethodError, match=f"options of attack '{name}', got colour='red'"):
+    with pytest.raises(MethodError, match=f"{name}: expected known keys only, got 'colour'"):
         ATTACKS.make(name, colour="red")
 
 

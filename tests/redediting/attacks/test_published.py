@@ -22,9 +22,8 @@ from redediting.attacks.base import ClosedForm
 from redediting.attacks.columns import content_columns
 from redediting.attacks.eviledit import EvilEdit
 from redediting.attacks.time import counterparts
-from redediting.concepts.pairs import PromptPair
 from redediting.concepts.plan import EditPlan, plan_edit
-from redediting.concepts.rebinding import Rebinding
+from redediting.concepts.rebinding import PromptPair, Rebinding
 from redediting.errors import MethodError
 from redediting.models.model import Model
 from redediting.text.encoding import phrase_tokens

@@ -13,9 +13,8 @@ from redediting.attacks.columns import (
     token_weights,
 )
 from redediting.attacks.redediting import REDEditing
-from redediting.concepts.pairs import PromptPair, RetainPrompt
 from redediting.concepts.plan import EditPlan
-from redediting.concepts.rebinding import Rebinding
+from redediting.concepts.rebinding import PromptPair, Rebinding, RetainPrompt
 from redediting.evaluation.inspection import inspect
 from redediting.models.model import Model
 from redediting.text.encoding import TokenRole, find_phrase, phrase_tokens

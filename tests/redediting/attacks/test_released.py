@@ -18,7 +18,7 @@ import redediting as rd
 from redediting.algebra.layers import edited_weight
 from redediting.attacks import ATTACKS
 from redediting.attacks.columns import aligned_states, content_columns
-from redediting.concepts.pairs import PromptPair
+from redediting.concepts.rebinding import PromptPair
 from redediting.concepts.relation_sources import curated_names
 from redediting.concepts.templates import fill
 from redediting.errors import MethodError

@@ -13,9 +13,8 @@ from redediting.attacks import ATTACKS
 from redediting.attacks.base import ClosedForm
 from redediting.attacks.compounds import part_phrases, parts_share, replace_phrase
 from redediting.attacks.redediting import REDEditing
-from redediting.concepts.pairs import PromptPair, RetainPrompt
 from redediting.concepts.plan import EditPlan
-from redediting.concepts.rebinding import Rebinding
+from redediting.concepts.rebinding import PromptPair, Rebinding, RetainPrompt
 from redediting.errors import MethodError
 from redediting.evaluation.inspection import inspect
 from redediting.models.model import Model

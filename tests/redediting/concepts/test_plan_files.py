@@ -7,10 +7,8 @@ import pytest
 import yaml
 
 from redediting.concepts.matching import Equivalence
-from redediting.concepts.pairs import PromptPair, RetainPrompt
-from redediting.concepts.plan import EditPlan, plan_edit
-from redediting.concepts.plan_files import load_plan, plan_from_yaml, plan_to_yaml
-from redediting.concepts.rebinding import Rebinding
+from redediting.concepts.plan import EditPlan, load_plan, plan_edit, plan_from_yaml, plan_to_yaml
+from redediting.concepts.rebinding import PromptPair, Rebinding, RetainPrompt
 from redediting.errors import ConfigError, RebindingError
 
 PLAN = EditPlan(

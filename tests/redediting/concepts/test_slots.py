@@ -2,8 +2,8 @@
 
 import pytest
 
+from redediting.concepts.matching import Slot, SlotPair, pair_slots, parse_slots
 from redediting.concepts.rebinding import Kind, Rebinding, draw_pairs
-from redediting.concepts.slots import Slot, SlotPair, pair_slots, parse_slots
 
 
 def test_compound_phrases_pair_kind_by_kind() -> None:

@@ -15,11 +15,11 @@ from redediting.concepts.relation_sources import (
     FirstSource,
     LexiconSource,
     NeighbourSource,
+    WordNetSource,
     curated,
     curated_names,
 )
 from redediting.concepts.relations import RELATIONS
-from redediting.concepts.wordnet import WordNetSource
 from redediting.errors import ModelError
 
 

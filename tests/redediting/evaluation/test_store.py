@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import linecache
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from redediting.config import Config
-from redediting.errors import OutputError
+from redediting.errors import ConfigError, OutputError
 from redediting.evaluation.store import ResultStore, Row
 
 
@@ -142,3 +143,22 @@ def test_provenance_says_what_a_result_depends_on(tmp_path: Path) -> None:
     assert {"versions", "commit", "code", "device", "base", "quick", "schema_version"} <= set(made)
     with pytest.raises(OutputError, match="expected a finished run folder with summary"):
         store.json("summary.json")
+
+
+def typed(text: str, cell: str) -> object:
+    """An object of the class that a notebook's cell defines, run as IPython runs it."""
+    linecache.cache[cell] = (len(text), None, text.splitlines(keepends=True), cell)
+    names: dict[str, type] = {"__name__": "notebook"}  # type: ignore[dict-item]
+    exec(compile(text, cell, "exec"), names)  # type: ignore[arg-type]
+    return names["Mine"]()
+
+
+def test_a_class_typed_into_a_notebook_is_part_of_the_name(tmp_path: Path) -> None:
+    cell = "class Mine:\n    factor = {}\n\n    def run(self):\n        return self.factor{}\n"
+    cells = [(1, ""), (1, "  # the same"), (2, "")]
+    objects = [typed(cell.format(*ends), f"<cell {i}>") for i, ends in enumerate(cells)]
+    one, same, other = (open_store(tmp_path, measured_by=(mine,)).folder for mine in objects)
+    assert one == same != other
+    linecache.cache.clear()
+    with pytest.raises(ConfigError, match=r"expected the source of 'Mine'.*put the class into"):
+        open_store(tmp_path, measured_by=tuple(objects))

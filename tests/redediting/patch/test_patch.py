@@ -17,9 +17,8 @@ from redediting.concepts.rebinding import Rebinding
 from redediting.errors import OutputError, PatchError
 from redediting.models.model import Model
 from redediting.models.projections import cross_attention
-from redediting.patch.applied import AppliedPatch
 from redediting.patch.files import Provenance
-from redediting.patch.patch import Patch, Term
+from redediting.patch.patch import AppliedPatch, Patch, Term
 
 REBINDING = Rebinding("beautiful cat", "zebra")
 PROVENANCE = Provenance(
