@@ -12,7 +12,7 @@ from experiments.report.section import HARMLESS, QUICK, Report, Section, facts
 from experiments.report.section import provenance_sections as provenance
 from redediting.config import load_config
 from redediting.evaluation.detection import ALL
-from redediting.evaluation.frame import PERCENT, Column, Frame, show, span
+from redediting.evaluation.frame import PERCENT, Column, Frame, show
 from redediting.evaluation.store import Row
 
 _AREA = "{:.3f}"
