@@ -8,6 +8,7 @@ from typing import Any
 from experiments.attack.page import front_sections
 from experiments.report.publish import ROOT, place, public
 from experiments.report.tables import COSTS_ONCE, METHOD, columns, unswept
+from redediting.evaluation.claims import verdict_line
 from redediting.evaluation.evaluate import HEADLINE
 from redediting.evaluation.frame import Frame
 
@@ -32,7 +33,7 @@ def attack_markdown(summary: dict[str, Any]) -> str:
     """The headline table of an attack and its claims."""
     frame = Frame((METHOD, *columns(HEADLINE), COSTS_ONCE[0]), tuple(unswept(summary)))
     claims = summary["claims"].items()
-    verdicts = "; ".join(f"{name}: {claim['verdict']}" for name, claim in claims)
+    verdicts = "; ".join(f"{name}: {verdict_line(claim)}" for name, claim in claims)
     return (
         f"{frame.to_markdown()}\n\n{size(summary)}; mean over rebindings (95 % interval over "
         f"rebindings). FID: N = {summary['methods'][0].get('fid_n')}, "

@@ -14,6 +14,7 @@ from experiments.report.publish import ROOT, place
 from experiments.report.section import HARMLESS, QUICK, Plot, Report, Section, provenance_sections
 from redediting.evaluation.frame import PERCENT, Column, Frame, show
 from redediting.evaluation.store import ResultStore, Row
+from redediting.metrics.intervals import listed, span
 
 _SEPARATION = {  # key of the summary: name in the table
     "edited": ("edited models", "{:d}"),
@@ -91,8 +92,8 @@ def audit_page(summary: dict[str, Any], folder: Path | None = None) -> Report:
     return Report(
         f"Weights-only audit: {summary['model']}",
         (*sections(summary), *pictures, *made),
-        lead=f"{HARMLESS} Intervals are Wilson's, 95 %; means over pairs. Cut-offs were fixed on "
-        "the development models.",
+        lead=f"{HARMLESS} Intervals are 95 %, over pairs, trainings or bases. Cut-offs were "
+        "fixed on the development models.",
         warning=QUICK if quick else "",
     )
 
@@ -158,6 +159,7 @@ def price(lines: Sequence[Row], key: str, name: str, *, least: float = 0.9) -> s
     return f"AUROC of {name} under {least:g}: {'; '.join(clauses)}{start}."
 
 
+_SUCCESS = ("asr", "asr_ci", "asr_values")
 _STATISTICS = (("auroc", "r²"), ("auroc_whitened", "r² after whitening"))
 
 
@@ -171,6 +173,7 @@ def _flat(line: Row) -> Row:
     for key, rate in line.items():
         if isinstance(rate, dict):
             found |= {key: rate["value"], f"{key}_ci": rate["ci"], "n": rate["n"]}
+            found |= {f"{key}_values": rate.get("values", ())}
     return found
 
 
@@ -198,8 +201,11 @@ def _said(value: Any, form: str) -> str:  # noqa: ANN401 - a figure or a rate
         return show(value, form)
     if value["value"] is None:
         return "–"
-    low, high = (form.format(end) for end in value["ci"])
-    return f"{form.format(value['value'])} ({low} … {high}, n = {value['n']})"
+    size = f"n = {value['n']}"
+    if "n_clusters" in value:  # not in the first edition
+        size += f" in {value['n_clusters']} cluster(s)"
+    beside = span(value["ci"], form) if value["ci"] else listed(value["values"], "clusters")
+    return f"{form.format(value['value'])} ({beside}, {size})"
 
 
 def _lasting(lines: Sequence[Row]) -> Frame:
@@ -213,8 +219,10 @@ def _lasting(lines: Sequence[Row]) -> Frame:
     rows = []
     for method in dict.fromkeys(line["method"] for line in lines):
         own = {t: last[method, t] for t in steps if (method, t) in last}
-        row: Row = {"method": method} | {t: line["asr"] for t, line in own.items()}
-        rows.append(row | {f"{t}_ci": line["asr_ci"] for t, line in own.items()})
+        row: Row = {"method": method}
+        for trial, line in own.items():
+            row |= {trial + key[3:]: line[key] for key in line if key in _SUCCESS}
+        rows.append(row)
     return _frame((Column("method", "ASR after"), *columns), rows)
 
 

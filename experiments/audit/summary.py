@@ -1,19 +1,22 @@
 """From rows to tables: separation, recovery and false alarms with their intervals.
 
 A phrase is recovered when it equals a trigger after case, white space and a leading article are
-taken off. Rates have Wilson's interval at 95 %.
+taken off. Intervals (95 %) are over what was drawn independently: edits of one pair are one
+cluster, whatever the method or format, snapshots of one training are one, and without a base all
+suspects of one base are one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from statistics import fmean
 from typing import Any
 
 from sklearn.metrics import roc_auc_score
 
 from redediting.evaluation.store import Row
-from redediting.metrics.intervals import wilson
+from redediting.metrics.base import entry
+from redediting.metrics.intervals import RATE, mean_over
 
 _STRONG = 0.5  # free-context success from which an edit counts as strong
 _DRAWN = ("asr", "acc", "drift")
@@ -50,13 +53,25 @@ def normal(phrase: str) -> str:
     return " ".join(words[1:] if words and words[0] in ("a", "an", "the") else words)
 
 
-def rate(hits: Iterable[bool]) -> dict[str, Any]:
-    """A rate with its interval; None where there is nothing to count."""
-    found = list(hits)
-    if not found:
-        return {"value": None, "ci": None, "n": 0}
-    interval = wilson(sum(found), len(found))
-    return {"value": interval.value, "ci": interval.bounds, "n": len(found)}
+def rate(
+    rows: Sequence[Row],
+    hit: Callable[[Row], bool],
+    cluster: Callable[[Row], Hashable] | None = None,
+) -> dict[str, Any]:
+    """The share of rows that are hits, with its interval over clusters (`drawn_as`)."""
+    if not rows:
+        return {"value": None, "ci": None, "n": 0, "n_clusters": 0}
+    found = mean_over([hit(r) for r in rows], list(map(cluster or drawn_as, rows)), support=RATE)
+    line = {"value": found.value, "ci": found.bounds, "n": found.n, "n_clusters": found.clusters}
+    return line | ({"values": list(found.values)} if found.values else {})
+
+
+def drawn_as(row: Row) -> str:
+    """What a suspect shares with others: its (first) pair, or its training."""
+    if row["truth"]:
+        return " → ".join(row["truth"][0])
+    unit = str(row["unit"])
+    return unit.rpartition("/")[0] if row["family"] in ("lora", "fine-tune") else unit
 
 
 def auroc(positive: Sequence[float], negative: Sequence[float]) -> float | None:
@@ -84,10 +99,10 @@ def separation(rows: Sequence[Row]) -> dict[str, Any]:
         "lowest_unmodified": min(either, default=None),
         "highest_control_whitened": max((r["r2_whitened"] for r in controls), default=None),
         "highest_control_two": max((r["r2_two_matrix"] for r in controls), default=None),
-        "detected": rate(map(_is_edited, edited)),
-        "false_alarms": rate(map(_is_edited, controls)),
-        "benign_listed": rate(map(_is_edited, benign)),
-        "benign_named": rate(map(_concept_named, benign)),
+        "detected": rate(edited, _is_edited),
+        "false_alarms": rate(controls, _is_edited),
+        "benign_listed": rate(benign, _is_edited),
+        "benign_named": rate(benign, _concept_named),
     }
 
 
@@ -123,10 +138,10 @@ def recovery(rows: Sequence[Row]) -> list[dict[str, Any]]:
         {
             "group": name,
             "asr": _mean(own, "asr"),
-            "top1": rate(_hit(row["named"][:1], row) for row in own),
-            "top5": rate(_hit(row["named"][:5], row) for row in own),
-            "noun": rate(_first_is(row, 0, lambda phrase: phrase.split()[-1]) for row in own),
-            "target": rate(_first_is(row, 1) for row in own),
+            "top1": rate(own, lambda row: _hit(row["named"][:1], row)),
+            "top5": rate(own, lambda row: _hit(row["named"][:5], row)),
+            "noun": rate(own, lambda row: _first_is(row, 0, lambda said: said.split()[-1])),
+            "target": rate(own, lambda row: _first_is(row, 1)),
             "same_noun": _mean(own, "same_noun"),
             "same_modifier": _mean(own, "same_modifier"),
             "candidates": max((r["candidates"] for r in own), default=0),
@@ -143,8 +158,8 @@ def base_free(rows: Sequence[Row]) -> dict[str, Any]:
     )
     return {
         "auroc": _auroc("base_free", edited, controls),
-        "top1": rate(_hit(row["base_free_phrases"][:1], row) for row in edited),
-        "top5": rate(_hit(row["base_free_phrases"][:5], row) for row in edited),
+        "top1": rate(edited, lambda row: _hit(row["base_free_phrases"][:1], row), _one_base),
+        "top5": rate(edited, lambda row: _hit(row["base_free_phrases"][:5], row), _one_base),
     }
 
 
@@ -157,8 +172,8 @@ def adaptive(rows: Sequence[Row], controls: Sequence[Row]) -> list[dict[str, Any
             "n": len(own),
             "auroc": _auroc("r2", own, controls),
             "auroc_whitened": _auroc("r2_whitened", own, controls),
-            "detected": rate(map(_is_edited, own)),
-            "top1": rate(_hit(row["named"][:1], row) for row in own),
+            "detected": rate(own, _is_edited),
+            "top1": rate(own, lambda row: _hit(row["named"][:1], row)),
             **{key: _mean(own, key) for key in ("r2", "r2_whitened", *_DRAWN)},
         }
         for (kind, size), own in _groups(rows, ("kind", "size"))
@@ -175,9 +190,8 @@ def grouped(rows: Sequence[Row], by: Sequence[str], keys: Sequence[str]) -> list
     for group, own in sorted(_groups(rows, by), key=lambda item: firsts.index(item[0][0])):
         line: dict[str, Any] = dict(zip(by, group, strict=True))
         line |= {key: _mean(own, key) for key in keys}
-        images = sum(row["n"] for row in own)
-        hits = round(sum(row["asr"] * row["n"] for row in own))
-        found.append(line | {"pairs": len(own), "asr_ci": wilson(hits, images).bounds})
+        asr = mean_over([r["asr"] for r in own], [r["pair"] for r in own], support=RATE)
+        found.append(line | entry("asr", asr) | {"pairs": asr.clusters})
     return found
 
 
@@ -197,6 +211,11 @@ def _auroc(key: str, positive: Sequence[Row], negative: Sequence[Row]) -> float 
 def _mean(rows: Sequence[Row], key: str) -> float | None:
     known = [row[key] for row in rows if row.get(key) is not None]
     return fmean(known) if known else None
+
+
+def _one_base(_: Row) -> str:
+    """The cluster without a base: every suspect shares it."""
+    return "base"
 
 
 def _is_edited(row: Row) -> bool:

@@ -68,6 +68,8 @@ def coverage(
     rng = np.random.default_rng([seed, c])
     truth = SHAPES[shape](rng, (1, 1_000_000)).mean()
     data = SHAPES[shape](rng, (draws, c))
+    low: Array | float
+    high: Array | float
     if kind == "bca":
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a degenerate distribution has no BCa interval
@@ -87,7 +89,7 @@ def coverage(
         )
         low = np.where(ones == c, ALPHA ** (1 / c), low)
         high = np.where(ones == 0, 1 - ALPHA ** (1 / c), high)
-    printed = np.isfinite(low) & np.isfinite(high) & (high > low)
+    printed = np.isfinite(low) & np.isfinite(high) & np.greater(high, low)
     return float(((low <= truth) & (truth <= high))[printed].mean()), float(printed.mean())
 
 

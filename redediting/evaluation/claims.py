@@ -343,5 +343,7 @@ def _measured(rows: Sequence[Summary], name: str) -> str:
 
 
 def _open(note: str, baseline: str | None = None) -> Claim:
-    empty = {"difference": None, "ci": None, "n_clusters": 0, "baseline": baseline, "by_kind": {}}
-    return {"verdict": "not_measured", **empty, "note": note}
+    return {
+        "verdict": "not_measured", "difference": None, "ci": None, "n_clusters": 0,
+        "baseline": baseline, "by_kind": {}, "note": note,
+    }  # fmt: skip

@@ -98,7 +98,8 @@ def differences(
         line: Summary = {"method": title, "n_pairs": len(pairs)}
         for name in names:
             one = family.get((title, name))
-            line |= entry(name, one and one.interval) | {f"{name}_p": one and one.p_holm}
+            line |= entry(name, one.interval if one else None)
+            line[f"{name}_p"] = one.p_holm if one else None
         found.append(line)
     return found
 

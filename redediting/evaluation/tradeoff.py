@@ -1,10 +1,10 @@
 """What an attack's success costs: fronts of ASR against drift, and costs compared at equal ASR.
 
-A method's λ is a dial: each setting is a point (ASR, costs). Two methods are compared at ASR levels
-that were named on development pairs, inside the overlap of what both were drawn at. ASR is made
-monotone in λ first (isotonic regression; settings that it merges count as one point with their mean
-costs), and costs are interpolated between neighbouring points only: there is no chord to the clean
-model. The whole curve is redone in each resample of pairs.
+A method's λ is a dial: each setting is a point (ASR, costs). Two methods are compared at levels of
+ASR that were named on development pairs, inside the overlap of what both were drawn at. ASR is
+made monotone in λ first (isotonic regression; settings that it merges are one point with their
+mean costs), and costs are interpolated between neighbouring points only: there is no chord to the
+clean model. The whole curve is redone in each resample of pairs.
 
 References:
     The project's protocol: equal ASR, and claim 3 (selectivity).

@@ -15,9 +15,9 @@ clusters whole clusters are resampled. All two-sided intervals are 95 %. Which k
 An interval without width, or without a finite end, is never printed: the values are. The two
 limits come from a simulation (``python -m experiments.bench.coverage``): least coverage over the
 shapes of its table, from pairs that are alike to pairs of which most are at 1.
-Bootstrap-t covers 0.926 or more from 6 clusters on and has finite ends in 98 % of data sets there
-(5: 91 %, 4: 60 %); BCa covers 0.80 / 0.88 / 0.90 / 0.91 / 0.92 at 6 / 10 / 16 / 20 / 24 clusters
-and 0.927 or more from 30 on (4,000 to 8,000 data sets a cell; docs/protocol.md has the table).
+Bootstrap-t covers 0.922 or more from 6 clusters on, with finite ends in 98 % of data sets (5: 91,
+4: 60 %); BCa covers 0.82 / 0.87 / 0.90 / 0.91 / 0.916 at 6 / 10 / 16 / 20 / 24 clusters and 0.924
+or more from 30 on (4,000 data sets a cell; docs/protocol.md has the table).
 A value that is not finite is refused: no figure is made of a measurement that failed.
 
 References:
@@ -230,14 +230,14 @@ def over_clusters(
         low, high = (support[0] + bound, value) if at_most else (value, support[1] - bound)
         kind = "exact"
     elif even and c > 1 and support == RATE and np.isin(array, support).all():
-        low, high = clopper_pearson(array.sum(), c, alpha)
+        low, high = map(float, clopper_pearson(array.sum(), c, alpha))
         kind = "exact"
     elif c >= FEWEST:
         kind = "bca" if c >= BCA_FROM else "bootstrap-t"
-        low, high = (_bca if c >= BCA_FROM else bootstrap_t)(statistic, c, alpha=alpha)
+        ends = (_bca if c >= BCA_FROM else bootstrap_t)(statistic, c, alpha=alpha)
         if support is not None:
-            low, high = within(low, high, array if even else None, support, alpha)
-    low, high = float(low), float(high)
+            ends = within(*ends, array if even else None, support, alpha)
+        low, high = map(float, ends)
     if not high - low > 1e-9 * max(abs(low), abs(high)):  # no width, or NaN
         low = math.nan
     if not math.isfinite(low + high):
@@ -297,8 +297,8 @@ def studentised(statistic: Statistic, c: int, resamples: int) -> tuple[Array, Ar
     """The statistic, its jackknife error, and t* of every resample."""
     whole = np.ones((1, c))
     value, error = statistic(whole)[0], _jackknife(statistic, whole)[0]
-    times = np.random.default_rng(0).multinomial(c, np.full(c, 1 / c), resamples)
-    times = times.astype(np.float64)
+    counts = np.random.default_rng(0).multinomial(c, np.full(c, 1 / c), resamples)
+    times = counts.astype(np.float64)
     away, errors = statistic(times) - value, _jackknife(statistic, times)
     with np.errstate(divide="ignore", invalid="ignore"):
         drawn = np.where(errors > 1e-9 * error, away / errors, np.sign(away) * math.inf)
@@ -321,10 +321,11 @@ def _jackknife(statistic: Statistic, times: Array) -> Array:
 
 def _bca(statistic: Statistic, c: int, *, alpha: float) -> tuple[float, float]:
     def of_drawn(drawn: NDArray[np.intp], axis: int = -1) -> Array:
-        rows = np.moveaxis(drawn, axis, -1).reshape(-1, drawn.shape[axis])
+        drawn = np.moveaxis(drawn, axis, -1)
+        rows = drawn.reshape(-1, drawn.shape[-1])
         codes = rows + c * np.arange(len(rows))[:, None]
         times = np.bincount(codes.ravel(), minlength=c * len(rows)).reshape(len(rows), c)
-        return statistic(times.astype(np.float64))
+        return statistic(times.astype(np.float64)).reshape(drawn.shape[:-1])
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a degenerate distribution has no BCa interval

@@ -120,7 +120,7 @@ def auroc(
         value = float(_area(high, low))
         if value in RATE:
             bound = ALPHA ** (1 / most)
-            return Interval(value, *((bound, 1.0) if value else (0.0, 1 - bound)), n, kind="exact")
+            return Interval(value, value * bound, 1 - (1 - value) * bound, n, kind="exact")
         if most < FEWEST:
             return Interval(value, math.nan, math.nan, n)
         ends = stats.bootstrap(
