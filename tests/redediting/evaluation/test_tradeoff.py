@@ -59,9 +59,7 @@ def test_costs_are_compared_between_neighbours() -> None:
 
 def test_a_level_is_never_read_off_outside_the_overlap() -> None:
     for levels, best in (((0.5, 0.95), 0.9), ((0.2,), 0.9), ((0.65,), 0.6), ((0.85,), 0.86)):
-        with pytest.raises(
-            NotComparable, match=r"not comparable: .* overlap of the curves"
-        ):
+        with pytest.raises(NotComparable, match=r"not comparable: .* overlap of the curves"):
             compared(rows(0.1, 0.3, best=best), levels=levels)
 
 
