@@ -181,7 +181,7 @@ def test_the_projection_is_measured_where_it_ran() -> None:
     stealth, natural = result["stealth"], result["naturalness"]
     assert stealth["readings"] == dict.fromkeys(spec.readings, "not_supported")
     assert stealth["verdict"] == "not_supported"  # less drift at the price of the attack, or none
-    assert "relative reduction of drift +50" in stealth["note"]
+    assert "relative reduction of drift +51" in stealth["note"]
     assert natural["verdict"] == "supported"
     assert natural["readings"]["us-posthoc"] == "not_supported"
     assert natural["ci"][0] < 0.5  # wider than alone: three times two contrasts
