@@ -142,7 +142,7 @@ def test_pooling_resamples_pairs() -> None:
     (line,) = pooled(summary_rows(dict(few), METRICS), METRICS)
     assert line["asr_free_ci"] is None
     assert line["asr_free_values"] == [1, 0.75, 0.5]
-    frame = Frame(tuple(metric_columns(METRICS)), (line,))
+    frame = Frame(tuple(metric_columns(METRICS[:1])), (line,))
     assert "75.0% (3 pairs: 1, 0.75, 0.5)" in str(frame)
     assert "75.0% (3 pairs: 1, 0.75, 0.5)" in frame.to_markdown()
     assert "<small>3 pairs: 1, 0.75, 0.5</small>" in frame.to_html()
