@@ -61,9 +61,9 @@ def worth_section(summary: dict[str, Any]) -> tuple[Section, ...]:
     lines = worth(summary)
     note = (
         "Each method less the one by default, rebinding by rebinding on the same captions and "
-        "noise; mean over rebindings. Exploratory: these contrasts were not named beforehand. All "
-        "are one family: intervals hold together at 95 % (max-t over rebindings), p (of ASR) is "
-        "adjusted by Holm."
+        "noise; mean over rebindings. Exploratory: these contrasts were not named beforehand, and "
+        "each interval (95 %, over rebindings) is its own; p (of ASR) is adjusted by Holm for all "
+        "contrasts of the table."
     )
     shown = (METHOD, *signed(COMPARED), _P, Column("n_pairs", "pairs"))
     frame = Frame(shown, tuple(lines))

@@ -15,8 +15,8 @@ from typing import Any
 from redediting.evaluation.frame import Column
 from redediting.evaluation.measure import UnitKey
 from redediting.metrics.base import Measured, Metric, entry, rate
-from redediting.metrics.contrasts import contrasts
-from redediting.metrics.intervals import RATE, Support, mean_over
+from redediting.metrics.contrasts import holm, sign_flips
+from redediting.metrics.intervals import FEWEST, RATE, Support, mean_over
 from redediting.metrics.judge import agreement
 
 Summary = dict[str, Any]
@@ -51,8 +51,7 @@ def pooled(rows: Sequence[Summary], metrics: Sequence[Metric]) -> list[Summary]:
             kept = [row for row in own if row[name] is not None]
             values = [row[name] for row in kept]
             clusters = [(row["trigger"], row["target"]) for row in kept]
-            found_over = mean_over(values, clusters, support=scale) if kept else None
-            line |= entry(name, found_over)
+            line |= entry(name, mean_over(values, clusters, support=scale) if kept else None)
         line["n_pairs"] = len({(row["trigger"], row["target"]) for row in own})
         line["n"] = sum(row["n"] for row in own)
         found.append(line)
@@ -71,8 +70,9 @@ def differences(
 
     The difference is taken within a rebinding and seed, on the same captions and noise, so that
     what makes a rebinding easy or hard falls out of its interval. A metric that one of the two
-    lacks on a rebinding leaves that one out. All differences of the table are one family:
-    intervals hold together (max-t), p values are adjusted by Holm.
+    lacks on a rebinding leaves that one out. Such a table is exploratory: none of its contrasts
+    was named beforehand, each interval is its own. P values (sign flips over rebindings) are
+    adjusted by Holm for all contrasts of the table.
 
     Args:
         rows: of `summary_rows`.
@@ -82,7 +82,7 @@ def differences(
 
     Returns:
         ``method``, ``n_pairs``, and of each metric the difference, its ``_ci`` or ``_values``,
-        and ``_p``; nothing where the reference was not measured.
+        and ``_p`` (None below `FEWEST` rebindings); nothing where the reference was not measured.
     """
     gaps = {
         (title, name): gap
@@ -91,15 +91,17 @@ def differences(
         for name in names
         if (gap := by_pair(rows, name, title, reference))
     }
-    family = contrasts(gaps)
+    tested = [key for key, own in gaps.items() if len(own) >= FEWEST]
+    adjusted = holm([sign_flips(list(gaps[key].values())) for key in tested])
+    p = dict(zip(tested, adjusted, strict=True))
     found = []
     for title in dict.fromkeys(title for title, _ in gaps):
         pairs = {pair for (who, _), own in gaps.items() if who == title for pair in own}
         line: Summary = {"method": title, "n_pairs": len(pairs)}
         for name in names:
-            one = family.get((title, name))
-            line |= entry(name, one.interval if one else None)
-            line[f"{name}_p"] = one.p_holm if one else None
+            own = gaps.get((title, name))
+            line |= entry(name, mean_over(list(own.values())) if own else None)
+            line[f"{name}_p"] = p.get((title, name))
         found.append(line)
     return found
 

@@ -45,7 +45,7 @@ FEWEST = 6  # clusters for an interval over them
 BCA_FROM = 30  # clusters for BCa; below, bootstrap-t
 ALPHA = 0.05
 RESAMPLES = 1999
-_LISTED = 12  # values that a cell has room for
+_LISTED = 6  # values that a cell has room for
 
 Kind = Literal["", "wilson", "newcombe", "exact", "bootstrap-t", "bca", "max-t", "jackknife"]
 Support = tuple[float, float]  # least and greatest value that a cluster can have
@@ -102,7 +102,7 @@ def listed(values: Sequence[float], unit: str = "pairs") -> str:
     if len(said) > 1 and len(set(said)) == 1:
         return f"{len(said)} {unit}: all {said[0]}"
     if len(said) > _LISTED:
-        return f"{len(said)} {unit}: {min(values):.3g} … {max(values):.3g}"
+        return f"{len(said)} {unit}, from {min(values):.3g} to {max(values):.3g}"
     return f"{len(said)} {unit}: {', '.join(said)}"
 
 

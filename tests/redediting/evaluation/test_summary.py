@@ -183,7 +183,7 @@ def test_a_switch_is_worth_what_changes_pair_by_pair() -> None:
     assert differences(rows, ["less"], COMPARED, reference="absent") == []
 
 
-def test_differences_are_one_family() -> None:
+def test_p_values_are_adjusted_for_the_whole_table() -> None:
     rng = np.random.default_rng(0)
     gains = {"better": 0.4, "same": 0.0, "worse": -0.1}
 
@@ -203,5 +203,4 @@ def test_differences_are_one_family() -> None:
     assert found["better"]["asr_free_p"] < 0.05 < found["same"]["asr_free_p"]
     alone = differences(rows, ["better"], ("asr_free",), reference="ours")[0]
     assert alone["asr_free_p"] < found["better"]["asr_free_p"]  # adjusted for six differences
-    assert alone["asr_free_ci"][0] > found["better"]["asr_free_ci"][0]
     assert found["better"]["n_pairs"] == 10  # seeds are no clusters
