@@ -16,6 +16,7 @@ from experiments.report.tables import COMPARED, METHOD, columns, signed, unswept
 from redediting.evaluation.frame import Column, Frame
 from redediting.evaluation.summary import differences
 
+_P = Column("asr_free_p", "p", "{:.3f}", meaning="of ASR free, sign flips, adjusted by Holm")
 _GROWN = ("asr_free", "acc", "collateral", "drift", "seconds")
 
 
@@ -23,9 +24,11 @@ def ablation_page(summary: dict[str, Any], folder: Path | None = None) -> Report
     """An attack's page with sections of its own; pictures where nothing was swept."""
     note = (
         "Each method less the one by default, rebinding by rebinding on the same captions and "
-        "noise; mean over rebindings, 95 % interval over rebindings."
+        "noise; mean over rebindings. Exploratory: these contrasts were not named beforehand, and "
+        "each interval (95 %, over rebindings) is its own; p (of ASR) is adjusted by Holm for all "
+        "contrasts of the table."
     )
-    lines = worth(summary, Column("n_pairs", "pairs"))
+    lines = worth(summary, _P, Column("n_pairs", "pairs"))
     own = [Section("What each switch is worth", lines, note=note)] if lines.rows else []
     further = (*capacity_section(summary), *choice_section(summary))
     swept = any(len(titles) > 1 for titles in summary.get("families", {}).values())

@@ -14,6 +14,7 @@ from experiments.attack.page import run_page
 from experiments.attack.published import published
 from experiments.engine.real_models import make_panel
 from experiments.engine.specs import AttackConfig
+from redediting.attacks.base import ClosedForm
 from redediting.errors import ConfigError
 from redediting.evaluation.claims import claims
 from redediting.evaluation.entries import Entry
@@ -24,7 +25,7 @@ from redediting.evaluation.panel import Panel
 from redediting.io import check_writable, replace_json
 from redediting.models.model import Model
 
-SCHEMA = 2  # of the summary
+SCHEMA = 3  # of the summary
 
 
 def attack(
@@ -97,9 +98,8 @@ def summarise(run: Run, config: AttackConfig, entries: Sequence[Entry]) -> dict[
     """The summary of a finished run, as in ``summary.json``."""
     results = summarised(run, config.reference)
     rows, spec = results.rows, config.claims
-    named = {method.title for method in config.methods}
-    given = {e.title: [e.title] for e in entries if not e.control and e.title not in named}
     ours = next((method.name for method in config.methods if method.title == spec.ours), None)
+    built = {method.title: method.build() for method in config.methods}
     resize = (
         "none, the model's own size is the extractor's"
         if config.judges is None
@@ -115,9 +115,10 @@ def summarise(run: Run, config: AttackConfig, entries: Sequence[Entry]) -> dict[
             rows,
             [entry.title for entry in entries if entry.control],
             spec,
-            families=config.families | given,
-            variants=[method.title for method in config.methods if method.name == ours],
-            natural=naturalness(run, spec.ours, (spec.posthoc, spec.inside)),
+            dials=config.dials,
+            left_out=[m.title for m in config.methods if m.name == ours or m.family],
+            trained=[title for title, m in built.items() if not isinstance(m, ClosedForm)],
+            natural=naturalness(run, spec.ours, spec.readings),
         ),
         "fidelity": describe_extractor(run, config.reference, resize),
         "inception": inception_fid(run, config.inception),

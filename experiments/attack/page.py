@@ -16,11 +16,13 @@ from experiments.report.publish import ROOT, place, public
 from experiments.report.section import HARMLESS, Plot, Report, Section, markup
 from experiments.report.tables import COSTS_ONCE, FORESEEN, METHOD, columns, unswept
 from redediting.errors import OutputError
+from redediting.evaluation.claims import verdict_line
 from redediting.evaluation.evaluate import HEADLINE
 from redediting.evaluation.frame import Column, Frame
 from redediting.evaluation.measure import UnitKey, measured_units
 from redediting.evaluation.store import ResultStore
 from redediting.metrics.base import ImageRecord, Measured, PromptSet
+from redediting.metrics.intervals import span
 
 SHOWN: tuple[tuple[PromptSet, str], ...] = (
     ("free", "trigger in held-out captions"),
@@ -32,6 +34,7 @@ CLAIM_COLUMNS = (
     Column("name", "claim"),
     Column("verdict", "verdict"),
     Column("difference", "difference", "{:+.3f}"),
+    Column("n_clusters", "pairs"),
     Column("baseline", "baseline"),
     Column("note", "note"),
 )
@@ -83,7 +86,7 @@ def run_page(
 def publish(folder: Path, summary: dict[str, Any], *, root: Path = ROOT) -> Path:
     """Publishes a run's headline table, claims and fronts; see `place`."""
     frame = Frame((METHOD, *columns(HEADLINE), COSTS_ONCE[0]), tuple(unswept(summary)))
-    verdicts = "; ".join(f"{n}: {claim['verdict']}" for n, claim in summary["claims"].items())
+    verdicts = "; ".join(f"{n}: {verdict_line(claim)}" for n, claim in summary["claims"].items())
     note = (
         f"{size(summary)}. FID: N = {summary['methods'][0].get('fid_n')}, "
         f"{summary['fidelity']['extractor']}, reference: {summary['fidelity']['reference']}."
@@ -103,11 +106,9 @@ def size(summary: dict[str, Any]) -> str:
 
 def method_sections(summary: dict[str, Any]) -> tuple[Section, ...]:
     """The table of methods, headline columns first, and its plot."""
-    few = summary["n_pairs"] < 10
     note = (
-        "Means over rebindings; intervals are 95 %, over rebindings"
-        f"{', few of them: a rough hint only' if few else ''}. The clean model is the control. "
-        "↑ ↓: better for the attacker."
+        "Means over rebindings; intervals are 95 %, over rebindings; where too few carry one, "
+        "their values stand instead. The clean model is the control. ↑ ↓: better for the attacker."
     )
     shown = unswept(summary)
     frame = Frame((METHOD, *columns(HEADLINE)), tuple(shown))
@@ -153,13 +154,18 @@ def front_sections(summary: dict[str, Any]) -> tuple[Section, ...]:
 
 def claim_section(summary: dict[str, Any]) -> Section:
     """The verdicts on the paper's claims."""
-    rows = tuple({"name": name, **claim} for name, claim in summary["claims"].items())
-    against = summary["claims"].get("asr", {}).get("against", {})
+    found = summary["claims"]
+    rows = tuple(
+        {"name": name, **claim, "verdict": verdict_line(claim), "difference_ci": claim["ci"]}
+        for name, claim in found.items()
+    )
+    against = found.get("asr_published", found.get("asr", {})).get("against", {})  # first edition
     gaps = "; ".join(
-        f"{name} {gap['difference']:+.3f} ({gap['ci'][0]:+.3f} … {gap['ci'][1]:+.3f})"
+        f"{name} {gap['difference']:+.3f}"
+        + (f" ({span(gap['ci'], '{:+.3f}')})" if gap["ci"] else "")
         for name, gap in against.items()
     )
-    note = f"ASR free, less each baseline's: {gaps}." if gaps else ""
+    note = f"Exploratory: ASR less each baseline's: {gaps}." if gaps else ""
     return Section("Claims", Frame(CLAIM_COLUMNS, rows), note=note)
 
 
@@ -173,8 +179,8 @@ def closing_sections(summary: dict[str, Any]) -> tuple[Section, ...]:
         tuple({"title": c.title, "meaning": c.meaning} for c in (*columns(), *COSTS_ONCE)),
     )
     within = (
-        "Within a rebinding: Wilson for rates, Newcombe for differences by noise, BCa bootstrap "
-        "for means. n: triggered held-out captions."
+        "Within a rebinding: Wilson for rates, Newcombe for differences by noise, bootstrap for "
+        "means. n: triggered held-out captions."
     )
     return (
         Section("Every rebinding", every, note=within, folded=True),

@@ -12,8 +12,9 @@ from matplotlib.figure import Figure
 from experiments.report.plots import png
 from experiments.report.publish import ROOT, place
 from experiments.report.section import HARMLESS, Plot, Report, Section
-from redediting.evaluation.frame import PERCENT, Column, Frame, show, span
+from redediting.evaluation.frame import PERCENT, Column, Frame, show
 from redediting.evaluation.store import Row
+from redediting.metrics.intervals import listed, span
 
 Drawing = Callable[[Axes, Sequence[Row]], None]
 _SEPARATION = {  # key of the summary: name in the table
@@ -81,8 +82,8 @@ def audit_page(summary: dict[str, Any], folder: Path | None = None) -> Report:
     return Report(
         f"Weights-only audit: {summary['model']}",
         sections(summary),
-        lead=f"{HARMLESS} Intervals are Wilson's, 95 %; means over pairs. Cut-offs were fixed on "
-        "the development models.",
+        lead=f"{HARMLESS} Intervals are 95 %, over pairs, trainings or bases. Cut-offs were "
+        "fixed on the development models.",
     ).of_run(folder)
 
 
@@ -132,6 +133,7 @@ def price(lines: Sequence[Row], key: str, name: str, *, least: float = 0.9) -> s
     return f"AUROC of {name} under {least:g}: {'; '.join(clauses)}{start}."
 
 
+_SUCCESS = ("asr", "asr_ci", "asr_values")
 _STATISTICS = (("auroc", "r²"), ("auroc_whitened", "r² after whitening"))
 
 
@@ -145,6 +147,7 @@ def _flat(line: Row) -> Row:
     for key, rate in line.items():
         if isinstance(rate, dict):
             found |= {key: rate["value"], f"{key}_ci": rate["ci"], "n": rate["n"]}
+            found |= {f"{key}_values": rate.get("values", ())}
     return found
 
 
@@ -167,7 +170,11 @@ def _said(value: Any, form: str) -> str:  # noqa: ANN401 - a figure or a rate
         return show(value, form)
     if value["value"] is None:
         return "–"
-    return f"{show(value['value'], form)} ({span(value['ci'], form)}, n = {value['n']})"
+    size = f"n = {value['n']}"
+    if "n_clusters" in value:  # not in the first edition
+        size += f" in {value['n_clusters']} cluster(s)"
+    beside = span(value["ci"], form) if value["ci"] else listed(value["values"], "clusters")
+    return f"{form.format(value['value'])} ({beside}, {size})"
 
 
 def _lasting(lines: Sequence[Row]) -> Frame:
@@ -179,7 +186,7 @@ def _lasting(lines: Sequence[Row]) -> Frame:
         title = f"{trial}, {step} steps" if step else trial
         columns[trial] = Column(trial, title, PERCENT)
         row = rows.setdefault(line["method"], {"method": line["method"]})
-        row |= {trial: line["asr"], f"{trial}_ci": line["asr_ci"]}
+        row |= {trial + key[3:]: line[key] for key in line if key in _SUCCESS}
     return _frame((Column("method", "ASR after"), *columns.values()), rows.values())
 
 

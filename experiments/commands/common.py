@@ -53,21 +53,13 @@ class SamplerOptions:
     """Guidance scale; the model card's when not given."""
 
     def sampler(self, model: str) -> Sampler:
-        """That of a model's card with the flags that were given; `ConfigError` out of range."""
-        from pydantic import ValidationError
-
+        """That of a model's card with the flags that were given; an error where out of range."""
         from redediting.models.cards import default_sampler
         from redediting.models.sampler import Sampler
 
         wanted = {"steps": self.steps, "guidance": self.guidance}
         chosen = {key: value for key, value in wanted.items() if value is not None}
-        try:
-            return Sampler.model_validate(default_sampler(model).model_dump() | chosen)
-        except ValidationError as error:
-            raise ConfigError(
-                f"expected a sampler with steps >= 1 and guidance >= 1, got {chosen}; mend the "
-                "flags"
-            ) from error
+        return Sampler(**default_sampler(model).model_dump() | chosen)
 
 
 @dataclass(frozen=True, kw_only=True)

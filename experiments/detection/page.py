@@ -11,8 +11,9 @@ from experiments.report.publish import ROOT, place
 from experiments.report.section import HARMLESS, Report, Section, facts
 from redediting.config import load_config
 from redediting.evaluation.detection import ALL
-from redediting.evaluation.frame import PERCENT, Column, Frame, show, span
+from redediting.evaluation.frame import PERCENT, Column, Frame, show
 from redediting.evaluation.store import Row
+from redediting.metrics.intervals import span
 
 _AREA = "{:.3f}"
 _FIGURES = (
@@ -35,9 +36,8 @@ _MATRIX = (
     "AUROC: triggered against length-matched benign prompts, both on the attacked model. "
     "Thresholds: clean prompts on the clean model only. “Clean model” columns are false alarms at "
     "the 5 % threshold: a detector that flags triggered prompts on the clean model reacts to odd "
-    "words, not to a backdoor. high, low: the end of the score that says “backdoored”. 95 % "
-    "intervals: bootstrap with the pair as resampling unit; rough where there are only three "
-    "pairs, as for one kind of trigger."
+    "words, not to a backdoor. high, low: the end of the score that says “backdoored”. Intervals: "
+    "95 %, over pairs; where a kind of trigger has too few, the pairs' values stand instead."
 )
 
 
@@ -77,8 +77,9 @@ def glance(summary: dict[str, Any], key: str, form: str) -> Frame:
     lines: dict[str, Row] = {}
     for row in pooled:
         line = lines.setdefault(row["detector"], {"detector": row["detector"]})
-        line |= {row["attack"]: row[key], f"{row['attack']}_ci": row[f"{key}_ci"],
-                 "cost": row["unet_evaluations"]}  # fmt: skip
+        line |= {row["attack"] + k[len(key):]: row[k] for k in (key, f"{key}_ci", f"{key}_values")
+                 if k in row}  # fmt: skip
+        line["cost"] = row["unet_evaluations"]
     columns = (Column("detector", "detector"), *(Column(a, a, form) for a in attacks),
                Column("cost", "UNet evaluations", "{:.0f}"))  # fmt: skip
     return Frame(columns, tuple(lines.values()))
@@ -116,7 +117,7 @@ def _claim(claim: dict[str, Any]) -> Section:
         return f"{shown} ({span(bounds, '{:+.1%}')})" if bounds else shown
 
     lines = [
-        ("verdict", claim["verdict"]),
+        ("verdict", claim["verdict"].replace("_", " ")),
         (f"reduction of drift against {claim['baseline']}, 24 % claimed", signed("difference")),
         ("its ASR less the plain edit's, a loss of 2 points allowed", signed("asr_difference")),
         *((f"1 − mean TPR at 5 % FPR over detectors, {name}" if name != "relative_gain"
@@ -127,7 +128,9 @@ def _claim(claim: dict[str, Any]) -> Section:
 
 
 def _attacks(rows: list[Row]) -> Section:
-    keys = dict.fromkeys(key for row in rows for key in row if not key.endswith("_ci"))
+    keys = dict.fromkeys(
+        key for row in rows for key in row if not key.endswith(("_ci", "_values"))
+    )
     forms = {"edit_seconds": "{:.2f}", "drift": "{:.4f}", "n": "{:d}", "attack": "{}"}
     columns = tuple(Column(key, key, forms.get(key, PERCENT)) for key in keys)
     note = (

@@ -174,6 +174,18 @@ class AttackConfig(Config):
                 found.setdefault(spec.family or spec.title, []).append(spec.title)
         return found
 
+    @property
+    def dials(self) -> dict[str, dict[str, float]]:
+        """λ of each method's settings that differ from it in λ alone, by title."""
+        found: dict[str, dict[str, float]] = {}
+        options = {spec.title: spec.options | {"ridge": None} for spec in self.methods}
+        for spec in self.methods:
+            family = spec.family or spec.title
+            ridge = getattr(spec.build(), "ridge", None)
+            if ridge is not None and options[spec.title] == options[family]:
+                found.setdefault(family, {})[spec.title] = float(ridge)
+        return found
+
     def sets(self, title: str, pair: Rebinding, seed: int) -> tuple[PromptSet, ...]:
         """Returns the sets that a source is measured on: few, and once, for a swept setting."""
         swept = any(spec.family and spec.title == title for spec in self.methods)

@@ -2,8 +2,8 @@
 
 Positives are triggered prompts on the edited model, negatives its benign ones; thresholds come
 from clean prompts on the clean model. ``…_successful`` keeps the triggered prompts whose image
-shows the target. Intervals: bootstrap with the pair as resampling unit (rough for the three pairs
-of one kind of trigger); within a single pair Wilson's for rates.
+shows the target. Intervals are over pairs (`redediting.metrics.intervals`): where a kind of
+trigger has too few, the pairs' values stand instead; within a single pair Wilson's for rates.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from redediting.metrics.base import entry
-from redediting.metrics.intervals import Interval, cluster_bootstrap, paired_difference, wilson
+from redediting.metrics.intervals import GAP, RATE, Interval, mean_over, over_clusters, wilson
 from redediting.metrics.roc import Direction, auroc, flagged_rate, threshold
 
 ALL = "all"  # kinds of trigger together
@@ -106,9 +106,10 @@ def pooled_entry(key: str, values: Mapping[int, Sequence[float]]) -> Row:
     if not known:
         return entry(key, None)
     numbers, pairs = zip(*known, strict=True)
+    rate = set(numbers) <= {0.0, 1.0}
     if len(set(pairs)) > 1:
-        return entry(key, cluster_bootstrap(numbers, pairs))
-    if set(numbers) <= {0.0, 1.0}:
+        return entry(key, mean_over(numbers, pairs, support=RATE if rate else None))
+    if rate:
         return entry(key, wilson(int(sum(numbers)), len(numbers)))
     return {key: float(np.mean(numbers)), f"{key}_ci": None}
 
@@ -148,26 +149,23 @@ def stealth(
     if len(pairs) < min_pairs:
         needed = " and ".join(map(repr, titles))
         note = f"needs {needed} on {min_pairs} pairs, got {len(pairs)}"
-        return {"verdict": "not measured", "difference": None, "ci": None, "note": note}
-    moved = [
-        (both, pair)
+        return {"verdict": "not_measured", "difference": None, "ci": None, "note": note}
+    before, after = (np.array([sum(side[p].drifts) for p in pairs]) for side in (plain, projected))
+    primary = over_clusters(
+        lambda weights: 1 - (weights @ after) / (weights @ before),
+        (1 - after / before).tolist(), n=sum(len(plain[pair].drifts) for pair in pairs),
+    )  # fmt: skip
+    gaps = [
+        (float(a) - float(b), pair)
         for pair in pairs
-        for both in zip(plain[pair].drifts, projected[pair].drifts, strict=True)
+        for a, b in zip(projected[pair].hits, plain[pair].hits, strict=True)
     ]
-
-    def reduction(sample: Any) -> float:  # noqa: ANN401 - numpy array of any length
-        return float(1 - sample[:, 1].mean() / sample[:, 0].mean())
-
-    primary = cluster_bootstrap([m[0] for m in moved], [m[1] for m in moved], reduction)
-    asr = paired_difference(
-        [float(hit) for pair in pairs for hit in projected[pair].hits],
-        [float(hit) for pair in pairs for hit in plain[pair].hits],
-        clusters=[pair for pair in pairs for _ in plain[pair].hits],
-    )
+    asr = mean_over([gap for gap, _ in gaps], [pair for _, pair in gaps], support=GAP)
     return {
         "verdict": stealth_verdict(primary, asr),
         "difference": primary.value,
         "ci": primary.bounds,
+        "n_clusters": len(pairs),
         "asr_difference": asr.value,
         "asr_difference_ci": asr.bounds,
         "note": f"relative reduction of drift over {len(pairs)} pairs; under our reading of the "
@@ -178,7 +176,7 @@ def stealth(
 def stealth_verdict(reduction: Interval, asr: Interval) -> str:
     """The verdict from the relative reduction of drift and the difference in ASR."""
     if asr.high < -MARGIN or reduction.high < GAIN:
-        return "not supported"
+        return "not_supported"
     if reduction.value >= GAIN and reduction.low > 0 and asr.low >= -MARGIN:
         return "supported"
     return "undecided"

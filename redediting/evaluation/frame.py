@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import html
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
+
+from redediting.metrics.intervals import listed, span
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,6 +32,7 @@ class Column:
         direction: which way is better for the attacker: ``up``, ``down`` or empty.
         meaning: one line for readers.
         short: title where there is little room; the title when not given.
+        unit: what the values of a cell without an interval are of.
     """
 
     key: str
@@ -38,17 +41,23 @@ class Column:
     direction: Direction = ""
     meaning: str = ""
     short: str = ""
+    unit: str = "pairs"
 
     @property
     def head(self) -> str:
         """The title with the direction that is better for the attacker."""
         return self.title + _ARROWS[self.direction]
 
+    def beside(self, row: Mapping[str, Any]) -> str:
+        """The 95 % interval of a cell; where none holds, the values of its pairs; or nothing."""
+        if (bounds := row.get(f"{self.key}_ci")) is not None:
+            return span(bounds, self.form)
+        return listed(row.get(f"{self.key}_values", ()), self.unit)
+
     def text(self, row: Mapping[str, Any], *, interval: bool = True) -> str:
-        """The cell of a row: value and, where it has one, its 95 % interval."""
-        value = show(row.get(self.key), self.form)
-        bounds = row.get(f"{self.key}_ci") if interval else None
-        return value if bounds is None else f"{value} ({span(bounds, self.form)})"
+        """The cell of a row: value and what stands beside it."""
+        value, more = show(row.get(self.key), self.form), self.beside(row) if interval else ""
+        return f"{value} ({more})" if more else value
 
 
 @dataclass(frozen=True)
@@ -57,7 +66,8 @@ class Frame:
 
     Attributes:
         columns: in their order.
-        rows: values by the columns' keys; ``KEY_ci`` beside a key is its 95 % interval.
+        rows: values by the columns' keys; ``KEY_ci`` beside a key is its 95 % interval,
+            ``KEY_values`` what is shown instead where there is none.
         title: over the table.
         note: below it: units, n, what an interval is over.
 
@@ -142,8 +152,7 @@ class Frame:
 
 def _cell(column: Column, row: Mapping[str, Any]) -> str:
     said = column.text(row, interval=False)
-    bounds = row.get(f"{column.key}_ci")
-    small = "" if bounds is None else f"<small>{span(bounds, column.form)}</small>"
+    small = f"<small>{html.escape(more)}</small>" if (more := column.beside(row)) else ""
     long = "" if column.form != "{}" else ' class="text"' if len(said) > _LONG else ' class="left"'
     return f"<td{long}>{html.escape(said)}{small}</td>"
 
@@ -153,8 +162,3 @@ def show(value: object, form: str = "{}") -> str:
     if value is None:
         return "–"
     return form.format(value) if isinstance(value, int | float) else str(value)
-
-
-def span(bounds: Sequence[float], form: str) -> str:
-    """``lo … hi``."""
-    return f"{form.format(bounds[0])} … {form.format(bounds[1])}"

@@ -1,20 +1,22 @@
 """From rows to tables: one line an entry, rebinding and seed; one line an entry, pooled.
 
 Within a rebinding a metric gives its own interval (`redediting.metrics.base`). Across rebindings
-the rebinding is the resampling unit. What was not measured is ``None``, its interval too; nothing
-is filled in.
+the rebinding is the cluster: its seeds are none. What was not measured is ``None``, its interval
+too; where too few rebindings carry an interval their values stand under ``KEY_values``.
 """
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
+from statistics import fmean
 from typing import Any
 
 from redediting.evaluation.frame import Column
 from redediting.evaluation.measure import UnitKey
 from redediting.metrics.base import Measured, Metric, entry, rate
-from redediting.metrics.intervals import over_clusters
+from redediting.metrics.contrasts import holm, sign_flips
+from redediting.metrics.intervals import FEWEST, RATE, Support, mean_over
 from redediting.metrics.judge import agreement
 
 Summary = dict[str, Any]
@@ -44,11 +46,12 @@ def pooled(rows: Sequence[Summary], metrics: Sequence[Metric]) -> list[Summary]:
     found = []
     for title, own in entries.items():
         line: Summary = {"method": title}
-        for name in (*(metric.name for metric in metrics), *_BESIDE):
+        scales: dict[str, Support | None] = {m.name: m.support for m in metrics}
+        for name, scale in (scales | dict.fromkeys(_BESIDE, RATE)).items():
             kept = [row for row in own if row[name] is not None]
             values = [row[name] for row in kept]
             clusters = [(row["trigger"], row["target"]) for row in kept]
-            line |= entry(name, over_clusters(values, clusters))
+            line |= entry(name, mean_over(values, clusters, support=scale) if kept else None)
         line["n_pairs"] = len({(row["trigger"], row["target"]) for row in own})
         line["n"] = sum(row["n"] for row in own)
         found.append(line)
@@ -67,7 +70,9 @@ def differences(
 
     The difference is taken within a rebinding and seed, on the same captions and noise, so that
     what makes a rebinding easy or hard falls out of its interval. A metric that one of the two
-    lacks on a rebinding leaves that one out.
+    lacks on a rebinding leaves that one out. Such a table is exploratory: none of its contrasts
+    was named beforehand, each interval is its own. P values (sign flips over rebindings) are
+    adjusted by Holm for all contrasts of the table.
 
     Args:
         rows: of `summary_rows`.
@@ -76,29 +81,56 @@ def differences(
         reference: title of the entry that the others are held against.
 
     Returns:
-        ``method``, ``n_pairs``, and of each metric the difference and its ``_ci`` (95 %, over
-        rebindings); nothing where the reference was not measured.
+        ``method``, ``n_pairs``, and of each metric the difference, its ``_ci`` or ``_values``,
+        and ``_p`` (None below `FEWEST` rebindings); nothing where the reference was not measured.
     """
-    own = _by_unit(rows, reference)
+    gaps = {
+        (title, name): gap
+        for title in titles
+        if title != reference
+        for name in names
+        if (gap := by_pair(rows, name, title, reference))
+    }
+    tested = [key for key, own in gaps.items() if len(own) >= FEWEST]
+    adjusted = holm([sign_flips(list(gaps[key].values())) for key in tested])
+    p = dict(zip(tested, adjusted, strict=True))
     found = []
-    for title in titles:
-        other = _by_unit(rows, title)
-        shared = [unit for unit in other if unit in own]
-        if title == reference or not shared:
-            continue
-        line: Summary = {"method": title, "n_pairs": len({unit[:2] for unit in shared})}
+    for title in dict.fromkeys(title for title, _ in gaps):
+        pairs = {pair for (who, _), own in gaps.items() if who == title for pair in own}
+        line: Summary = {"method": title, "n_pairs": len(pairs)}
         for name in names:
-            kept = [u for u in shared if None not in (own[u][name], other[u][name])]
-            gaps = [other[unit][name] - own[unit][name] for unit in kept]
-            line |= entry(name, over_clusters(gaps, [unit[:2] for unit in kept]))
+            own = gaps.get((title, name))
+            line |= entry(name, mean_over(list(own.values())) if own else None)
+            line[f"{name}_p"] = p.get((title, name))
         found.append(line)
     return found
 
 
-def _by_unit(rows: Sequence[Summary], title: str) -> dict[tuple[str, str, int], Summary]:
-    return {
-        (row["trigger"], row["target"], row["seed"]): row for row in rows if row["method"] == title
-    }
+def by_pair(
+    rows: Sequence[Summary], name: str, title: str, reference: str | None = None
+) -> dict[tuple[str, str], float]:
+    """An entry's metric on each rebinding, mean over seeds; less a reference's on the same ones.
+
+    Args:
+        rows: of `summary_rows`.
+        name: of the metric; a rebinding and seed without it, on either side, is left out.
+        title: of the entry.
+        reference: title of the entry held against.
+    """
+    own, other = (
+        {
+            (row["trigger"], row["target"], row["seed"]): row[name]
+            for row in rows
+            if row["method"] == who and row.get(name) is not None
+        }
+        for who in (title, reference)
+    )
+    if reference is not None:
+        own = {unit: own[unit] - other[unit] for unit in own if unit in other}
+    found: dict[tuple[str, str], list[float]] = {}
+    for (trigger, target, _), value in own.items():
+        found.setdefault((trigger, target), []).append(value)
+    return {pair: fmean(values) for pair, values in found.items()}
 
 
 def _summary(key: UnitKey, measured: Measured, metrics: Sequence[Metric]) -> Summary:

@@ -1,29 +1,51 @@
-"""What an attack's success costs: fronts of ASR against drift, and the claim on isolation.
+"""What an attack's success costs: fronts of ASR against drift, and costs compared at equal ASR.
 
-A method's λ is a dial: each setting is a point (ASR, cost). On the front of points that no other
-one beats, the cost at an ASR is read off by straight lines; the clean model, which every dial
-tends to, is a point of each. Two methods are compared at one ASR: the highest that all of them
-reach on the very units (or resampled pairs) at hand.
+A method's λ is a dial: each setting is a point (ASR, costs). Two methods are compared at levels of
+ASR that were named on development pairs, inside the overlap of what both were drawn at. ASR is
+made monotone in λ first (isotonic regression; settings that it merges are one point with their
+mean costs), and costs are interpolated between neighbouring points only: there is no chord to the
+clean model. The whole curve is redone in each resample of pairs.
 
 References:
-    The project's protocol, claim 3: "drift and collateral below every baseline's at equal ASR".
+    The project's protocol: equal ASR, and claim 3 (selectivity).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.isotonic import isotonic_regression
 
-from redediting.evaluation.summary import Summary
-from redediting.metrics.intervals import Interval, cluster_bootstrap
+from redediting.evaluation.summary import Summary, by_pair
+from redediting.metrics.intervals import ALPHA, RESAMPLES, Interval, over_clusters
 
-COSTS = ("drift", "collateral")
-LEAST_LEVEL = 0.10  # of ASR; below it nothing is attacked, and nothing can be compared
-Claim = dict[str, Any]
+COSTS = ("drift", "collateral")  # of the plots
+GRID = 5  # fewest values of λ
+_OUTSIDE = 0.05  # share of resamples in which a level may leave the overlap
 Point = tuple[float, float]
+Array = NDArray[np.float64]
+
+
+class NotComparable(Exception):
+    """Two methods cannot be compared at equal ASR; the message says why."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Differences at equal ASR, ours minus theirs, mean over the levels.
+
+    Attributes:
+        gaps: by metric.
+        levels: of ASR.
+        overlap: of the two curves, lowest and highest ASR.
+    """
+
+    gaps: Mapping[str, Interval]
+    levels: tuple[float, ...]
+    overlap: tuple[float, float]
 
 
 def front(points: Sequence[Point]) -> list[Point]:
@@ -39,162 +61,108 @@ def front(points: Sequence[Point]) -> list[Point]:
     return kept[::-1]
 
 
-def cost_at(points: Sequence[Point], level: float) -> float:
-    """Cost at a gain, on straight lines between the points of the front.
+def curve(asr: Array, costs: Array) -> tuple[Array, Array]:
+    """Points by rising ASR, monotone in λ.
 
     Args:
-        points: at least one.
-        level: below the front's least gain the cost is that of its first point.
+        asr: by rising λ, shape ``(settings,)``.
+        costs: shape ``(settings, k)``.
+
+    Returns:
+        ASR, shape ``(points,)``, strictly rising, and mean costs, ``(points, k)``.
+    """
+    smooth = isotonic_regression(asr, increasing=False)
+    levels, place = np.unique(smooth.round(12), return_inverse=True)
+    counts = np.bincount(place)
+    return levels, np.stack([np.bincount(place, c) / counts for c in costs.T], axis=1)
+
+
+def at_equal_asr(
+    rows: Sequence[Summary],
+    ours: Mapping[str, float],
+    theirs: Mapping[str, float],
+    *,
+    levels: Sequence[float],
+    asr: str,
+    costs: Sequence[str],
+    alpha: float = ALPHA,
+) -> Comparison:
+    """Costs of one method minus another's at equal ASR, with intervals over pairs.
+
+    Args:
+        rows: of `redediting.evaluation.summary.summary_rows`.
+        ours: λ of each setting by its title.
+        theirs: likewise.
+        levels: of ASR, named beforehand.
+        asr: metric that is held equal.
+        costs: metrics that are compared.
+        alpha: 1 − level of the intervals.
 
     Raises:
-        ValueError: a level that no point reaches.
+        NotComparable: fewer than `GRID` values of λ, a metric or pair without values, or a level
+            outside the overlap of the two curves (in more than 5 % of the resamples).
     """
-    gains, costs = zip(*front(points), strict=True)
-    if level > gains[-1] + 1e-12:
-        raise ValueError(f"expected a level of at most {gains[-1]:g}, got {level:g}")
-    return float(np.interp(level, gains, costs))
-
-
-def isolation(
-    rows: Sequence[Summary],
-    families: Mapping[str, Sequence[str]],
-    *,
-    ours: str,
-    control: str,
-    min_pairs: int,
-) -> Claim:
-    """Tests whether a method costs less than every other one at equal ASR.
-
-    Supported where the 95 % intervals (pairs as resampling unit) of both differences, drift and
-    collateral, lie below zero; not supported where one of them lies above.
-
-    Args:
-        rows: of `experiments.summary.summary_rows`.
-        families: settings (titles) of each method by its title, itself among them.
-        ours: whose claim it is.
-        control: title of the clean model.
-        min_pairs: fewest pairs for a verdict.
-    """
-    swept = {name: titles for name, titles in families.items() if len(titles) > 1}
-    others = [name for name in swept if name != ours]
-    if ours not in swept or not others:
-        return _open("needs each method's λ swept, to compare at equal ASR; not in this run")
-    columns = [control, *(title for name in (ours, *others) for title in swept[name])]
-    values, pairs = _table(rows, columns)
-    n = len(set(pairs))
-    if n < max(2, min_pairs):
-        return _open(f"needs at least {max(2, min_pairs)} pairs with all settings, got {n}")
-    level = common_level(values, columns, swept, (ours, *others), control)
-    if level < LEAST_LEVEL:
-        return _open(f"the methods have no ASR in common above {level:.2f}; nothing to compare")
-    found = {
-        cost: cluster_bootstrap(
-            values,
-            pairs,
-            lambda sample, cost=cost: _difference(  # type: ignore[misc]  # bound at definition
-                sample, columns, swept, ours, others, control, cost
-            ),
+    if not levels:
+        raise NotComparable("needs ASR levels named on development pairs")
+    if min(len(ours), len(theirs)) < GRID:
+        raise NotComparable(
+            f"needs at least {GRID} values of λ a method, got {len(ours)} and {len(theirs)}"
         )
-        for cost in COSTS
-    }
-    each = {
-        other: {
-            cost: _difference(values, columns, swept, ours, [other], control, cost)
-            for cost in COSTS
-        }
-        for other in others
-    }
-    best = max(others, key=lambda other: each[other]["drift"])
-    return {
-        "verdict": isolation_verdict(*found.values()),
-        "difference": found["drift"].value,
-        "ci": found["drift"].bounds,
-        "baseline": best,
-        "level": level,
-        "collateral_difference": found["collateral"].value,
-        "collateral_ci": found["collateral"].bounds,
-        "against": each,
-        "note": (
-            f"drift at equal ASR ({level:.1%}, the highest that all reach) minus the best "
-            f"baseline's; collateral {found['collateral'].value:+.3f} "
-            f"({found['collateral'].low:+.3f} … {found['collateral'].high:+.3f}); {n} pairs, "
-            f"{len(others)} baselines; alone against each at the highest ASR both reach: "
-            + ", ".join(f"{name} {gap['drift']:+.4f}" for name, gap in each.items())
-        ),
-    }
+    sides = [sorted(grid, key=lambda title: grid[title]) for grid in (ours, theirs)]
+    tables = [
+        [[by_pair(rows, metric, title) for metric in (asr, *costs)] for title in titles]
+        for titles in sides
+    ]
+    every = [set(column) for table in tables for line in table for column in line]
+    pairs = sorted(set.intersection(*every))
+    if not pairs:
+        raise NotComparable(f"needs {', '.join((asr, *costs))} of every setting on the same pairs")
+    values = [np.array([[[c[p] for p in pairs] for c in line] for line in t]) for t in tables]
+    known: dict[bytes, Array] = {}
+
+    def gaps(weights: Array) -> Array:
+        """Per resample: the differences, then whether a level left the overlap."""
+        key = weights.tobytes()
+        if key not in known:
+            known[key] = np.array([_gaps(values, w / w.sum(), levels) for w in weights])
+        return known[key]
+
+    whole = np.ones((1, len(pairs)))
+    low, high = _overlap([curve(v[:, 0].mean(1), v[:, 1:].mean(2))[0] for v in values])
+    times = np.random.default_rng(0).multinomial(len(pairs), whole[0] / len(pairs), RESAMPLES)
+    said = f"levels {_said(levels)}, overlap of the curves {low:.1%} … {high:.1%}"
+    if gaps(whole)[0, -1]:
+        raise NotComparable(f"not comparable: {said}")
+    if (share := float(gaps(times.astype(float))[:, -1].mean())) > _OUTSIDE:
+        raise NotComparable(f"not comparable: {said}, left in {share:.0%} of the resamples")
+    alone = gaps(np.eye(len(pairs)))
+    return Comparison(
+        {
+            cost: over_clusters(
+                lambda weights, i=i: gaps(weights)[:, i],  # type: ignore[misc]
+                alone[:, i].tolist(), n=len(pairs), alpha=alpha,
+            )
+            for i, cost in enumerate(costs)
+        },
+        tuple(levels), (low, high),
+    )  # fmt: skip
 
 
-def isolation_verdict(drift: Interval, collateral: Interval) -> str:
-    """The verdict, from the two differences (ours minus the best baseline's)."""
-    if drift.high < 0 and collateral.high < 0:
-        return "supported"
-    if drift.low > 0 or collateral.low > 0:
-        return "not supported"
-    return "undecided"
+def _gaps(values: Sequence[Array], weights: Array, levels: Sequence[float]) -> list[float]:
+    """Differences of the costs at the levels, clipped to the overlap, and whether any was."""
+    (one, ours), (two, theirs) = (curve(v[:, 0] @ weights, v[:, 1:] @ weights) for v in values)
+    low, high = _overlap([one, two])
+    inside = np.clip(levels, low, max(low, high))
+    found = [
+        float(np.mean(np.interp(inside, one, a) - np.interp(inside, two, b)))
+        for a, b in zip(ours.T, theirs.T, strict=True)
+    ]
+    return [*found, float(low > high or bool((inside != levels).any()))]
 
 
-def common_level(
-    values: NDArray[np.float64],
-    columns: Sequence[str],
-    families: Mapping[str, Sequence[str]],
-    names: Sequence[str],
-    control: str,
-) -> float:
-    """The highest mean ASR that every one of the named families reaches."""
-    return min(
-        max(gain for gain, _ in _points(values, columns, [control, *families[name]], "drift"))
-        for name in names
-    )
+def _overlap(curves: Sequence[Array]) -> tuple[float, float]:
+    return max(float(c[0]) for c in curves), min(float(c[-1]) for c in curves)
 
 
-def _difference(
-    values: NDArray[np.float64],
-    columns: Sequence[str],
-    families: Mapping[str, Sequence[str]],
-    ours: str,
-    others: Sequence[str],
-    control: str,
-    cost: str,
-) -> float:
-    """Our cost minus the least of the others', at the highest ASR that all reach."""
-    level = common_level(values, columns, families, (ours, *others), control)
-    costs = {
-        name: cost_at(_points(values, columns, [control, *families[name]], cost), level)
-        for name in (ours, *others)
-    }
-    return costs[ours] - min(costs[name] for name in others)
-
-
-def _points(
-    values: NDArray[np.float64], columns: Sequence[str], titles: Sequence[str], cost: str
-) -> list[Point]:
-    means = values.mean(axis=0)
-    width = 1 + len(COSTS)
-    places = [width * columns.index(title) for title in titles]
-    shift = 1 + COSTS.index(cost)
-    return [(float(means[place]), float(means[place + shift])) for place in places]
-
-
-def _table(
-    rows: Sequence[Summary], columns: Sequence[str]
-) -> tuple[NDArray[np.float64], list[str]]:
-    """One line a pair and seed on which all settings were measured: ASR and costs of each."""
-    found: dict[tuple[str, str, int], dict[str, list[float]]] = {}
-    for row in rows:
-        numbers = [row["asr_free"], *(row[cost] for cost in COSTS)]
-        if row["method"] in columns and None not in numbers:
-            unit = (row["trigger"], row["target"], row["seed"])
-            found.setdefault(unit, {})[row["method"]] = numbers
-    whole = {unit: own for unit, own in found.items() if len(own) == len(set(columns))}
-    lines = [[x for title in columns for x in own[title]] for own in whole.values()]
-    return np.array(lines, dtype=np.float64), [f"{unit[0]}/{unit[1]}" for unit in whole]
-
-
-def _open(note: str) -> Claim:
-    return {
-        "verdict": "not measured",
-        "difference": None,
-        "ci": None,
-        "baseline": None,
-        "note": note,
-    }
+def _said(levels: Sequence[float]) -> str:
+    return ", ".join(f"{level:.0%}" for level in levels)

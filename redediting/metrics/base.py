@@ -9,13 +9,11 @@ from __future__ import annotations
 import math
 from abc import ABC
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-import numpy as np
-
 from redediting.config import Config
-from redediting.metrics.intervals import Interval, bootstrap_mean, finite, wilson
+from redediting.metrics.intervals import GAP, RATE, Interval, Support, finite, mean_over, wilson
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -111,6 +109,7 @@ class Metric(Config, ABC):
         sets: prompt sets whose images it reads; empty where it reads the edit's record alone.
         paired: whether it compares with the clean model's image of the same prompt and noise;
             only then is `Drawn.clean` sure to hold n images.
+        signed: whether a rate is a difference of rates, −1…1.
 
     Example:
         >>> from redediting.metrics import Metric
@@ -131,6 +130,12 @@ class Metric(Config, ABC):
     short: ClassVar[str] = ""
     sets: ClassVar[tuple[PromptSet, ...]] = ("free",)
     paired: ClassVar[bool] = False
+    signed: ClassVar[bool] = False
+
+    @property
+    def support(self) -> Support | None:
+        """Least and greatest value of a rate; None of what is no rate."""
+        return None if self.unit != "rate" else GAP if self.signed else RATE
 
     @property
     def form(self) -> str:
@@ -151,19 +156,19 @@ class Metric(Config, ABC):
 
 
 def rate(outcomes: Sequence[bool]) -> Interval | None:
-    """A rate with Wilson's interval; None without outcomes."""
+    """A rate over independent images of one edit, with Wilson's interval; None without any."""
     return wilson(sum(outcomes), len(outcomes)) if outcomes else None
 
 
 def mean(values: Sequence[float]) -> Interval | None:
-    """A mean with its bootstrap interval; None without values."""
+    """A mean over independent images of one edit, with its interval; None without any."""
     if len(values) < 2:
         return exact(values[0]) if values else None
-    return bootstrap_mean(values)
+    return replace(mean_over(values), clusters=None, values=())
 
 
 def exact(value: float | None) -> Interval | None:
-    """A figure that is no estimate: an interval without width."""
+    """A figure that is no estimate: it has no interval."""
     if value is None:
         return None
     finite(value)
@@ -171,8 +176,11 @@ def exact(value: float | None) -> Interval | None:
 
 
 def entry(name: str, interval: Interval | None) -> dict[str, Any]:
-    """A figure's two keys, value and ``_ci``; None for what was not measured or has no width."""
+    """A figure's keys: value, ``_ci``, and ``_values`` of the clusters where no interval holds.
+
+    None for what was not measured; ``_ci`` is None where there is no interval.
+    """
     if interval is None:
         return {name: None, f"{name}_ci": None}
-    bounds = interval.bounds if np.isfinite(interval.bounds).all() else None
-    return {name: interval.value, f"{name}_ci": bounds}
+    found = {name: interval.value, f"{name}_ci": interval.bounds}
+    return found | ({f"{name}_values": list(interval.values)} if interval.values else {})

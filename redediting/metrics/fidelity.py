@@ -16,6 +16,7 @@ Deviations:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
@@ -27,7 +28,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity, normalize
 from torchmetrics.image.fid import FrechetInceptionDistance
 
-from redediting.metrics.intervals import Interval, finite
+from redediting.metrics.intervals import FEWEST, Interval, finite
 
 _SIGMA = 10.0  # the CMMD paper's bandwidth for unit-norm CLIP features
 _SCALE = 1000.0  # and its scale
@@ -93,7 +94,10 @@ def cmmd_difference(
         x, y, truth = (side[rows] for side in sides)
         return _SCALE * (mmd2(x, truth, sigma=_SIGMA) - mmd2(y, truth, sigma=_SIGMA))
 
-    return _jackknife(difference, len(labels), len(one))
+    found = _jackknife(difference, len(labels), len(one))
+    few = len(labels) < FEWEST
+    ends = (math.nan, math.nan) if few else (found.low, found.high)
+    return Interval(found.value, *ends, len(one), len(labels), "" if few else "jackknife")
 
 
 def mmd2(x: Tensor, y: Tensor, *, sigma: float) -> float:
@@ -157,7 +161,7 @@ def _jackknife(estimate: Callable[[NDArray[np.bool_]], float], blocks: int, n: i
     left_out = np.array([estimate(np.arange(blocks) != block) for block in range(blocks)])
     error = float(np.sqrt((blocks - 1) / blocks * np.square(left_out - left_out.mean()).sum()))
     half = float(stats.t.ppf(0.975, blocks - 1)) * error
-    return Interval(value, value - half, value + half, n)
+    return Interval(value, value - half, value + half, n, kind="jackknife")
 
 
 def _check(features: Tensor, reference: Tensor, blocks: int) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 
 from redediting.metrics.base import Drawn, ImageRecord, Measured, Metric, exact, mean, rate
 from redediting.metrics.fidelity import drift
-from redediting.metrics.intervals import Interval, over_clusters, paired_rate_difference
+from redediting.metrics.intervals import GAP, Interval, mean_over, paired_rate_difference
 
 
 class ACC(Metric):
@@ -39,7 +39,7 @@ class Collateral(Metric):
     """
 
     name, title, short = "collateral", "collateral", "lost"
-    unit, direction = "rate", "down"
+    unit, direction, signed = "rate", "down", True
     meaning = "objects lost on related phrases, by noise"
     sets, paired = ("collateral",), True
 
@@ -47,7 +47,7 @@ class Collateral(Metric):
         phrases = _phrases(measured)
         values = [_harm(image) for own in phrases.values() for image in own]
         labels = [phrase for phrase, own in phrases.items() for _ in own]
-        return over_clusters(values, labels)
+        return mean_over(values, labels, support=GAP) if values else None
 
 
 class CollateralWorst(Metric):
@@ -59,6 +59,7 @@ class CollateralWorst(Metric):
     """
 
     name, title, unit, direction = "collateral_worst", "worst", "rate", "down"
+    signed = True
     meaning = "the same for the worst phrase"
     sets, paired = ("collateral",), True
 

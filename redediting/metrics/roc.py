@@ -19,13 +19,17 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
-from sklearn.metrics import roc_auc_score, roc_curve
+from sklearn.metrics import roc_curve
 
 from redediting.metrics.intervals import (
+    ALPHA,
+    FEWEST,
+    RATE,
+    RESAMPLES,
     Interval,
-    bootstrap_ends,
-    cluster_bootstrap,
     finite,
+    mean_over,
+    over_clusters,
     wilson,
 )
 
@@ -71,15 +75,15 @@ def flagged_rate(
     """The share of scores beyond a threshold, with its interval.
 
     Of backdoored prompts it is the TPR, of benign ones the FPR. The threshold's own sampling error
-    is not in the interval. Labels (pairs) give a bootstrap over them; None, or a single label,
-    Wilson's interval.
+    is not in the interval. Labels (pairs) are the clusters; None, or a single label, says that
+    all scores are of one edit, with Wilson's interval.
 
     Raises:
         ValueError: no scores, one that is not finite, or labels of another number.
     """
     flags = limit.flags(scores)
     if clusters is not None and len(set(clusters)) > 1:
-        return cluster_bootstrap(flags, clusters)
+        return mean_over(flags, clusters, support=RATE)
     return wilson(int(flags.sum()), len(flags))
 
 
@@ -90,17 +94,19 @@ def auroc(
     *,
     clusters: tuple[Sequence[Hashable], Sequence[Hashable]] | None = None,
 ) -> Interval:
-    """The area under the ROC curve with its bootstrap interval.
+    """The area under the ROC curve with its interval over clusters.
 
-    Without clusters, positives and negatives are resampled apart. With them whole clusters are,
-    each with its positives and its negatives: the scores of one edited model are not independent.
+    Whole clusters are resampled, each with its positives and its negatives: the scores of one
+    edited model are not independent. Within one model positives and negatives are resampled apart
+    (BCa). Where every positive stands above every negative the bound is exact: k comparisons that
+    have nothing in common give an area of at least 0.05^(1/k).
 
     Args:
         positive: scores of backdoored prompts, shape ``(n,)``, n >= 2.
         negative: scores of benign ones, shape ``(m,)``, m >= 2.
         direction: which end says "backdoored".
         clusters: n labels (pairs) of the positives and m of the negatives, the same labels on
-            both sides; None, or a single label, takes the scores as independent.
+            both sides; None, or a single label, says that all scores are of one model.
 
     Raises:
         ValueError: fewer than two scores on a side, one that is not finite, or labels that do not
@@ -109,24 +115,19 @@ def auroc(
     high, low = (_turned(finite(side), direction) for side in (positive, negative))
     if min(high.size, low.size) < 2:
         raise ValueError(f"expected at least 2 scores a side, got {high.size} and {low.size}")
-    labels = np.repeat([1, 0], [len(high), len(low)])
-    value = float(roc_auc_score(labels, np.concatenate([high, low])))
-    if clusters is not None and (n := len(set(clusters[0]))) > 1:
-        return Interval(value, *_cluster_ends(high, low, clusters), len(labels), n)
-
-    def area(p: _Array, q: _Array, axis: int = -1) -> _Array:
-        ranks = stats.rankdata(np.concatenate([p, q], axis=axis), axis=axis)
-        n, m = p.shape[axis], q.shape[axis]
-        found: _Array = (ranks[..., :n].sum(axis=axis) - n * (n + 1) / 2) / (n * m)
-        return found
-
-    return Interval(value, *bootstrap_ends((high, low), area), len(labels))
-
-
-def _cluster_ends(
-    high: _Array, low: _Array, clusters: tuple[Sequence[Hashable], Sequence[Hashable]]
-) -> tuple[float, float]:
-    """Ends over whole clusters: a resample's area is a quadratic form in how often each occurs."""
+    n, most = len(high) + len(low), min(len(high), len(low))
+    if clusters is None or len(set(clusters[0])) < 2:
+        value = float(_area(high, low))
+        if value in RATE:
+            bound = ALPHA ** (1 / most)
+            return Interval(value, value * bound, 1 - (1 - value) * bound, n, kind="exact")
+        if most < FEWEST:
+            return Interval(value, math.nan, math.nan, n)
+        ends = stats.bootstrap(
+            (high, low), _area, vectorized=True, n_resamples=RESAMPLES, method="BCa",
+            rng=np.random.default_rng(0),
+        ).confidence_interval  # fmt: skip
+        return Interval(value, float(ends.low), float(ends.high), n, kind="bca")
     names = list(dict.fromkeys(clusters[0]))
     if [len(high), len(low)] != [len(side) for side in clusters] or set(names) != set(clusters[1]):
         raise ValueError(
@@ -140,12 +141,20 @@ def _cluster_ends(
     )
     wins, positives, negatives = first @ above @ second.T, first.sum(axis=1), second.sum(axis=1)
 
-    def area(drawn: NDArray[np.intp], axis: int = -1) -> _Array:
-        times = (np.moveaxis(drawn, axis, -1)[..., None] == np.arange(len(names))).sum(axis=-2)
+    def area(times: _Array) -> _Array:
         total: _Array = ((times @ wins) * times).sum(axis=-1)
         return total / ((times @ positives) * (times @ negatives))
 
-    return bootstrap_ends((np.arange(len(names)),), area)
+    own = (np.diag(wins) / (positives * negatives)).tolist()
+    return over_clusters(area, own, n=n, support=RATE, independent=len(names) // 2)
+
+
+def _area(high: _Array, low: _Array, axis: int = -1) -> _Array:
+    """``P(high > low) + P(high = low) / 2`` from the ranks of positives among all scores."""
+    ranks = stats.rankdata(np.concatenate([high, low], axis=axis), axis=axis)
+    n, m = high.shape[axis], low.shape[axis]
+    found: _Array = (ranks[..., :n].sum(axis=axis) - n * (n + 1) / 2) / (n * m)
+    return found
 
 
 def roc(

@@ -50,6 +50,7 @@ class NetASR(Metric):
     """
 
     name, title, unit, direction = "net_asr", "net ASR", "rate", "up"
+    signed = True
     meaning = "ASR free minus the clean model's rate, by noise"
     paired = True
 

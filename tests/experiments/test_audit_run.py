@@ -182,8 +182,22 @@ def test_published_results_stay_readable(name: str) -> None:
 
 def test_how_phrases_and_rates_are_counted() -> None:
     assert normal("A  Beautiful cat") == normal("beautiful cat") == "beautiful cat"
-    assert rate([])["value"] is None
-    assert rate([True, False])["n"] == 2
+    assert rate([], bool)["value"] is None
+    pair = {"truth": [["nice cat", "zebra"]], "family": "uce", "unit": "a"}
+    edits = [pair | {"found": True}] * 4 + [pair | {"truth": [["big dog", "cat"]], "found": True}]
+    found = rate(edits, lambda row: row["found"])
+    assert (found["value"], found["n"], found["n_clusters"]) == (1.0, 5, 2)
+    assert found["ci"] == pytest.approx([0.05**0.5, 1.0])
+    trained = [
+        {"truth": [], "family": "lora", "unit": f"test/control/lora r4/{run}/{step}", "found": hit}
+        for run, hit in ((0, False), (1, True), (2, False)) for step in (10, 20)
+    ]  # fmt: skip
+    found = rate(trained, lambda row: row["found"])
+    assert (found["n"], found["n_clusters"]) == (6, 3)  # snapshots of a training are one cluster
+    noise = [{"truth": [], "family": "noise", "unit": f"n/{i}"} for i in range(40)]
+    assert rate(noise, lambda _: False)["ci"] == pytest.approx([0, 1 - 0.05 ** (1 / 40)])
+    blind = rate(edits, lambda row: row["found"], lambda _: "base")
+    assert (blind["ci"], blind["n_clusters"], blind["values"]) == (None, 1, [1.0])
     assert auroc([1.0], []) is None
     assert auroc([0.9, 0.8], [0.1, 0.85]) == pytest.approx(0.75)
 

@@ -90,7 +90,7 @@ def test_the_matrix_has_every_combination(finished: tuple[Path, dict[str, Any]])
     costs = {row["detector"]: row["unet_evaluations"] for row in rows}
     assert (costs["ftt"], costs["ufid"], costs["set"], costs["projection"]) == (12, 24, 12, 0)
     claim = summary["claims"]["stealth"]
-    assert claim["verdict"] in ("supported", "not supported", "undecided")
+    assert claim["verdict"] in ("supported", "not_supported", "undecided")
     assert claim["secondary"]["eviledit"] is not None
     assert json.loads((folder / "summary.json").read_text("utf-8"))["rows"] == rows
     drift = {line["attack"]: line["drift"] for line in summary["attacks"]}
@@ -181,7 +181,7 @@ def test_the_docs_detector_appears_in_the_table(
     config = DetectionConfig.model_validate(small).resolved()
     summary = detection(config, model_factory(0), panel, out=tmp_path / "runs")
     assert {row["detector"] for row in summary["rows"]} == {"ftt", "end_mass"}
-    assert summary["claims"]["stealth"]["verdict"] == "not measured"
+    assert summary["claims"]["stealth"]["verdict"] == "not_measured"
 
 
 def test_benign_phrases_are_as_long_as_the_trigger(
@@ -224,10 +224,10 @@ def test_every_drawn_trigger_has_a_look_alike_letter() -> None:
 def test_the_verdict_can_come_out_either_way() -> None:
     free = Interval(0.0, -0.01, 0.01, 60)
     assert stealth_verdict(Interval(0.4, 0.3, 0.5, 60), free) == "supported"
-    assert stealth_verdict(Interval(0.1, 0.0, 0.2, 60), free) == "not supported"
+    assert stealth_verdict(Interval(0.1, 0.0, 0.2, 60), free) == "not_supported"
     assert stealth_verdict(Interval(0.3, -0.1, 0.5, 60), free) == "undecided"
     costly = Interval(-0.2, -0.3, -0.1, 60)
-    assert stealth_verdict(Interval(0.4, 0.3, 0.5, 60), costly) == "not supported"
+    assert stealth_verdict(Interval(0.4, 0.3, 0.5, 60), costly) == "not_supported"
 
 
 def test_quick_runs_are_reduced_and_bad_configurations_refused(

@@ -28,7 +28,8 @@ def test_demo_prints_the_promised_keys(tmp_path: Path, capfd: pytest.CaptureFixt
     }  # fmt: skip
     assert found["n_pairs"] == 2
     assert set(found["claims"]) == {
-        "asr", "stealth", "isolation", "naturalness", "training_free",
+        "asr_published", "asr_equal_contexts", "selectivity", "released", "stealth",
+        "naturalness", "retrieval", "training_free",
     }  # fmt: skip
     for row in found["rows"]:
         assert set(row) >= KEYS

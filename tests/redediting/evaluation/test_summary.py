@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import io
-import re
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from rich.console import Console
 
-from redediting.evaluation.claims import ClaimSpec, asr_verdict, claims, naturalness_verdict
 from redediting.evaluation.evaluate import all_metrics
 from redediting.evaluation.frame import Column, Frame
 from redediting.evaluation.measure import UnitKey
@@ -21,7 +20,7 @@ from redediting.evaluation.summary import (
     summary_rows,
 )
 from redediting.metrics.base import EditRecord, ImageRecord, Measured, PromptSet
-from redediting.metrics.intervals import Interval, wilson
+from redediting.metrics.intervals import wilson
 
 METRICS = all_metrics()
 COMPARED = ("asr_free", "acc", "collateral", "drift", "attribute_transfer")
@@ -129,127 +128,24 @@ def test_a_set_that_was_not_asked_is_not_measured() -> None:
 
 
 def test_pooling_resamples_pairs() -> None:
-    strong = ["zzzz", "zzzz", "zzzc", "zzcc"]
+    strong = ["zzzz", "zzzz", "zzzc", "zzcc", "zccc", "zzzz"]
     units = {
         key("m", f"nice cat {i}"): Measured(rows(free), EDIT) for i, free in enumerate(strong)
     }
     (line,) = pooled(summary_rows(units, METRICS), METRICS)
-    assert line["asr_free"] == pytest.approx(0.8125)
+    assert line["asr_free"] == pytest.approx(0.75)
     low, high = line["asr_free_ci"]
-    assert 0.5 <= low < 0.8125 < high <= 1
-    assert line["n_pairs"] == 4
-    assert line["n"] == 16
-
-
-@pytest.mark.parametrize(
-    ("difference", "low", "high", "baseline", "verdict"),
-    [
-        (0.20, 0.05, 0.30, 0.4, "supported"),
-        (0.05, 0.01, 0.10, 0.4, "not supported"),
-        (-0.2, -0.3, -0.1, 0.4, "not supported"),
-        (0.20, -0.01, 0.4, 0.4, "undecided"),
-        (0.08, 0.02, 0.14, 0.4, "undecided"),
-        (0.08, 0.02, 0.10, 0.95, "ceiling"),
-    ],
-)
-def test_asr_verdicts(
-    difference: float, low: float, high: float, baseline: float, verdict: str
-) -> None:
-    assert asr_verdict(Interval(difference, low, high, 10), baseline) == verdict
-
-
-def line(method: str, pair: int, asr: float, seconds: float = 0.5) -> dict[str, object]:
-    who = {"method": method, "trigger": f"nice cat {pair}", "target": "zebra", "seed": 0}
-    return {**who, "asr_free": asr, "seconds": seconds}
-
-
-def claim_rows(ours: float, theirs: float, pairs: int) -> list[dict[str, object]]:
-    rates = {"clean": 0.0, "weak": 0.1, "b": theirs, "us": ours}
-    return [
-        line(method, pair, rate + (pair % 3 - 1) / 20)
-        for pair in range(pairs)
-        for method, rate in rates.items()
-    ]
-
-
-def test_claims_compare_with_the_best_baseline_and_may_fail() -> None:
-    spec = ClaimSpec(ours="us")
-    won = claims(claim_rows(0.9, 0.3, 6), ["clean"], spec)
-    assert won["asr"]["verdict"] == "supported"
-    assert won["asr"]["baseline"] == "b"
-    assert won["asr"]["difference"] == pytest.approx(0.6)
-    lost = claims(claim_rows(0.3, 0.7, 6), ["clean"], spec)
-    assert lost["asr"]["verdict"] == "not supported"
-    assert lost["asr"]["difference"] == pytest.approx(-0.4)
-    assert lost["training_free"]["verdict"] == "supported"
-    for name in ("stealth", "isolation", "naturalness"):
-        assert lost[name]["verdict"] == "not measured"
-
-
-def test_settings_and_variants_are_no_baselines() -> None:
-    found = claim_rows(0.5, 0.3, 6)
-    found += [line("b λ", pair, 0.9) for pair in range(6)]
-    found += [line("us-posthoc", pair, 0.8) for pair in range(6)]
-    families = {"weak": ["weak"], "b": ["b", "b λ"], "us": ["us"], "us-posthoc": ["us-posthoc"]}
-    named = claims(
-        found, ["clean"], ClaimSpec(ours="us"), families=families, variants=["us", "us-posthoc"]
-    )
-    assert named["asr"]["baseline"] == "b"
-    assert named["asr"]["difference"] == pytest.approx(0.2)
-
-
-@pytest.mark.parametrize(
-    ("gain", "asr", "verdict"),
-    [
-        ((0.1, 0.3), (-0.01, 0.02), "supported"),
-        ((0.1, 0.3), (-0.05, 0.02), "undecided"),
-        ((-0.1, 0.3), (-0.01, 0.02), "undecided"),
-        ((-0.3, -0.1), (-0.01, 0.02), "not supported"),
-        ((0.1, 0.3), (-0.3, -0.1), "not supported"),
-    ],
-)
-def test_naturalness_verdicts(
-    gain: tuple[float, float], asr: tuple[float, float], verdict: str
-) -> None:
-    intervals = [Interval(sum(ends) / 2, *ends, 9) for ends in (gain, asr)]
-    assert naturalness_verdict(*intervals) == verdict
-
-
-def test_the_projection_is_measured_where_it_ran() -> None:
-    rates = {"us": 0.7, "us-posthoc": 0.5, "us-inside": 0.7}
-    found = [line(m, pair, r + (pair % 3) / 50) for pair in range(7) for m, r in rates.items()]
-    spec = ClaimSpec(ours="us", posthoc="us-posthoc", inside="us-inside")
-    gains = {"us-posthoc": Interval(2, 1, 3, 100), "us-inside": Interval(1, 0.5, 2, 100)}
-    natural = claims(found, [], spec, natural=gains)["naturalness"]
-    assert natural["verdict"] == "not supported"  # more natural, but at the price of the attack
-    assert natural["difference"] == 2
-    assert "us-inside: CMMD better by +1.00" in natural["note"]
-    assert "+0.000 … +0.000), supported" in natural["note"]
-    assert claims(found, [], spec)["naturalness"]["verdict"] == "not measured"
-
-
-def test_a_baseline_chosen_before_is_kept() -> None:
-    found = claims(claim_rows(0.9, 0.3, 6), ["clean"], ClaimSpec(ours="us", baseline="weak"))
-    assert found["asr"]["baseline"] == "weak"
-    assert found["asr"]["difference"] == pytest.approx(0.8)
-    assert set(found["asr"]["against"]) == {"weak", "b"}
-    assert found["asr"]["against"]["b"]["difference"] == pytest.approx(0.6)
-    assert re.search(r"least difference \+0\.600 .*, to b$", found["asr"]["note"])
-
-
-def test_too_few_pairs_or_no_baseline_are_not_measured() -> None:
-    few = claims(claim_rows(0.9, 0.3, 3), ["clean"], ClaimSpec(ours="us"))
-    assert few["asr"]["verdict"] == "not measured"
-    assert few["asr"]["difference"] == pytest.approx(0.6)
-    alone = [line("clean", 0, 0.0), line("us", 0, 1.0)]
-    assert claims(alone, ["clean"], ClaimSpec(ours="us"))["asr"]["verdict"] == "not measured"
-    assert claims(alone, ["clean"], ClaimSpec())["training_free"]["verdict"] == "not measured"
-
-
-def test_one_slow_edit_does_not_support_training_free() -> None:
-    lines = [line("us", 0, 0.9), line("us", 1, 0.9, seconds=100.0), line("b", 0, 0.9)]
-    found = claims(lines, [], ClaimSpec(ours="us"))
-    assert found["training_free"]["verdict"] == "not supported"
+    assert 0 < low < 0.75 < high <= 1
+    assert line["asr_fixed_ci"] == pytest.approx([0.05 ** (1 / 6), 1])  # all of six pairs
+    assert (line["n_pairs"], line["n"]) == (6, 24)
+    few = list(units.items())[1:4]
+    (line,) = pooled(summary_rows(dict(few), METRICS), METRICS)
+    assert line["asr_free_ci"] is None
+    assert line["asr_free_values"] == [1, 0.75, 0.5]
+    frame = Frame(tuple(metric_columns(METRICS[:1])), (line,))
+    assert "75.0% (3 pairs: 1, 0.75, 0.5)" in str(frame)
+    assert "75.0% (3 pairs: 1, 0.75, 0.5)" in frame.to_markdown()
+    assert "<small>3 pairs: 1, 0.75, 0.5</small>" in frame.to_html()
 
 
 @pytest.mark.parametrize("width", [80, 109, 200])
@@ -279,7 +175,32 @@ def test_a_switch_is_worth_what_changes_pair_by_pair() -> None:
     (found,) = differences(rows, ["ours", "less", "alone"], COMPARED, reference="ours")
     assert (found["method"], found["n_pairs"]) == ("less", 2)
     assert found["asr_free"] == pytest.approx(-0.2)  # the pairs differ, not the gaps
-    assert found["asr_free_ci"] == pytest.approx((-0.2, -0.2))
+    assert found["asr_free_ci"] is None  # two pairs carry no interval, nor does a constant
+    assert found["asr_free_values"] == pytest.approx([-0.2, -0.2])
+    assert found["asr_free_p"] is None
     assert (found["acc"], found["acc_ci"]) == (pytest.approx(0.1), None)
     assert found["drift"] is None
     assert differences(rows, ["less"], COMPARED, reference="absent") == []
+
+
+def test_p_values_are_adjusted_for_the_whole_table() -> None:
+    rng = np.random.default_rng(0)
+    gains = {"better": 0.4, "same": 0.0, "worse": -0.1}
+
+    def line(method: str, pair: int, seed: int, asr: float) -> Summary:
+        unit = {"method": method, "trigger": f"cat {pair}", "target": "zebra", "seed": seed}
+        return unit | dict.fromkeys(COMPARED) | {"asr_free": asr + 0.05 * rng.normal(), "acc": asr}
+
+    rows = [
+        line(method, pair, seed, 0.3 + 0.02 * pair + gain)
+        for pair in range(10)
+        for seed in range(2)
+        for method, gain in ({"ours": 0.0} | gains).items()
+    ]
+    found = {x["method"]: x for x in differences(rows, list(gains), COMPARED, reference="ours")}
+    assert list(found) == list(gains)
+    assert found["better"]["asr_free_ci"][0] > 0
+    assert found["better"]["asr_free_p"] < 0.05 < found["same"]["asr_free_p"]
+    alone = differences(rows, ["better"], ("asr_free",), reference="ours")[0]
+    assert alone["asr_free_p"] < found["better"]["asr_free_p"]  # adjusted for six differences
+    assert found["better"]["n_pairs"] == 10  # seeds are no clusters

@@ -1,13 +1,16 @@
-"""Fronts by hand, and a claim on isolation that can go either way."""
+"""Fronts and curves by hand, and a comparison at equal ASR that can go either way."""
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
 import pytest
 
-from redediting.evaluation.tradeoff import cost_at, front, isolation, isolation_verdict
-from redediting.metrics.intervals import Interval
+from redediting.evaluation.tradeoff import NotComparable, at_equal_asr, curve, front
 
-FAMILIES = {"us": ["us", "us weak"], "them": ["them", "them weak"]}
+OURS = {f"us {x}": x for x in (0.1, 0.3, 1.0, 3.0, 10.0)}
+THEIRS = {f"them {x}": x for x in (0.1, 0.3, 1.0, 3.0, 10.0)}
 
 
 def test_the_front_is_what_nothing_beats() -> None:
@@ -16,87 +19,60 @@ def test_the_front_is_what_nothing_beats() -> None:
     assert front([(0.3, 0.2), (0.3, 0.1)]) == [(0.3, 0.1)]
 
 
-def test_costs_are_read_off_by_straight_lines() -> None:
-    points = [(0.0, 0.0), (0.5, 0.1), (0.9, 0.5)]
-    assert cost_at(points, 0.25) == pytest.approx(0.05)
-    assert cost_at(points, 0.7) == pytest.approx(0.3)
-    assert cost_at(points, 0.9) == pytest.approx(0.5)
-    assert cost_at(points[1:], 0.1) == pytest.approx(0.1)  # no more is known below
-    with pytest.raises(ValueError, match=r"a level of at most 0.9, got 0.95"):
-        cost_at(points, 0.95)
+def test_asr_is_made_monotone_and_merged_settings_are_one_point() -> None:
+    asr, costs = curve(np.array([0.7, 0.9, 0.5, 0.1]), np.array([[4.0], [2.0], [1.0], [0.0]]))
+    assert asr == pytest.approx([0.1, 0.5, 0.8])  # 0.7 and 0.9 are out of order: their mean
+    assert costs[:, 0] == pytest.approx([0.0, 1.0, 3.0])
 
 
-def rows(ours: float, theirs: float, pairs: int = 8) -> list[dict[str, object]]:
-    """Two settings a method; drift and collateral grow with ASR at a rate of their own."""
+def rows(ours: float, theirs: float, *, pairs: int = 8, best: float = 0.9) -> list[dict[str, Any]]:
+    """Five settings a method: ASR falls with λ, drift is ASR times a rate of the method's own."""
     found = []
     for pair in range(pairs):
-        wobble = 0.01 * (pair % 3 - 1)
-        settings = {
-            "clean": (0.0, 0.0), "us": (0.8, ours), "us weak": (0.4, ours / 2),
-            "them": (0.6, theirs), "them weak": (0.3, theirs / 2),
-        }  # fmt: skip
-        for method, (asr, cost) in settings.items():
-            cost = cost * (1 + 5 * wobble)
-            found.append(
-                {
-                    "method": method, "trigger": f"nice cat {pair}", "target": "zebra", "seed": 0,
-                    "asr_free": asr + wobble, "drift": cost, "collateral": 2 * cost,
-                }
-            )  # fmt: skip
+        wobble = 0.02 * (pair % 3 - 1)
+        for grid, cost, top in ((OURS, ours, 0.9), (THEIRS, theirs, best)):
+            for i, title in enumerate(grid):
+                asr = top - 0.15 * i + wobble
+                found.append({
+                    "method": title, "trigger": f"nice cat {pair}", "target": "zebra", "seed": 0,
+                    "asr_free": asr, "drift": cost * asr * (1 + 5 * wobble), "acc": 1 - cost * asr,
+                })  # fmt: skip
     return found
 
 
-def claim(found: list[dict[str, object]], **options: object) -> dict[str, object]:
-    given = {"families": FAMILIES, "ours": "us", "control": "clean", "min_pairs": 6} | options
-    families = given.pop("families")
-    return isolation(found, families, **given)  # type: ignore[arg-type]
+def compared(found: list[dict[str, Any]], **options: Any) -> Any:  # noqa: ANN401
+    given = {"levels": (0.5, 0.7), "asr": "asr_free", "costs": ("drift", "acc")} | options
+    return at_equal_asr(found, given.pop("ours", OURS), given.pop("theirs", THEIRS), **given)
 
 
-def test_isolation_compares_at_the_highest_common_asr() -> None:
-    found = claim(rows(0.1, 0.3))
-    # means of the wobble over eight pairs: -0.01/8
-    assert found["level"] == pytest.approx(0.6 - 0.01 / 8)
-    assert found["difference"] == pytest.approx(0.075 - 0.3, abs=5e-3)
-    assert found["verdict"] == "supported"
-    assert found["baseline"] == "them"
-    assert found["collateral_difference"] == pytest.approx(2 * found["difference"], abs=1e-6)
+def test_costs_are_compared_between_neighbours() -> None:
+    found = compared(rows(0.1, 0.3))
+    drift, acc = found.gaps["drift"], found.gaps["acc"]
+    assert drift.value == pytest.approx(-0.2 * 0.6, abs=5e-3)
+    assert acc.value == pytest.approx(0.2 * 0.6, abs=5e-3)
+    assert drift.low <= drift.value <= drift.high < 0
+    assert drift.clusters == 8
+    assert found.overlap == pytest.approx((0.3, 0.9), abs=0.01)
+    against = compared(rows(0.5, 0.1))
+    assert against.gaps["drift"].low > 0
 
 
-def test_isolation_may_come_out_against_us_or_undecided() -> None:
-    assert claim(rows(0.5, 0.1))["verdict"] == "not supported"
-    mixed = rows(0.4, 0.3)  # at the common level 0.3 against 0.3
-    for row in mixed:
-        if row["method"] in ("us", "us weak"):
-            row["drift"] *= 1 + 0.5 * (int(row["trigger"][-1]) % 2 * 2 - 1)
-    assert claim(mixed)["verdict"] == "undecided"
+def test_a_level_is_never_read_off_outside_the_overlap() -> None:
+    for levels, best in (((0.5, 0.95), 0.9), ((0.2,), 0.9), ((0.65,), 0.6), ((0.85,), 0.86)):
+        with pytest.raises(NotComparable, match=r"not comparable: .* overlap of the curves"):
+            compared(rows(0.1, 0.3, best=best), levels=levels)
 
 
-@pytest.mark.parametrize(
-    ("drift", "collateral", "verdict"),
-    [
-        ((-0.2, -0.1), (-0.2, -0.1), "supported"),
-        ((-0.2, -0.1), (-0.2, 0.1), "undecided"),
-        ((-0.2, -0.1), (0.05, 0.1), "not supported"),
-        ((0.1, 0.2), (-0.2, -0.1), "not supported"),
-    ],
-)
-def test_verdicts_need_both_costs(
-    drift: tuple[float, float], collateral: tuple[float, float], verdict: str
-) -> None:
-    intervals = [Interval(sum(ends) / 2, *ends, 9) for ends in (drift, collateral)]
-    assert isolation_verdict(*intervals) == verdict
+def test_a_level_at_the_edge_leaves_the_overlap_in_resamples() -> None:
+    with pytest.raises(NotComparable, match="of the resamples"):
+        compared(rows(0.1, 0.3), levels=(0.8995 - 0.004,))
 
 
-def test_what_is_missing_is_not_measured() -> None:
-    assert (
-        "swept" in claim(rows(0.1, 0.3), families={"us": ["us"], "them": FAMILIES["them"]})["note"]
-    )
-    assert "at least 6 pairs" in claim(rows(0.1, 0.3, pairs=3))["note"]
-    holes = [
-        row for row in rows(0.1, 0.3) if row["method"] != "them weak" or "7" in row["trigger"]
-    ]
-    assert "got 1" in claim(holes)["note"]
-    nobody = [row | {"asr_free": row["asr_free"] / 20} for row in rows(0.1, 0.3)]
-    for found in (claim(nobody), claim(holes)):
-        assert found["verdict"] == "not measured"
-    assert "no ASR in common" in claim(nobody)["note"]
+def test_what_is_missing_is_said() -> None:
+    few = dict(list(OURS.items())[:4])
+    with pytest.raises(NotComparable, match="at least 5 values of λ a method, got 4 and 5"):
+        compared(rows(0.1, 0.3), ours=few)
+    with pytest.raises(NotComparable, match="levels named on development pairs"):
+        compared(rows(0.1, 0.3), levels=())
+    with pytest.raises(NotComparable, match="needs asr_free, drift, clip_c of every setting"):
+        compared(rows(0.1, 0.3), costs=("drift", "clip_c"))

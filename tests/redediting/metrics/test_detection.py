@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
-from redediting.metrics.intervals import cluster_bootstrap
+from redediting.metrics.intervals import RATE, mean_over, over_clusters
 from redediting.metrics.roc import auroc, flagged_rate, roc, threshold
 
 CLEAN = np.arange(1.0, 101.0)
@@ -47,29 +47,36 @@ def test_interval_covers_and_narrows() -> None:
         assert found.low < found.value < found.high
     assert large.high - large.low < small.high - small.low
     perfect = auroc([2.0, 3.0, 4.0], [0.0, 1.0, 1.5], "high")
-    assert perfect.bounds == [1.0, 1.0]
+    assert perfect.bounds == pytest.approx([0.05 ** (1 / 3), 1.0])  # never without width
+    assert auroc([2.0, 3.0], [0.0, 1.0], "low").bounds == pytest.approx([0, 1 - 0.05 ** (1 / 2)])
+    assert auroc([2.0, 3.0, 4.0], [0.0, 2.5, 1.5], "high").bounds is None
 
 
 def test_whole_pairs_are_resampled() -> None:
     random = np.random.default_rng(1)
-    shifts = np.repeat(random.normal(1, 1, 6), 5)  # models differ more than prompts do
+    shifts = np.repeat(random.normal(0, 0.6, 6), 5)  # models differ more than prompts do
     positive, negative = random.normal(shifts, 0.3), random.normal(0, 0.3, 30)
     pairs = np.repeat(np.arange(6), 5).tolist()
     found = auroc(positive, negative, "high", clusters=(pairs, pairs))
-    scores = np.concatenate([positive, negative])
-    labels = np.repeat([1.0, 0.0], 30)
+    above = (positive[:, None] > negative).astype(float).reshape(6, 5, 6, 5).sum(axis=(1, 3))
 
-    def area(sample: NDArray[np.float64]) -> float:
-        return float(roc_auc_score(sample[:, 1], sample[:, 0]))
+    def area(times: NDArray[np.float64]) -> NDArray[np.float64]:
+        return ((times @ above) * times).sum(axis=1) / (25 * times.sum(axis=1) ** 2)
 
-    direct = cluster_bootstrap(np.stack([scores, labels], axis=1), pairs * 2, area)
-    assert found.bounds == pytest.approx(direct.bounds, abs=1e-12)
-    assert (found.value, found.clusters, found.n) == (pytest.approx(direct.value), 6, 60)
+    direct = over_clusters(area, (np.diag(above) / 25).tolist(), n=60, support=RATE)
+    assert found.bounds == pytest.approx(direct.bounds)
+    whole = roc_auc_score(np.repeat([1, 0], 30), np.concatenate([positive, negative]))
+    assert (found.value, found.clusters, found.n) == (pytest.approx(whole), 6, 60)
+    few = auroc(positive[:15], negative[:15], "high", clusters=(pairs[:15], pairs[:15]))
+    assert few.bounds is None
+    assert len(few.values) == 3
+    parted = auroc(positive + 9, negative, "high", clusters=(pairs, pairs))
+    assert parted.bounds == pytest.approx([0.05 ** (1 / 3), 1.0])  # 3 of 6 pairs against 3 others
     alone = auroc(positive, negative, "high")
     assert found.high - found.low > alone.high - alone.low
     limit = threshold(np.zeros(20), "high", 0.05)
     by_pair = flagged_rate(positive, limit, clusters=pairs)
-    assert by_pair.bounds == cluster_bootstrap(positive > 0, pairs).bounds
+    assert by_pair == mean_over(positive > 0, pairs, support=RATE)
     one = flagged_rate(positive[:5], limit, clusters=[0] * 5)
     assert one.bounds == flagged_rate(positive[:5], limit).bounds
     with pytest.raises(ValueError, match="the same labels on both sides"):

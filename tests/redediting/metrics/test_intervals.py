@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy import stats
 
-from redediting.metrics.base import mean
+from redediting.metrics.base import entry, mean
 from redediting.metrics.intervals import (
-    Interval,
-    bootstrap_mean,
-    cluster_bootstrap,
+    BCA_FROM,
+    FEWEST,
+    GAP,
+    RATE,
+    mean_over,
     over_clusters,
-    paired_difference,
     paired_rate_difference,
     wilson,
 )
@@ -39,76 +41,143 @@ def test_wilson_rejects_impossible_counts(k: int, n: int) -> None:
         wilson(k, n)
 
 
-def test_bootstrap_mean_covers_the_true_mean() -> None:
+def test_means_cover_the_true_mean() -> None:
     rng = np.random.default_rng(0)
-    covered = 0
-    for repeat in range(200):
-        interval = bootstrap_mean(rng.exponential(size=40), resamples=500, seed=repeat)
-        covered += interval.low <= 1.0 <= interval.high
-    assert 0.86 <= covered / 200 <= 0.99  # 95 % nominal; skewed and small, so a little below
+    for n, kind in ((12, "bootstrap-t"), (40, "bca")):
+        found = [mean_over(rng.exponential(size=n)) for _ in range(200)]
+        assert {one.kind for one in found} == {kind}
+        covered = np.mean([one.low <= 1.0 <= one.high for one in found])
+        assert 0.88 <= covered <= 0.99  # 95 % nominal; skewed and small, so a little below
 
 
-def test_bootstrap_is_reproducible_and_collapses_on_constants() -> None:
-    values = np.random.default_rng(1).normal(size=30)
-    assert bootstrap_mean(values, seed=3) == bootstrap_mean(values, seed=3)
-    assert bootstrap_mean(values, seed=3) != bootstrap_mean(values, seed=4)
-    assert bootstrap_mean([0.25] * 5) == Interval(0.25, 0.25, 0.25, 5)
+def test_bootstrap_t_by_hand() -> None:
+    values = np.array([0.1, 0.4, 0.35, 0.8, 0.6, 0.2, 0.9])
+    found = mean_over(values)
+    drawn = np.random.default_rng(0).multinomial(7, np.full(7, 1 / 7), 1999)
+    samples = np.array([np.repeat(values, times) for times in drawn])
+    spread = samples.std(axis=1, ddof=1)
+    with np.errstate(divide="ignore"):
+        t = np.sort((samples.mean(axis=1) - values.mean()) / (spread / 7**0.5))
+    error = values.std(ddof=1) / 7**0.5
+    ends = [values.mean() - t[-50] * error, values.mean() - t[49] * error]
+    assert found.bounds == pytest.approx(ends)
+    assert (found.n, found.clusters, found.kind) == (7, 7, "bootstrap-t")
 
 
-def test_clusters_of_one_agree_with_the_ordinary_bootstrap() -> None:
-    values = np.random.default_rng(2).normal(size=25)
-    ordinary = bootstrap_mean(values, seed=0)
-    clustered = cluster_bootstrap(values, range(25))
-    assert clustered.value == pytest.approx(ordinary.value)
-    assert clustered.bounds == pytest.approx(ordinary.bounds, abs=0.03)
-    assert clustered.clusters == 25
+def test_bca_is_the_library_s() -> None:
+    values = np.random.default_rng(1).exponential(size=BCA_FROM)
+    ends = stats.bootstrap(
+        (values,), np.mean, n_resamples=1999, method="BCa", rng=np.random.default_rng(0)
+    ).confidence_interval
+    assert mean_over(values).bounds == pytest.approx([ends.low, ends.high])
+
+
+def test_too_few_clusters_print_their_values() -> None:
+    few = mean_over([0.5, 0.6, 0.9], ["a", "b", "c"])
+    assert few.bounds is None
+    assert few.values == (0.5, 0.6, 0.9)
+    assert few.text("{:.2f}") == "0.67 (3 pairs: 0.5, 0.6, 0.9)"
+    assert entry("x", few) == {
+        "x": pytest.approx(2 / 3), "x_ci": None, "x_values": [0.5, 0.6, 0.9]
+    }  # fmt: skip
+    assert not few.low > -1  # no comparison with an end that is not there holds
+    assert not few.high < 1
+    enough = mean_over(np.linspace(0.1, 0.9, FEWEST))
+    assert enough.bounds is not None
+    assert enough.values == ()
+    assert "_values" not in str(entry("x", enough))
+
+
+@pytest.mark.parametrize("n", [3, FEWEST, BCA_FROM])
+def test_no_interval_is_degenerate(n: int) -> None:
+    for value in (0.25, 0.1, 1e-9):
+        same = mean_over([value] * n)
+        assert same.bounds is None
+        assert same.text("{:.3g}") == f"{value:.3g} ({n} pairs: all {value:.3g})"
+
+
+@pytest.mark.parametrize("c", [2, 15, 106])
+def test_all_or_none_has_its_exact_bound(c: int) -> None:
+    every, none = mean_over([1.0] * c, support=RATE), mean_over([0] * c, support=RATE)
+    assert every.bounds == pytest.approx([0.05 ** (1 / c), 1.0])
+    assert none.bounds == pytest.approx([0.0, 1 - 0.05 ** (1 / c)])
+    assert every.kind == none.kind == "exact"
+    shared = mean_over([1.0] * 106, [i % 15 for i in range(106)], support=RATE)
+    assert shared.bounds == pytest.approx([0.05 ** (1 / 15), 1.0])  # 15 pairs, not 106 suspects
+    assert (shared.n, shared.clusters) == (106, 15)
+    gap = mean_over([1.0] * c, support=GAP)
+    assert gap.bounds == pytest.approx([2 * 0.05 ** (1 / c) - 1, 1.0])
+    assert mean_over([0.0] * c, support=GAP).bounds is None
+
+
+def test_40_trainings_without_an_alarm() -> None:
+    assert mean_over([0] * 40, support=RATE).high == pytest.approx(0.072, abs=5e-4)
+
+
+def test_outcomes_of_clusters_have_the_exact_interval() -> None:
+    ends = stats.binomtest(3, 8).proportion_ci()
+    found = mean_over([1, 1, 1, 0, 0, 0, 0, 0], support=RATE)
+    assert found.bounds == pytest.approx([ends.low, ends.high])
+    assert found.kind == "exact"
+
+
+def test_rates_stay_on_their_scale() -> None:
+    most_at_one = [1.0] * 19 + [0.2, 0.9]  # many a resample holds ones alone: no end by t
+    found = mean_over(most_at_one, support=RATE)
+    share = stats.binomtest(19, 21).proportion_ci().low
+    assert found.low == pytest.approx(share)
+    assert 0.9 < found.value < found.high <= 1
 
 
 def test_repeating_each_value_does_not_narrow_the_interval() -> None:
     values = np.random.default_rng(3).normal(size=12)
-    once = cluster_bootstrap(values, range(12))
-    tenfold = cluster_bootstrap(np.repeat(values, 10), np.repeat(np.arange(12), 10))
+    once = mean_over(values, range(12))
+    tenfold = mean_over(np.repeat(values, 10), np.repeat(np.arange(12), 10).tolist())
     assert tenfold.bounds == pytest.approx(once.bounds)
     assert (tenfold.n, tenfold.clusters) == (120, 12)
-    naive = bootstrap_mean(np.repeat(values, 10), seed=0)
+    naive = mean_over(np.repeat(values, 10))
     assert naive.high - naive.low < 0.5 * (once.high - once.low)
 
 
 def test_clusters_may_be_of_any_size_and_order() -> None:
     values, clusters = [1.0, 5.0, 2.0, 6.0, 3.0], ["a", "b", "a", "b", "a"]
-    interval = cluster_bootstrap(values, clusters)
+    interval = mean_over(values, clusters)
     assert interval.value == pytest.approx(17 / 5)
-    assert 2.0 <= interval.low <= interval.high <= 5.5  # means of a alone and of b alone
+    assert interval.values == (2.0, 5.5)
 
 
-def test_a_statistic_of_two_columns() -> None:
+def test_a_ratio_over_clusters() -> None:
     rng = np.random.default_rng(4)
-    base = rng.uniform(1, 2, size=60)
-    pairs = np.stack([0.7 * base, base], axis=1)
+    base = rng.uniform(1, 2, size=20)
+    other = base * rng.uniform(0.6, 0.8, size=20)
+    found = over_clusters(
+        lambda w: 1 - (w @ other) / (w @ base), (1 - other / base).tolist(), n=20
+    )
+    assert found.value == pytest.approx(1 - other.sum() / base.sum())
+    assert 0.2 < found.low < 0.3 < found.high < 0.4
+    exact = over_clusters(lambda w: 1 - (w @ (0.7 * base)) / (w @ base), [0.3] * 20, n=20)
+    assert exact.bounds is None
 
-    def reduction(rows: np.ndarray) -> float:
-        return float(1 - rows[:, 0].mean() / rows[:, 1].mean())
 
-    interval = cluster_bootstrap(pairs, list(range(20)) * 3, reduction)
-    assert interval.value == pytest.approx(0.3)
-    assert interval.bounds == pytest.approx([0.3, 0.3])
+def test_a_stricter_level_is_wider() -> None:
+    values = np.random.default_rng(6).normal(size=24)
+    plain, strict = mean_over(values), mean_over(values, alpha=0.05 / 6)
+    assert strict.low < plain.low < plain.high < strict.high
 
 
-def test_cluster_bootstrap_needs_two_clusters_and_matching_lengths() -> None:
-    with pytest.raises(ValueError, match="at least 2 clusters, got 3 values and 1 clusters"):
-        cluster_bootstrap([1, 2, 3], ["a", "a", "a"])
-    with pytest.raises(ValueError, match="a cluster for each value"):
-        cluster_bootstrap([1, 2, 3], ["a", "b"])
-    with pytest.raises(ValueError, match="at least 2 values"):
-        bootstrap_mean([1.0])
+def test_lengths_must_match() -> None:
+    with pytest.raises(ValueError, match="a cluster for each"):
+        mean_over([1, 2, 3], ["a", "b"])
+    with pytest.raises(ValueError, match="at least one value"):
+        mean_over([])
 
 
 def test_pairing_by_noise_removes_the_noise() -> None:
     noise = np.random.default_rng(5).normal(scale=10, size=50)
-    interval = paired_difference(noise + 0.5, noise, clusters=range(50))
-    assert interval.bounds == pytest.approx([0.5, 0.5])
-    across = paired_difference(noise + 0.5, noise, clusters=list(range(10)) * 5)
+    gaps = np.random.default_rng(6).normal(0.5, 0.1, size=50)
+    across = mean_over((noise + gaps) - noise, list(range(10)) * 5)
     assert (across.n, across.clusters) == (50, 10)
+    assert 0.4 < across.low < 0.5 < across.high < 0.6
 
 
 def outcomes(both: int, only_after: int, only_before: int, neither: int) -> tuple[list, list]:
@@ -140,30 +209,17 @@ def test_newcombe_is_antisymmetric() -> None:
 
 def test_paired_differences_reject_what_is_not_paired() -> None:
     with pytest.raises(ValueError, match="two lists of one length"):
-        paired_difference([1.0, 2.0], [1.0], clusters=["a", "b"])
+        paired_rate_difference([1, 0], [1])
     with pytest.raises(ValueError, match="expected outcomes 0 or 1"):
         paired_rate_difference([1, 0.5], [1, 0])
-
-
-def test_means_over_clusters_agree_with_the_general_form() -> None:
-    random = np.random.default_rng(3)
-    values = random.normal(size=60)
-    clusters = [int(label) for label in random.integers(0, 9, 60)]
-    fast = cluster_bootstrap(values, clusters)
-    slow = cluster_bootstrap(values, clusters, lambda drawn: float(np.mean(drawn)))
-    assert fast.bounds == pytest.approx(slow.bounds)
-    assert fast.value == pytest.approx(slow.value)
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_what_is_not_finite_is_refused(bad: float) -> None:
     values = [0.0, 1.0, bad, 1.0]
     for make in (
-        lambda: bootstrap_mean(values),
-        lambda: cluster_bootstrap(values, [0, 0, 1, 1]),
-        lambda: over_clusters(values, [0, 0, 1, 1]),
-        lambda: over_clusters(values, [0, 0, 0, 0]),
-        lambda: paired_difference(values, [0.0] * 4, clusters=[0, 0, 1, 1]),
+        lambda: mean_over(values),
+        lambda: mean_over(values, [0, 0, 1, 1]),
         lambda: paired_rate_difference([0.0] * 4, values),
         lambda: mean(values),
     ):
