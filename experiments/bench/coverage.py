@@ -95,8 +95,9 @@ def coverage(
         )
         low = np.where(ones == c, ALPHA ** (1 / c), low)
         high = np.where(ones == 0, 1 - ALPHA ** (1 / c), high)
-    printed = np.isfinite(low) & np.isfinite(high) & np.greater(high, low)
-    return float(((low <= truth) & (truth <= high))[printed].mean()), float(printed.mean())
+    printed: NDArray[np.bool_] = np.isfinite(low) & np.isfinite(high) & np.greater(high, low)
+    held = np.asarray((low <= truth) & (truth <= high))
+    return float(held[printed].mean()), float(printed.mean())
 
 
 def table(*, draws: int = 2000) -> Frame:
