@@ -24,7 +24,7 @@ PAIRS = [
 ]
 ROLES = {"free": "triggered", "fixed": "triggered"}
 KINDLESS = ("kind", "seed", "footprint", "footprint_rank", "footprint_energy", "seconds")
-KINDLESS += tuple(f"{key}_ci" for key in KINDLESS)
+KINDLESS += tuple(f"{key}_{end}" for key in KINDLESS for end in ("ci", "values"))
 
 
 def write(folder: Path, rows: list[dict[str, Any]]) -> Path:
