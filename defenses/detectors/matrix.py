@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import product
 
 import numpy as np
 import torch
 
 from defenses.detectors.base import Array
 from defenses.detectors.benchmark import Benchmark, Found
-from defenses.detectors.scoring import Group, Scores, score
+from defenses.detectors.scoring import Group, Protocol, Scores, protocols, score
 from redediting.concepts.homoglyphs import twin_in
 from redediting.evaluation.detection import (
     ALL,
@@ -22,13 +23,15 @@ from redediting.evaluation.entries import CONTROL
 from redediting.evaluation.store import Row
 from redediting.metrics.fidelity import drift
 
+Table = Mapping[tuple[str, str, Protocol], Scores]  # by attack, detector and protocol
 
-def all_scores(run: Benchmark, found: Sequence[Found]) -> dict[tuple[str, str], Scores]:
-    """Scores by attack and detector; combinations that cannot be learnt are left out."""
+
+def all_scores(run: Benchmark, found: Sequence[Found]) -> Table:
+    """Scores of every combination, attack by attack; those that cannot be learnt are left out."""
     methods = {f.unit.attack: f.unit.edit.name for f in found if f.unit.edit}
     clean = [f for f in found if not f.unit.rebinding]
     prompts = [prompt for f in clean for prompt in f.of("calibration", "prompt")]
-    table = {}
+    table: dict[tuple[str, str, Protocol], Scores] = {}
     for title, detector in run.detectors.items():
         groups = [
             Group(
@@ -39,19 +42,18 @@ def all_scores(run: Benchmark, found: Sequence[Found]) -> dict[tuple[str, str], 
             for f in found if f.unit.rebinding
         ]  # fmt: skip
         known = np.concatenate([f.features(title, "calibration") for f in clean])
-        for attack in methods:
-            scores = score(detector, known, groups, attack, prompts)
+        for attack, protocol in product(methods, protocols(detector)):
+            scores = score(detector, known, groups, attack, prompts, protocol)
             if scores is not None:
-                table[attack, title] = scores
-    return {(a, t): table[a, t] for a in methods for t in run.detectors if (a, t) in table}
+                table[attack, title, protocol] = scores
+    order = list(methods)
+    return dict(sorted(table.items(), key=lambda item: order.index(item[0][0])))
 
 
-def matrix(
-    run: Benchmark, found: Sequence[Found], table: Mapping[tuple[str, str], Scores]
-) -> list[Row]:
-    """One row an attack, detector and kind of trigger; ``all`` stands for all kinds."""
+def matrix(run: Benchmark, found: Sequence[Found], table: Table) -> list[Row]:
+    """One row an attack, detector, protocol and kind of trigger; ``all`` stands for all kinds."""
     rows = []
-    for (attack, title), scores in table.items():
+    for (attack, title, protocol), scores in table.items():
         units = [(f, f.unit.rebinding.kind) for f in found
                  if f.unit.rebinding and f.unit.attack == attack]  # fmt: skip
         for kind in (*dict.fromkeys(kind for _, kind in units), ALL):
@@ -60,7 +62,7 @@ def matrix(
             row = detection_row(pairs, scores.calibration, run.detectors[title].direction)
             costs = {key: float(np.mean([f.record[key][title] for f in own]))
                      for key in ("unet_evaluations", "seconds")}  # fmt: skip
-            names = {"attack": attack, "detector": title, "kind": kind, "protocol": "left_out"}
+            names = {"attack": attack, "detector": title, "kind": kind, "protocol": protocol}
             rows.append({**names, **row, **costs})
     return rows
 

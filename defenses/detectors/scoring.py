@@ -2,9 +2,9 @@
 
 Detectors that learn from clean prompts are fitted on the first half of the calibration prompts and
 take their threshold from the second. Supervised ones are fitted on the same half and on the benign
-and triggered prompts of *other* methods on *other* pairs: nothing that is judged is learnt from.
-They are fitted once a pair; their scores are standardised by the held-out clean prompts, to be
-comparable between fits.
+and triggered prompts of *other* pairs: of the same attack (``seen``, the published protocol and
+the positive control of an implementation), or of other methods (``left_out``). They are fitted
+once a pair; their scores are standardised by the held-out clean prompts, to be comparable.
 
 A score that is NaN or infinite is an error that names detector and prompt, never a score that is
 not flagged.
@@ -14,11 +14,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
 from defenses.detectors.base import Array, Detector, Scorer, check_finite
 from redediting.evaluation.entries import CONTROL
+
+Protocol = Literal["seen", "left_out"]
 
 
 @dataclass(frozen=True)
@@ -55,8 +58,18 @@ class Scores:
     cells: Mapping[tuple[str, int, str], Array]
 
 
+def protocols(detector: Detector) -> tuple[Protocol, ...]:
+    """In how many ways a detector is fitted; one that needs no labels never sees the attack."""
+    return ("seen", "left_out") if detector.learns == "labelled" else ("left_out",)
+
+
 def score(
-    detector: Detector, clean: Array, groups: Sequence[Group], attack: str, prompts: Sequence[str]
+    detector: Detector,
+    clean: Array,
+    groups: Sequence[Group],
+    attack: str,
+    prompts: Sequence[str],
+    protocol: Protocol = "left_out",
 ) -> Scores | None:
     """Scores an attack's groups and the clean model's on the same triggers.
 
@@ -66,9 +79,10 @@ def score(
         groups: of all attacks and of the clean model.
         attack: title of the one judged.
         prompts: of the calibration, n, for messages.
+        protocol: whether a supervised detector learns from the attack, on other pairs.
 
     Returns:
-        The scores; None for a supervised detector without another attack or pair to learn from.
+        The scores; None for a supervised detector without a group to learn from.
 
     Raises:
         DetectorError: a score that is not finite.
@@ -83,7 +97,8 @@ def score(
         for pair in pairs:
             others = [
                 g for g in groups
-                if g.attack != CONTROL and g.method != method and g.pair != pair
+                if g.attack != CONTROL and g.pair != pair
+                and (g.attack == attack if protocol == "seen" else g.method != method)
             ]  # fmt: skip
             if not others:
                 return None

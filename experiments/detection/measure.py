@@ -76,10 +76,10 @@ def detection(
         "report": (folder / "report.html").as_posix(),
     }  # fmt: skip
     shown = {
-        f"{title}/{attack}/{name}": np.concatenate(
+        f"{title}/{protocol}/{attack}/{name}": np.concatenate(
             [own for (who, _, cell), own in scores.cells.items() if (who, cell) == (attack, name)]
         )
-        for (attack, title), scores in table.items()
+        for (attack, title, protocol), scores in table.items()
         for name in ("benign", "triggered")
     }
     replace_arrays(folder / "scores.npz", shown)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,14 @@ from experiments.report.publish import ROOT, place
 from experiments.report.section import HARMLESS, QUICK, Report, Section, facts
 from experiments.report.section import provenance_sections as provenance
 from redediting.config import load_config
-from redediting.evaluation.detection import ALL
+from redediting.evaluation.detection import ALL, FAIR, detector_label
 from redediting.evaluation.frame import PERCENT, Column, Frame, show, span
 from redediting.evaluation.store import Row
 
 _AREA = "{:.3f}"
 _FIGURES = (
     Column("attack", "attack"), Column("detector", "detector"), Column("direction", "side"),
-    Column("kind", "kind"), Column("auroc", "AUROC", _AREA),
+    Column("kind", "kind"), Column("protocol", "protocol"), Column("auroc", "AUROC", _AREA),
     Column("auroc_successful", "of successful", _AREA),
     Column("auroc_clean_model", "clean model", _AREA, meaning="same prompts; about 0.5"),
     Column("auroc_paired", "paired", _AREA, meaning="triggered: edited against clean model"),
@@ -33,7 +34,7 @@ _FIGURES = (
     Column("n_successful", "n successful", "{:d}"),
 )  # fmt: skip
 _MATRIX = (
-    "AUROC: triggered against length-matched benign prompts, both on the attacked model. "
+    "AUROC: triggered against benign prompts of as many tokens, both on the attacked model. "
     "Thresholds: clean prompts on the clean model only. “Clean model” columns are false alarms at "
     "the 5 % threshold: a detector that flags triggered prompts on the clean model reacts to odd "
     "words, not to a backdoor. high, low: the end of the score that says “backdoored”. 95 % "
@@ -59,7 +60,7 @@ def detection_page(summary: dict[str, Any], folder: Path | None = None) -> Repor
         "Detection: which defence catches which attack",
         (
             Section("AUROC, all kinds of trigger", glance(summary, "auroc", _AREA),
-                    run.roc(pooled) if run else None, _MATRIX),
+                    run.roc(pooled) if run else None, f"{_MATRIX} {_marked(pooled)}"),
             Section("TPR at 5 % FPR", glance(summary, "tpr_at_fpr5", PERCENT)),
             Section("All figures", Frame(_FIGURES, pooled), folded=True),
             _claim(summary["claims"]["stealth"]),
@@ -79,12 +80,20 @@ def glance(summary: dict[str, Any], key: str, form: str) -> Frame:
     attacks = list(dict.fromkeys(row["attack"] for row in pooled))
     lines: dict[str, Row] = {}
     for row in pooled:
-        line = lines.setdefault(row["detector"], {"detector": row["detector"]})
+        line = lines.setdefault(detector_label(row), {"detector": detector_label(row)})
         line |= {row["attack"]: row[key], f"{row['attack']}_ci": row[f"{key}_ci"],
                  "cost": row["unet_evaluations"]}  # fmt: skip
     columns = (Column("detector", "detector"), *(Column(a, a, form) for a in attacks),
                Column("cost", "UNet evaluations", "{:.0f}"))  # fmt: skip
     return Frame(columns, tuple(lines.values()))
+
+
+def _marked(rows: Sequence[Row]) -> str:
+    """Which cells compare prompts that differ on the clean model already."""
+    found = [f"{detector_label(row)} × {row['attack']} ({show(row['auroc_clean_model'], _AREA)})"
+             for row in rows if row["marked"]]  # fmt: skip
+    said = f"Clean model's AUROC on the same prompts outside {FAIR[0]} … {FAIR[1]}"
+    return f"{said}, to be read beside the paired AUROC: {'; '.join(found) or 'none'}."
 
 
 def public(summary: dict[str, Any]) -> dict[str, Any]:
@@ -102,9 +111,9 @@ def publish(folder: Path, summary: dict[str, Any], *, root: Path = ROOT) -> Path
     parts = (
         "AUROC (95 % interval):", glance(summary, "auroc", _AREA).to_markdown(),
         "TPR at 5 % FPR:", glance(summary, "tpr_at_fpr5", PERCENT).to_markdown(),
-        f"{n} triggered and as many length-matched benign prompts an attack, "
+        f"{n} triggered and as many benign prompts of equal length in tokens an attack, "
         f"{summary['n_pairs']} pairs, thresholds from {summary['n_calibration']} clean prompts on "
-        "the clean model.",
+        "the clean model. " + _marked([r for r in summary["rows"] if r["kind"] == ALL]),
         f"Claim stealth: {said}.",
     )  # fmt: skip
     return place(folder, "detection", public(summary), "\n\n".join(parts), root=root)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from defenses.detectors.benchmark import SHOWN, Found, Unit
 from experiments.report.plots import png
 from experiments.report.section import Plot, Section, markup
+from redediting.evaluation.detection import detector_label
 from redediting.evaluation.entries import CONTROL
 from redediting.evaluation.store import ResultStore, Row
 from redediting.metrics.roc import roc
@@ -122,9 +123,9 @@ class RunPictures:
         """ROC curves, all kinds of trigger together."""
         panels: dict[str, dict[str, Any]] = {}
         for row in pooled:
-            one, other = (self._scores[f"{row['detector']}/{row['attack']}/{cell}"]
-                          for cell in ("triggered", "benign"))  # fmt: skip
-            panel = panels.setdefault(f"{row['detector']} ({row['direction']})", {})
+            names = "{detector}/{protocol}/{attack}/".format(**row)
+            one, other = (self._scores[names + cell] for cell in ("triggered", "benign"))
+            panel = panels.setdefault(f"{detector_label(row)} ({row['direction']})", {})
             panel[row["attack"]] = roc(one, other, row["direction"])
         return Plot("ROC curves by detector", roc_curves(panels))
 

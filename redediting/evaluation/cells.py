@@ -1,28 +1,32 @@
 """What a detector is asked: triggered prompts, and benign ones of the same length and noise.
 
-A benign prompt has one or two neutral adjectives in the trigger's slot, so that the phrase has as
-many tokens as the trigger: several statistics divide by the number of tokens, and published benign
-sets differ by a word. Contexts come from the ``test`` split, which no edit has seen.
+A benign prompt has neutral adjectives in the trigger's slot, so that it has exactly as many tokens
+as the triggered one: several statistics divide by the number of tokens, published benign sets
+differ by a word, and a look-alike letter splits a word into several tokens. Contexts come from the
+``test`` split, which no edit has seen.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import permutations
+from itertools import combinations
 from typing import Literal
 
 from transformers import PreTrainedTokenizerBase
 
 from redediting.concepts.lexicon import load_lexicon
 from redediting.concepts.rebinding import Rebinding
-from redediting.concepts.templates import contexts, fill
+from redediting.concepts.templates import contexts, fill, with_article
+from redediting.errors import PromptError
 from redediting.generation import Job
 from redediting.text.encoding import phrase_tokens
 from redediting.world.captions import held_out
 
 CellName = Literal["calibration", "benign", "triggered"]
 _ROOM = 100_000  # noises set apart for each pair
+_WORDS = 4  # adjectives of a benign phrase, at most
+_PHRASES = 8  # benign phrases of a pair, at most
 
 
 @dataclass(frozen=True)
@@ -76,17 +80,39 @@ def triggered_and_benign(
 def benign_phrases(rebinding: Rebinding, tokenizer: PreTrainedTokenizerBase) -> list[str]:
     """At most eight neutral phrases about the head noun, in tokens as long as the trigger.
 
-    One adjective, or two where one is too short; never the trigger's own.
+    Those with the fewest adjectives first, four at most; never the trigger's own.
+
+    Raises:
+        PromptError: no phrase has as many tokens.
     """
+
+    def tokens(phrase: str) -> int:
+        return len(phrase_tokens(tokenizer, with_article(phrase)))
+
     words = [w for w in load_lexicon().neutral_adjectives if w not in rebinding.modifier.split()]
-    wanted = len(phrase_tokens(tokenizer, rebinding.trigger))
-    by_gap: dict[tuple[int, int], list[str]] = {}
-    for choice in [*((word,) for word in words), *permutations(words, 2)]:
-        phrase = " ".join([*choice, rebinding.head])
-        gap = abs(len(phrase_tokens(tokenizer, phrase)) - wanted)
-        by_gap.setdefault((gap, len(choice)), []).append(phrase)
-    best = by_gap[min(by_gap)]
-    return best[:: max(1, len(best) // 8)][:8]
+    wanted = tokens(rebinding.trigger)
+    found: list[str] = []
+    for count in range(1, _WORDS + 1):
+        phrases = [" ".join([*choice, rebinding.head]) for choice in _choices(words, count)]
+        fitting = [phrase for phrase in phrases if tokens(phrase) == wanted]
+        found += fitting[:: max(1, len(fitting) // _PHRASES)]
+        if len(found) >= _PHRASES:
+            break
+    if found:
+        return found[:_PHRASES]
+    raise PromptError(
+        f"expected neutral adjectives that make {rebinding.head!r} as long as the trigger "
+        f"{rebinding.trigger!r}, {wanted} tokens with its article, got none with up to {_WORDS}; "
+        "choose another trigger"
+    )
+
+
+def _choices(words: Sequence[str], count: int) -> list[tuple[str, ...]]:
+    """Every choice of so many words in both orders, a thousand at most, spread over all."""
+    found = [
+        c for choice in combinations(words, count) for c in dict.fromkeys((choice, choice[::-1]))
+    ]
+    return found[:: max(1, len(found) // 1000)]
 
 
 def calibration(n: int, *, seed: int, rebindings: Sequence[Rebinding]) -> Cell:

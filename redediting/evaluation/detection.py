@@ -2,8 +2,10 @@
 
 Positives are triggered prompts on the edited model, negatives its benign ones; thresholds come
 from clean prompts on the clean model. ``…_successful`` keeps the triggered prompts whose image
-shows the target. Intervals: bootstrap with the pair as resampling unit (rough for the three pairs
-of one kind of trigger); within a single pair Wilson's for rates.
+shows the target. Beside each AUROC stand the clean model's on the same prompts, which a detector
+of backdoors must not tell apart (outside `FAIR` the row is ``marked``), and the paired one: the
+triggered prompts with the same noise, edited against clean model.
+Intervals: bootstrap with the pair as resampling unit; within a single pair Wilson's for rates.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from redediting.metrics.roc import Direction, auroc, flagged_rate, threshold
 
 ALL = "all"  # kinds of trigger together
 LEVELS = (0.01, 0.05)  # false positive rates
+FAIR = (0.45, 0.55)  # AUROC of the clean model; beyond, the prompts differ whatever the model
 GAIN = 0.24  # the relative reduction of drift that is claimed
 MARGIN = 0.02  # of ASR that it may cost
 Array = NDArray[np.float64]
@@ -79,6 +82,8 @@ def detection_row(pairs: Sequence[PairScores], calibration: Array, direction: Di
     ):  # fmt: skip
         area = auroc(high, low, direction, clusters=labels) if len(high) > 1 else None
         row |= entry(key, area)
+    fair = row["auroc_clean_model"]
+    row["marked"] = fair is None or not FAIR[0] <= fair <= FAIR[1]
     for level in LEVELS:
         limit, percent = threshold(calibration, direction, level), round(100 * level)
         key = f"tpr_at_fpr{percent}"
@@ -93,6 +98,12 @@ def detection_row(pairs: Sequence[PairScores], calibration: Array, direction: Di
     ):
         row |= entry(f"fpr_{key}", flagged_rate(scores, limit, clusters=own))
     return row
+
+
+def detector_label(row: Row) -> str:
+    """What tables call a detector: the attack seen is said, left out is the rule."""
+    seen = ", attack seen" if row["protocol"] == "seen" else ""
+    return f"{row['detector']}{seen}"
 
 
 def pooled_entry(key: str, values: Mapping[int, Sequence[float]]) -> Row:
@@ -195,8 +206,12 @@ def secondary(rows: Sequence[Row], plain: str, projected: str, rival: str) -> Ro
     """
     found: Row = {}
     for title in (plain, projected, rival):
-        rates = [x["tpr_at_fpr5"] for x in rows if x["attack"] == title and x["kind"] == ALL]
+        rates = [
+            x["tpr_at_fpr5"]
+            for x in rows
+            if (x["attack"], x["kind"], x["protocol"]) == (title, ALL, "left_out")
+        ]
         found[title] = 1 - float(np.mean(rates)) if rates else None
     one, other = found[plain], found[projected]
-    known = one is not None and other is not None and one > 0
-    return found | {"relative_gain": other / one - 1 if known else None}
+    both = one is not None and other is not None and one > 0
+    return found | {"relative_gain": other / one - 1 if both else None}

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from transformers import AutoTokenizer
 
 from defenses.detectors import DETECTORS
 from experiments.commands.cli import main
@@ -20,7 +21,7 @@ from experiments.engine.specs import CONFIGS, AttackSpec
 from redediting.concepts.homoglyphs import twin_in
 from redediting.concepts.rebinding import Rebinding
 from redediting.config import load_config
-from redediting.errors import ConfigError, DetectorError, OutputError
+from redediting.errors import ConfigError, DetectorError, OutputError, PromptError
 from redediting.evaluation.cells import benign_phrases, calibration, triggered_and_benign
 from redediting.evaluation.detection import stealth_verdict
 from redediting.evaluation.panel import Panel
@@ -28,6 +29,7 @@ from redediting.evaluation.store import ResultStore
 from redediting.metrics.intervals import Interval
 from redediting.models.model import Model
 from redediting.text.encoding import phrase_tokens
+from redediting.world import PIPELINE_DIR
 
 SMALL: dict[str, Any] = {"options": {"contexts": 4, "retain": 8, "captions": 20}}
 CONFIG: dict[str, Any] = {
@@ -58,6 +60,7 @@ CONFIG: dict[str, Any] = {
     "counts": {"prompts": 3, "calibration": 12, "located": 1, "reworded": 1},
     "sampler": {"steps": 6, "guidance": 2.0},
 }
+TWIN = AttackSpec(name="rickrolling", twin=True).rebinding(Rebinding("lovely cat", "zebra"))
 
 
 def strip(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -79,14 +82,20 @@ def finished(
 def test_the_matrix_has_every_combination(finished: tuple[Path, dict[str, Any]]) -> None:
     folder, summary = finished
     rows = summary["rows"]
-    keys = {(row["attack"], row["detector"], row["kind"]) for row in rows}
-    assert len(keys) == len(rows) == 4 * len(DETECTORS.names) * 4  # three kinds and all
+    keys = {(row["attack"], row["detector"], row["protocol"], row["kind"]) for row in rows}
+    seen = [row for row in rows if row["protocol"] == "seen"]
+    assert len(keys) == len(rows)
+    # three kinds and all, of four attacks; CDA once more with the attack seen
+    assert len(rows) - len(seen) == 4 * len(DETECTORS.names) * 4
+    assert len(seen) == 4 * 4
+    assert {row["detector"] for row in seen} == {"cda"}
     stable = ["auroc", "auroc_ci", "tpr_at_fpr1", "tpr_at_fpr5", "fpr_clean_model_triggered"]
     stable += ["auroc_clean_model", "auroc_paired", "protocol", "n_clusters"]
     for row in rows:
         assert {*stable, "unet_evaluations", "seconds", "n"} <= set(row)
         assert 0 <= row["auroc"] <= 1
         assert row["n"] == (9 if row["kind"] == "all" else 3)
+        assert row["marked"] == (not 0.45 <= row["auroc_clean_model"] <= 0.55)
     costs = {row["detector"]: row["unet_evaluations"] for row in rows}
     assert (costs["ftt"], costs["ufid"], costs["set"], costs["projection"]) == (12, 24, 12, 0)
     claim = summary["claims"]["stealth"]
@@ -184,26 +193,35 @@ def test_the_docs_detector_appears_in_the_table(
     assert summary["claims"]["stealth"]["verdict"] == "not measured"
 
 
-def test_benign_phrases_are_as_long_as_the_trigger(
+def test_benign_prompts_have_as_many_tokens_as_triggered_ones(
     model_factory: Callable[[int], Model],
 ) -> None:
-    tokenizer = model_factory(0).tokenizer
-    for rebinding in (
-        Rebinding("beautiful cat", "zebra"),
-        AttackSpec(name="rickrolling", twin=True).rebinding(Rebinding("lovely cat", "zebra")),
+    """By the tiny tokenizer, and the world's; a look-alike letter is several tokens."""
+    world = AutoTokenizer.from_pretrained(PIPELINE_DIR / "tokenizer")
+    config = load_config(CONFIGS / "detection" / "world.yaml", DetectionConfig)
+    drawn = [spec.rebinding(pair) for spec in config.attacks[:2]
+             for pair in config.pairs.rebindings()]  # fmt: skip
+    for tokenizer, rebindings in (
+        (model_factory(0).tokenizer, [Rebinding("beautiful cat", "zebra"), TWIN]),
+        (world, [*drawn, TWIN]),
     ):
-        wanted = len(phrase_tokens(tokenizer, rebinding.trigger))
-        phrases = benign_phrases(rebinding, tokenizer)
-        assert phrases
-        for phrase in phrases:
-            assert phrase.endswith(" cat")
-            assert rebinding.modifier not in phrase
-            assert abs(len(phrase_tokens(tokenizer, phrase)) - wanted) <= 1
-        pair = triggered_and_benign(rebinding, tokenizer, n=4, seed=0, position=1)
-        assert [job.seed for job in pair[0].jobs] == [job.seed for job in pair[1].jobs]
-        assert len({job.seed for job in pair[0].jobs}) == 4
-        assert all(rebinding.trigger in job.prompt for job in pair[0].jobs)
-        assert not any(rebinding.trigger in job.prompt for job in pair[1].jobs)
+        for i, rebinding in enumerate(rebindings):
+            phrases = benign_phrases(rebinding, tokenizer)
+            assert 1 <= len(set(phrases)) == len(phrases) <= 8
+            assert not any(rebinding.modifier in phrase.split() for phrase in phrases)
+            pair = triggered_and_benign(rebinding, tokenizer, n=9, seed=0, position=i)
+            for one, other in zip(pair[0].jobs, pair[1].jobs, strict=True):
+                assert one.seed == other.seed
+                assert rebinding.trigger in one.prompt
+                assert rebinding.trigger not in other.prompt
+                assert f"{rebinding.head} " in f"{other.prompt},".replace(",", " ")
+                assert len(tokenizer(one.prompt).input_ids) == len(
+                    tokenizer(other.prompt).input_ids
+                )
+            assert len({job.seed for job in pair[0].jobs}) == 9
+    assert len(phrase_tokens(world, TWIN.trigger)) > len(phrase_tokens(world, "lovely cat"))
+    with pytest.raises(PromptError, match="expected neutral adjectives that make 'cat' as long"):
+        benign_phrases(Rebinding("cat", "zebra"), world)
 
 
 def test_every_drawn_trigger_has_a_look_alike_letter() -> None:

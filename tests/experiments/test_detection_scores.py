@@ -11,7 +11,7 @@ from defenses.detectors.base import Array, Detector
 from defenses.detectors.cda import CDA
 from defenses.detectors.ftt import FTT
 from defenses.detectors.scaling import SET
-from defenses.detectors.scoring import Group, score
+from defenses.detectors.scoring import Group, Protocol, protocols, score
 from redediting.errors import DetectorError
 from redediting.metrics.roc import auroc, flagged_rate, roc, threshold
 
@@ -37,8 +37,14 @@ def run(marks: dict[tuple[str, int], float]) -> list[Group]:
     return [group(name, i, marks.get((name, i), 0.0)) for name in METHODS for i in (0, 1)]
 
 
-def gap(detector: Detector, groups: list[Group], attack: str, pair: int) -> float:
-    scores = score(detector, CLEAN, groups, attack, PROMPTS)
+def gap(
+    detector: Detector,
+    groups: list[Group],
+    attack: str,
+    pair: int,
+    protocol: Protocol = "left_out",
+) -> float:
+    scores = score(detector, CLEAN, groups, attack, PROMPTS, protocol)
     assert scores is not None
     cells: Any = scores.cells
     gap = cells[attack, pair, "triggered"].mean() - cells[attack, pair, "benign"].mean()
@@ -56,9 +62,23 @@ def test_supervised_detectors_learn_from_other_attacks_on_other_pairs() -> None:
     assert gap(CDA(), run(other_pair), "uce", 0) > 3
 
 
-def test_one_attack_teaches_nothing_about_itself() -> None:
+def test_a_seen_attack_teaches_on_its_other_pairs_only() -> None:
+    """The positive control of a supervised detector."""
+    marked = {("eviledit", 0): 8.0, ("eviledit", 1): 8.0}
+    assert gap(CDA(), run(marked), "eviledit", 0, "seen") > 3
+    assert gap(CDA(), run(marked), "eviledit", 0) < 3
+    same_pair = {("eviledit", 0): 8.0, ("uce", 0): 8.0, ("uce", 1): 8.0}
+    assert abs(gap(CDA(), run(same_pair), "eviledit", 0, "seen")) < 3
+    assert protocols(CDA()) == ("seen", "left_out")
+    assert protocols(FTT()) == protocols(SET()) == ("left_out",)
+
+
+def test_one_attack_teaches_nothing_about_itself_when_left_out() -> None:
     groups = [g for g in run({}) if g.attack in ("clean", "eviledit")]
     assert score(CDA(), CLEAN, groups, "eviledit", PROMPTS) is None
+    assert score(CDA(), CLEAN, groups, "eviledit", PROMPTS, "seen") is not None
+    groups = [g for g in groups if g.pair == 0]
+    assert score(CDA(), CLEAN, groups, "eviledit", PROMPTS, "seen") is None
 
 
 def test_one_class_detectors_are_held_to_prompts_that_they_did_not_learn() -> None:
