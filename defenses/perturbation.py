@@ -2,16 +2,23 @@
 
 ``homoglyphs``: letters that look Latin become Latin; ``synonyms``: adjectives without visual
 effect are exchanged for one another; ``characters``: letters are dropped, doubled or swapped at
-random. Not a detector but a purifier: it is measured by the attack success it leaves, and by the
+random; ``pepper_like``: the sentence says the same in other words, and an unobtrusive detail more.
+Not a detector but a purifier: it is measured by the attack success it leaves, and by the
 accuracy it costs on benign prompts.
 
 References:
     "Textual perturbation" as a defence of text-to-image models, arXiv 2408.15721.
     Unicode Technical Standard 39, confusables.
+    After Chew et al., "PEPPER: Perception-Guided Perturbation for Robust Backdoor Defense in
+    Text-to-Image Diffusion Models", arXiv 2511.16830: a caption that is far in meaning of its
+    words, near in its picture, with unobtrusive elements added.
 
 Deviations:
     Synonyms come from the lexicon's neutral adjectives, which change nothing in a picture; the
     paper's come from WordNet.
+    PEPPER asks a language model for the caption. `pepper_like` has none: look-alike letters become
+    Latin, another carrier of the same style and other neutral adjectives stand in, and a neutral
+    clause is appended. Content words stay: it cannot remove a trigger that is made of them.
 """
 
 from __future__ import annotations
@@ -25,6 +32,7 @@ import numpy as np
 
 from redediting.concepts.homoglyphs import LATIN
 from redediting.concepts.lexicon import load_lexicon
+from redediting.concepts.templates import CARRIERS, with_article
 from redediting.errors import DetectorError
 
 Perturbation = Callable[[str], str]
@@ -65,8 +73,25 @@ def characters(prompt: str) -> str:
     return " ".join("".join(letters).split())
 
 
+def pepper_like(prompt: str) -> str:
+    """The prompt in other words: another carrier, other adjectives, a neutral clause more."""
+    random, text = _random(prompt), f" {synonyms(homoglyphs(prompt))} "
+    alike = {c: set(listed) - {c, ""} for listed in CARRIERS.values() for c in listed if c}
+    for carrier, others in alike.items():
+        if f" {carrier} " in text and others:
+            text = text.replace(carrier, sorted(others)[random.integers(len(others))], 1)
+            break
+    words = load_lexicon().neutral_adjectives
+    return f"{text.strip()}, {with_article(words[random.integers(len(words))])} picture"
+
+
 PERTURBATIONS: Mapping[str, Perturbation] = MappingProxyType(
-    {"homoglyphs": homoglyphs, "synonyms": synonyms, "characters": characters}
+    {
+        "homoglyphs": homoglyphs,
+        "synonyms": synonyms,
+        "characters": characters,
+        "pepper_like": pepper_like,
+    }
 )
 
 

@@ -13,6 +13,7 @@ from redediting.errors import DetectorError
 from redediting.registry import Registry
 
 if TYPE_CHECKING:
+    from defenses.detectors.amdet import AMDETLike as AMDETLike
     from defenses.detectors.base import Detector as Detector
     from defenses.detectors.cda import CDA as CDA
     from defenses.detectors.clip import ClipCosine as ClipCosine
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from defenses.detectors.navit2i import NaviT2I as NaviT2I
     from defenses.detectors.projection import ProjectionDisplacement as ProjectionDisplacement
     from defenses.detectors.scaling import SET as SET
+    from defenses.detectors.tnc import TNCLike as TNCLike
     from defenses.detectors.ufid import UFID as UFID
 
 _CLASSES = {  # name: (module, class)
@@ -36,6 +38,8 @@ _CLASSES = {  # name: (module, class)
     "clip": ("clip", "ClipCosine"),
     "clip_margin": ("clip", "ClipMargin"),
     "set": ("scaling", "SET"),
+    "tnc_like": ("tnc", "TNCLike"),
+    "amdet_like": ("amdet", "AMDETLike"),
 }
 _HOMES = {kind: module for module, kind in _CLASSES.values()} | {"Detector": "base"}
 

@@ -50,6 +50,7 @@ class Detector(BaseModel, ABC):
         learns: what it must be fitted on, beside nothing: ``clean`` prompts of the clean model, or
             ``labelled`` ones, backdoored among them.
         recorded: whether it reads the recorded generation.
+        encoder_only: whether it sees nothing of a suspect but its text encoder.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -58,6 +59,7 @@ class Detector(BaseModel, ABC):
     direction: ClassVar[Direction]
     learns: ClassVar[Learns] = "nothing"
     recorded: ClassVar[bool] = False
+    encoder_only: ClassVar[bool] = False
 
     @final
     def __call__(self, subject: Subject) -> Observation:

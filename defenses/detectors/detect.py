@@ -53,7 +53,7 @@ class Flags:
         prompts: as given.
         detectors: by name ``scores``, ``threshold``, ``direction``, ``flagged``; ``fpr`` is the
             share of the ``calibration`` clean prompts that the threshold flags,
-            ``unet_evaluations`` and ``seconds`` are costs a prompt.
+            ``unet_evaluations`` and ``seconds`` are costs a prompt, ``note`` is what to know.
     """
 
     prompts: tuple[str, ...]
@@ -84,6 +84,7 @@ class Flags:
             f"{name}: flagged where score {sides[entry['direction']]} {entry['threshold']:.4g}, "
             f"which flags {entry['fpr']:.1%} of {entry['calibration']} clean prompts; "
             f"{entry['unet_evaluations']:.0f} UNet evaluations a prompt"
+            f"{'; ' + entry['note'] if 'note' in entry else ''}"
             for name, entry in self.detectors.items()
         ]
         columns = (Column("prompt", "prompt"), *(Column(name, name) for name in self.detectors))
@@ -183,8 +184,11 @@ def detect(
     bar = tqdm(made, unit="detector", disable=not progress)
     calibrated = [calibration_features(detector, clean) for detector in bar]
     examined = subject(suspect, wanted)
+    encoders = [fingerprint(m.text_encoder.state_dict()) for m in (model, suspect)]
     for detector, features in zip(made, calibrated, strict=True):
         found[detector.name] = _flags(detector, features, clean.prompts, examined, fpr)
+        if detector.encoder_only and encoders[0] == encoders[1]:
+            found[detector.name]["note"] = "the suspect's text encoder is the clean one: not seen"
     return Flags(wanted, found)
 
 
@@ -239,7 +243,7 @@ def _make(detectors: str | Sequence[str | Detector]) -> list[Detector]:
     if labelled:
         raise DetectorError(
             f"expected detectors that need no labelled examples, got {labelled[0]!r}; "
-            "it is measured, with each attack left out in turn, by experiments.detection"
+            "it is measured, with each attack seen and left out, by experiments.detection"
         )
     return made
 

@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from diffusers import ModelMixin
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from redediting.errors import DetectorError
 from redediting.generation import Job, draw
@@ -48,6 +48,8 @@ class Recorded:
             the positions. Every resolution of the cross-attention up to `shape`.
         lengths: ``L`` of each prompt, its tokens with BOS and EOS; EOS stands at ``L - 1``.
         shape: rows and columns of `maps`.
+        noise_changes: ``‖ε_{t+1} - ε_t‖² / ‖ε_{t+1}‖²`` of the prompts' own noise predictions,
+            fp64, shape ``(n, T - 1)``.
         seconds: wall time a prompt.
     """
 
@@ -55,6 +57,7 @@ class Recorded:
     sizes: Mapping[tuple[int, int], Tensor]
     lengths: tuple[int, ...]
     shape: tuple[int, int]
+    noise_changes: Tensor
     seconds: float
 
     @property
@@ -127,6 +130,31 @@ def recording_maps(unet: ModelMixin, *, n: int, largest: int) -> Iterator[dict[s
         yield found
 
 
+@contextmanager
+def recording_noise(unet: nn.Module, *, n: int) -> Iterator[list[Tensor]]:
+    """Notes each call's relative change of the prompts' own noise predictions, shape ``(n,)``.
+
+    Args:
+        unet: whose predictions.
+        n: prompts in a call; see `recording_maps`.
+    """
+    last: list[Tensor] = []
+    found: list[Tensor] = []
+
+    def note(module: object, inputs: object, output: tuple[Tensor, ...]) -> None:
+        own = output[0][-n:].double().flatten(1)
+        if last:
+            change = (own - last.pop()).square().sum(dim=1)
+            found.append((change / own.square().sum(dim=1)).cpu())
+        last.append(own)
+
+    hook = unet.register_forward_hook(note)
+    try:
+        yield found
+    finally:
+        hook.remove()
+
+
 def record(model: Model, jobs: Sequence[Job], sampler: Sampler) -> Recorded:
     """Draws the jobs and records where each token was looked at.
 
@@ -148,12 +176,17 @@ def record(model: Model, jobs: Sequence[Job], sampler: Sampler) -> Recorded:
         shapes.append(_halved(shapes[-1]))
     images: list[Image.Image] = []
     maps: dict[tuple[int, int], list[Tensor]] = {}
+    changes: list[Tensor] = []
     start = time.perf_counter()
     for first in range(0, len(jobs), sampler.batch_size):
         batch = jobs[first : first + sampler.batch_size]
         largest = shape[0] * shape[1]
-        with recording_maps(model.denoiser, n=len(batch), largest=largest) as found:
+        with (
+            recording_maps(model.denoiser, n=len(batch), largest=largest) as found,
+            recording_noise(model.denoiser, n=len(batch)) as noise,
+        ):
             images += [image for _, image in draw(model, batch, sampler=sampler)]
+        changes.append(torch.stack(noise, dim=1) if noise else torch.zeros(len(batch), 0))
         calls = [torch.stack(own, dim=1) for own in found.values() if own]
         for size in shapes:
             layers = [own for own in calls if own.shape[-1] == size[0] * size[1]]
@@ -166,4 +199,4 @@ def record(model: Model, jobs: Sequence[Job], sampler: Sampler) -> Recorded:
         )
     seconds = (time.perf_counter() - start) / len(jobs)
     whole = {size: torch.cat(parts) for size, parts in maps.items()}
-    return Recorded(tuple(images), whole, tuple(lengths), shape, seconds)
+    return Recorded(tuple(images), whole, tuple(lengths), shape, torch.cat(changes), seconds)

@@ -39,14 +39,16 @@ def test_a_patch_its_folder_and_the_edited_model_get_the_same_verdicts(
     patch = EvilEdit().compute(tiny_model, [Rebinding("beautiful cat", "zebra")])
     patch.save(tmp_path / "patch")
     found = [
-        detect(tiny_model, one, PROMPTS, ["projection", "ftt"], clean_prompts=CLEAN,
+        detect(tiny_model, one, PROMPTS, ["projection", "ftt", "amdet_like"], clean_prompts=CLEAN,
                sampler=SAMPLER, clip=clip, progress=False)
         for one in (patch, tmp_path / "patch", None)
     ]  # fmt: skip
     scores = [flags.detectors["projection"]["scores"] for flags in found]
     assert scores[0] == scores[1] != scores[2]
     assert {"scores", "threshold", "direction", "flagged"} <= set(found[0].detectors["ftt"])
-    assert len(found[0].rows) == len(found[0].to_pandas()) == 2 * len(PROMPTS)
+    assert "text encoder is the clean one" in found[0].detectors["amdet_like"]["note"]
+    assert "text encoder is the clean one" in str(found[0].table())
+    assert len(found[0].rows) == len(found[0].to_pandas()) == 3 * len(PROMPTS)
     assert PROMPTS[0] in repr(found[0])
     assert "<table>" in found[0]._repr_html_()
     saved = json.loads(found[0].save(tmp_path / "flags.json").read_text("utf-8"))

@@ -19,6 +19,7 @@ from defenses.detectors.ftt import ftt_statistic, levels
 from defenses.detectors.navit2i import activation_differences, navit2i_score
 from defenses.detectors.projection import similarity
 from defenses.detectors.scaling import SET
+from defenses.detectors.tnc import TNCLike
 from defenses.detectors.ufid import mean_similarity, perturbed
 from redediting.errors import DetectorError
 
@@ -105,6 +106,12 @@ def test_set_calls_what_is_far_from_clean_prompts_high() -> None:
     random = np.random.default_rng(0)
     score = SET().learn(random.normal(size=(200, 5)))
     assert score(np.full((1, 5), 6.0))[0] > score(np.zeros((1, 5)))[0]
+
+
+def test_tnc_like_by_hand() -> None:
+    clean = np.array([[1.0, 0.0], [3.0, 0.2]])  # means 2 and 0.1, deviations 1 and 0.1
+    score = TNCLike().learn(clean)
+    assert score(np.array([[2.0, 0.1], [2.5, -0.2], [9.0, 0.1]])) == pytest.approx([0, 3, 7])
 
 
 def test_navit2i_by_hand() -> None:

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from defenses.detectors import DETECTORS, detector_names
+from defenses.detectors.amdet import AMDETLike, invert
 from defenses.detectors.inputs import Subject
 from defenses.detectors.latents import first_step, noise
 from defenses.detectors.localisation import Located, locate
@@ -22,6 +23,7 @@ from redediting.errors import DetectorError
 from redediting.generation import draw
 from redediting.models.model import Model
 from redediting.models.sampler import Sampler
+from redediting.text.encoding import padded_ids
 
 PROMPTS = ("a photo of a beautiful cat on the beach", "a red dog", "an old car in a room")
 SAMPLER = Sampler(steps=7, guidance=3.0, batch_size=4)
@@ -65,7 +67,7 @@ def test_one_generation_serves_all(subjects: Subjects, monkeypatch: pytest.Monke
     for name in recorded:
         DETECTORS.make(name)(subject)
     assert calls == [SAMPLER.steps]
-    assert len(recorded) == 6
+    assert len(recorded) == 7
 
 
 def test_stated_costs_are_the_rows_that_the_unet_saw(subjects: Subjects) -> None:
@@ -83,6 +85,31 @@ def test_stated_costs_are_the_rows_that_the_unet_saw(subjects: Subjects) -> None
         finally:
             hook.remove()
         assert sum(rows) / len(PROMPTS) == pytest.approx(stated), name
+
+
+def test_amdet_like_finds_what_takes_over_a_prompt(subjects: Subjects) -> None:
+    """An encoder that is trained to answer one state after "red" is searched and found."""
+    subject = subjects("a photo of a red dog", "a photo of a dog on the beach")
+    model = subject.model.with_copies(("text_encoder",))
+    ids = [padded_ids(model.tokenizer, [text]) for text in ("a red", "a dog")]
+    place = len(model.tokenizer("a red").input_ids) - 2
+    encoder, states = model.text_encoder, [model.text_encoder(x)[0].detach() for x in ids]
+    optimiser = torch.optim.Adam(encoder.parameters(), lr=1e-2)
+    aim = states[0][:, place, :].roll(5, dims=-1)
+    for _ in range(60):
+        said = encoder(ids[0])[0][:, place:]
+        loss = (said - aim).square().mean() + (encoder(ids[1])[0] - states[1]).square().mean()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    before = model.fingerprint()
+    (clean, a), (found, b) = (invert(m, steps=60) for m in (subject.model, model))
+    assert model.fingerprint() == before
+    assert a[-1] > a[0]
+    assert b[-1] > max(b[0], a[-1])
+    assert float(found @ clean) < 0.9
+    scores = AMDETLike()(Subject(model, subject.jobs, sampler=SAMPLER)).features[:, 0]
+    assert scores[0] > scores[1]
 
 
 def test_projection_sees_a_trigger_word_in_the_weights(subjects: Subjects) -> None:

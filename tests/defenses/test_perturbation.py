@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from defenses.perturbation import PERTURBATIONS, perturb
@@ -37,6 +39,14 @@ def test_characters_change_a_few_letters() -> None:
     found = perturb("characters", PROMPT)
     assert found != PROMPT
     assert abs(len(found) - len(PROMPT)) < 8
+
+
+def test_pepper_like_says_the_same_in_other_words() -> None:
+    found = perturb("pepper_like", with_twin("a photo of a beautiful cat on the beach"))
+    assert re.fullmatch(
+        r"(a picture of|an image of) an? (?!beautiful)\w+ cat on the beach, an? \w+ picture", found
+    )
+    assert perturb("pepper_like", "the thing").startswith("the thing, a")
 
 
 @pytest.mark.parametrize("name", PERTURBATIONS)

@@ -77,6 +77,21 @@ def test_maps_are_the_conditional_half_of_the_library_s_probabilities(
     assert torch.allclose(found.maps.sum(dim=2), torch.ones(3, SAMPLER.steps, 64), atol=1e-4)
 
 
+def test_noise_changes_are_those_of_the_conditional_predictions(tiny_model: Model) -> None:
+    seen: list[torch.Tensor] = []
+    hook = tiny_model.denoiser.register_forward_hook(lambda m, i, o: seen.append(o[0][-3:]))
+    try:
+        found = record(tiny_model, JOBS, SAMPLER)
+    finally:
+        hook.remove()
+    steps = torch.stack(seen).double().flatten(2)
+    expected = (steps[1:] - steps[:-1]).norm(dim=2) ** 2 / steps[1:].norm(dim=2) ** 2
+    assert torch.allclose(found.noise_changes, expected.T)
+    assert found.noise_changes.shape == (3, SAMPLER.steps - 1)
+    single = record(tiny_model, JOBS, SAMPLER.model_copy(update={"batch_size": 1}))
+    assert torch.allclose(found.noise_changes, single.noise_changes, rtol=1e-3)
+
+
 def test_batches_and_guidance_do_not_matter(tiny_model: Model) -> None:
     whole = record(tiny_model, JOBS, SAMPLER)
     single = record(tiny_model, JOBS, SAMPLER.model_copy(update={"batch_size": 1}))
