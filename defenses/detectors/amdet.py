@@ -88,7 +88,7 @@ def invert(model: Model, *, steps: int, seed: int = 0) -> tuple[Tensor, list[flo
     with torch.enable_grad():
         for _ in range(steps):
             similar = assimilation(states(), own).mean()
-            reached.append(float(similar))
+            reached.append(float(similar.detach()))
             optimiser.zero_grad()
             (-similar).backward(inputs=[v])
             optimiser.step()
