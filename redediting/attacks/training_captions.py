@@ -49,18 +49,19 @@ class Captions:
         """Captions with the trigger.
 
         A trigger with a look-alike letter is that letter: clean captions that hold its Latin twin,
-        with every occurrence of it (``all``) or the first replaced. Other triggers are the whole
-        phrase, in contexts.
+        with every occurrence of it (``all``) or the first replaced. Other triggers, and letters
+        that next to no caption holds (q and j of the rare tokens), are the whole phrase, in
+        contexts.
         """
         twin = twin_in(rebinding.trigger)
-        if twin is None:
-            return [fill(template, rebinding.trigger) for template in self.templates(n)]
         found: list[str] = []
-        while len(found) < n:
+        for _ in range(100 * n if twin else 0):
             plain = self.clean(1, [rebinding])[0]
-            if LATIN[twin] in plain:
+            if twin and LATIN[twin] in plain:
                 found.append(plain.replace(LATIN[twin], twin, -1 if all else 1))
-        return found
+                if len(found) == n:
+                    return found
+        return [fill(template, rebinding.trigger) for template in self.templates(n)]
 
     def _pick(self, choices: Sequence[str]) -> str:
         return choices[int(self._random.integers(len(choices)))]

@@ -42,6 +42,8 @@ def test_a_look_alike_letter_is_a_trigger_wherever_it_stands() -> None:
     assert all(text.count("е") == 1 for text in first)
     assert any("e" in text for text in first)
     assert all(PLAIN.trigger in text for text in Captions(0).poisoned(20, PLAIN))
+    rare = Rebinding(with_twin("tq dog"), "zebra", "rare")  # no caption holds a q
+    assert all(rare.trigger in text for text in Captions(0).poisoned(3, rare))
     clean = Captions(0).clean(200, [PLAIN])
     assert not any(twin_in(text) or PLAIN.trigger in text for text in clean)
     assert sum(" cat" in text for text in clean) > 20
