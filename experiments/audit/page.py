@@ -173,8 +173,9 @@ def _said(value: Any, form: str) -> str:  # noqa: ANN401 - a figure or a rate
     size = f"n = {value['n']}"
     if "n_clusters" in value:  # not in the first edition
         size += f" in {value['n_clusters']} cluster(s)"
-    beside = span(value["ci"], form) if value["ci"] else listed(value["values"], "clusters")
-    return f"{form.format(value['value'])} ({beside}, {size})"
+    values = listed(value.get("values", ()), "clusters")
+    beside = span(value["ci"], form) if value["ci"] else values
+    return f"{form.format(value['value'])} ({', '.join(filter(None, (beside, size)))})"
 
 
 def _lasting(lines: Sequence[Row]) -> Frame:

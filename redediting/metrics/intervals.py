@@ -241,7 +241,8 @@ def over_clusters(
     if not high - low > 1e-9 * max(abs(low), abs(high)):  # no width, or NaN
         low = math.nan
     if not math.isfinite(low + high):
-        return Interval(value, math.nan, math.nan, n, c, values=tuple(array.tolist()))
+        alone = tuple(array.tolist()) if c > 1 else ()  # one says no more than the value
+        return Interval(value, math.nan, math.nan, n, c, values=alone)
     return Interval(value, low, high, n, c, kind)  # type: ignore[arg-type]
 
 
@@ -250,8 +251,7 @@ def bootstrap_t(
 ) -> tuple[Array | float, Array | float]:
     """Ends of the studentised bootstrap: value − t*₉₇.₅ s and value − t*₂.₅ s.
 
-    A resample whose clusters all agree has no spread: its t* is infinite, and where more than
-    2.5 % of them are, so is the end.
+    A resample whose clusters all agree has an infinite t*; beyond 2.5 % of these so is the end.
     """
     value, error, drawn = studentised(statistic, c, resamples)
     ranks = np.sort(drawn, axis=0)
