@@ -35,7 +35,8 @@ REBINDINGS = [
 ]
 QUICK = {
     "redediting": {"contexts": 3, "retain": 8, "captions": 20},
-    "alphaedit": {"captions": 20, "threshold": 1.0},
+    "alphaedit": {"captions": 20, "threshold": 1.0, "relative": True},
+    "speed": {"matrices": "both", "retain": ["dog", "red car", "tree"]},
 }
 PROVENANCE = Provenance(method="closed form", options={}, rebindings=[], seconds=0.0, version="0")
 SAMPLER = Sampler(steps=2, guidance=3.0, batch_size=2)
