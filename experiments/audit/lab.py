@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, TypeVar
 
+import torch
 from PIL import Image
 from torch import Tensor
 
-from defenses.audit.challenges import Weights
+from defenses.audit.challenges import Weights, cast
 from defenses.audit.report import AuditReport, audit_weights
 from defenses.audit.vocabulary import States, Vocabulary
 from defenses.repair.scenes import Scenes, load_scenes
@@ -89,24 +90,26 @@ class Lab:
             )
         return known[title]
 
-    def edited(self, spec: MethodSpec, rebindings: Sequence[Rebinding]) -> Weights:
-        """The projections with an edit, in the model's dtype."""
+    def edited(
+        self, spec: MethodSpec, rebindings: Sequence[Rebinding], dtype: torch.dtype | None = None
+    ) -> Weights:
+        """The projections with an edit, in the model's dtype; rounded to another if asked."""
 
         def edit() -> Weights:
             patch = spec.build().compute(self.model, rebindings)
             return {n: patch.new_weight(n, w).to(w.dtype) for n, w in self.base.items()}
 
-        return self._once((spec, tuple(rebindings)), edit)
+        found = self._once((spec, tuple(rebindings)), edit)
+        return found if dtype is None else cast(found, dtype)
 
-    def trained(self, recipe: Training, at: tuple[int, ...]) -> dict[int, Weights]:
-        """The projections after some steps of a training."""
-        return self._once(
-            (recipe, at),
-            lambda: {
-                step: trained_projections(model)
-                for step, model in train(self.model, self.scenes, recipe, at=at)
-            },
-        )
+    def trained(self, recipe: Training, at: tuple[int, ...], step: int) -> Weights:
+        """The projections after one of the steps at which a training is looked at."""
+
+        def run() -> dict[int, Weights]:
+            shown = train(self.model, self.scenes, recipe, at=at)
+            return {step: trained_projections(model) for step, model in shown}
+
+        return self._once((recipe, at), run)[step]
 
     def _once(self, key: object, make: Callable[[], T]) -> T:
         """What was made last, where it is asked for again."""

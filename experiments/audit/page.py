@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from experiments.report.plots import png
 from experiments.report.publish import ROOT, place
 from experiments.report.section import HARMLESS, Plot, Report, Section
+from redediting.evaluation.audit import grouped_by
 from redediting.evaluation.frame import PERCENT, Column, Frame, show
 from redediting.evaluation.store import Row
 from redediting.metrics.intervals import listed, span
@@ -120,9 +121,7 @@ def price(lines: Sequence[Row], key: str, name: str, *, least: float = 0.9) -> s
     def cost(line: Row) -> str:
         return f"ASR {show(line['asr'], '{:.0%}')}, drift {show(line['drift'], '{:.3f}')}"
 
-    kinds: dict[str, list[Row]] = {}
-    for line in lines:
-        kinds.setdefault(line["kind"], []).append(line)
+    kinds = {kind: own for (kind,), own in grouped_by(lines, "kind")}
     plain = kinds.pop("none", None)
     clauses = []
     for kind, own in kinds.items():
@@ -227,8 +226,8 @@ def _removability(axes: Axes, lines: Sequence[Row]) -> None:
 
 
 def _cost(axes: Axes, lines: Sequence[Row]) -> None:
-    for i, kind in enumerate(dict.fromkeys(line["kind"] for line in lines)):
-        own = [x for x in lines if x["kind"] == kind and x["auroc"] is not None]
+    for i, ((kind,), every) in enumerate(grouped_by(lines, "kind")):
+        own = [x for x in every if x["auroc"] is not None]
         for key, mark, name in (("auroc", "o:", "r²"), ("auroc_whitened", "s-", "whitened")):
             places = [x[key] for x in own], [x["asr"] for x in own]
             axes.plot(*places, mark, color=f"C{i}", markersize=4, label=f"{kind}, {name}")

@@ -9,7 +9,7 @@ from itertools import cycle, islice, product
 
 import torch
 
-from defenses.audit.challenges import PERTURBED, Weights, cast
+from defenses.audit.challenges import PERTURBED, Weights
 from defenses.repair.training import Training
 from experiments.audit.config import Suite
 from experiments.audit.lab import Lab
@@ -39,7 +39,8 @@ def suspects(suite: Suite, methods: Sequence[MethodSpec], stage: str) -> Iterato
     yield from _edits(suite, methods, f"{stage}/edit")
     yield from _benign(suite, stage)
     for i, (family, make) in enumerate(islice(cycle(PERTURBED.items()), suite.perturbations)):
-        yield Suspect(f"{stage}/control/{family}/{i}", "control", family, partial(_made, make, i))
+        made = partial(_perturbed, make, i)
+        yield Suspect(f"{stage}/control/{family}/{i}", "control", family, made)
     yield from _trained(suite, f"{stage}/control")
 
 
@@ -53,24 +54,20 @@ def _edits(suite: Suite, methods: Sequence[MethodSpec], prefix: str) -> Iterator
     firsts = {pair.kind: pair for pair in reversed(pairs)}
     for spec in methods:
         for pair in pairs:
-            name, own, edit = f"{prefix}/{spec.title}/{pair}", (pair,), _edit(spec, pair)
+            name, own = f"{prefix}/{spec.title}/{pair}", (pair,)
+            edit = partial(Lab.edited, spec=spec, rebindings=own)
             yield Suspect(name, "edited", spec.title, edit, own, single=True, exact=True)
             for form in suite.formats if pair is firsts[pair.kind] else ():
-                family, copied = f"{spec.title} {form}", partial(_copy, edit, _HALF[form])
-                yield Suspect(f"{name}/{form}", "edited", family, copied, own)
+                copied = partial(edit, dtype=_HALF[form])
+                yield Suspect(f"{name}/{form}", "edited", f"{spec.title} {form}", copied, own)
     for spec, n in product(methods[:_MANY], suite.several):
         if n <= len(pairs):
             many = spread(pairs, n)
-            name, family = f"{prefix}/{spec.title}/{n} backdoors", f"{spec.title} x{n}"
-            yield Suspect(name, "edited", family, _edit(spec, *many), many, exact=True)
-
-
-def _edit(spec: MethodSpec, *rebindings: Rebinding) -> Callable[[Lab], Weights]:
-    return lambda lab: lab.edited(spec, rebindings)
-
-
-def _copy(make: Callable[[Lab], Weights], dtype: torch.dtype, lab: Lab) -> Weights:
-    return cast(make(lab), dtype)
+            name, edit = (
+                f"{prefix}/{spec.title}/{n} backdoors",
+                partial(Lab.edited, spec=spec, rebindings=many),
+            )
+            yield Suspect(name, "edited", f"{spec.title} x{n}", edit, many, exact=True)
 
 
 def _benign(suite: Suite, stage: str) -> Iterator[Suspect]:
@@ -83,10 +80,11 @@ def _benign(suite: Suite, stage: str) -> Iterator[Suspect]:
         erased = Rebinding(name, lexicon.concept(name).category)
         toned = Rebinding(name, f"{colour} {name}", head=name, target_head=name)
         for family, pair in (("erasure", erased), ("debias", toned)):
-            yield Suspect(f"{stage}/{family}/{name}", "benign", family, _edit(spec, pair), (pair,))
+            edit = partial(Lab.edited, spec=spec, rebindings=(pair,))
+            yield Suspect(f"{stage}/{family}/{name}", "benign", family, edit, (pair,))
 
 
-def _made(make: Callable[[Weights, int], Weights], i: int, lab: Lab) -> Weights:
+def _perturbed(make: Callable[[Weights, int], Weights], i: int, lab: Lab) -> Weights:
     return make(lab.base, i)
 
 
@@ -104,10 +102,5 @@ def _trained(suite: Suite, prefix: str) -> Iterator[Suspect]:
         recipes.append((f"fine-tune {optimizer}", Training.model_validate(tune | {"seed": i})))
     for i, (family, recipe) in enumerate(recipes):
         for step in suite.snapshots:
-            make = partial(_snapshot, recipe, suite.snapshots, step)
-            name = f"{prefix}/{family}/{i}/{step}"
-            yield Suspect(name, "control", family.split()[0], make)
-
-
-def _snapshot(recipe: Training, at: tuple[int, ...], step: int, lab: Lab) -> Weights:
-    return lab.trained(recipe, at)[step]
+            make = partial(Lab.trained, recipe=recipe, at=suite.snapshots, step=step)
+            yield Suspect(f"{prefix}/{family}/{i}/{step}", "control", family.split()[0], make)

@@ -27,7 +27,7 @@ _REPAIRED = (*_DRAWN, "kept", "kept_read", "beside", "beside_read", "honest_gap"
 def summarise(rows: Sequence[Row]) -> dict[str, Any]:
     """Every table of a run, from the rows of all stages."""
     stages = dict.fromkeys(("development", "test", "persistence", "adaptive", "repair"), ())
-    of = stages | {stage: own for (stage,), own in _groups(rows, "stage")}
+    of = stages | {stage: own for (stage,), own in grouped_by(rows, "stage")}
     return {
         "development": separation(of["development"]),
         "test": separation(of["test"]),
@@ -111,7 +111,7 @@ def families(rows: Sequence[Row]) -> list[dict[str, Any]]:
             "seconds": _mean(own, "seconds"),
             **{v: sum(r["verdict"] == v for r in own) for v in ("clean", "edited", "changed")},
         }
-        for (family,), own in _groups(rows, "family")
+        for (family,), own in grouped_by(rows, "family")
     ]
 
 
@@ -123,7 +123,7 @@ def recovery(rows: Sequence[Row]) -> list[dict[str, Any]]:
         ("success ≥ 50 %", [r for r in drawn if r["asr"] >= _STRONG]),
         ("success < 50 %", [r for r in drawn if r["asr"] < _STRONG]),
         ("all edits", edited),
-        *((family, own) for (family,), own in _groups(edited, "family")),
+        *((family, own) for (family,), own in grouped_by(edited, "family")),
     ]
     return [
         {
@@ -161,7 +161,7 @@ def adaptive(rows: Sequence[Row], controls: Sequence[Row]) -> list[dict[str, Any
             "top1": _named_rates(own, "named")["top1"],
             **{key: _mean(own, key) for key in ("r2", "r2_whitened", *_DRAWN)},
         }
-        for (kind, size), own in _groups(rows, "kind", "size")
+        for (kind, size), own in grouped_by(rows, "kind", "size")
     ]
 
 
@@ -172,7 +172,7 @@ def grouped(rows: Sequence[Row], by: Sequence[str], keys: Sequence[str]) -> list
     """
     found = []
     firsts = [row[by[0]] for row in rows]
-    for group, own in sorted(_groups(rows, *by), key=lambda item: firsts.index(item[0][0])):
+    for group, own in sorted(grouped_by(rows, *by), key=lambda item: firsts.index(item[0][0])):
         line: dict[str, Any] = dict(zip(by, group, strict=True))
         line |= {key: _mean(own, key) for key in keys}
         asr = mean_over([r["asr"] for r in own], [r["pair"] for r in own], support=RATE)
@@ -184,7 +184,7 @@ def _labelled(rows: Sequence[Row], label: str) -> list[Row]:
     return [row for row in rows if row["label"] == label]
 
 
-def _groups(rows: Sequence[Row], *by: str) -> list[tuple[tuple[Any, ...], list[Row]]]:
+def grouped_by(rows: Sequence[Row], *by: str) -> list[tuple[tuple[Any, ...], list[Row]]]:
     """Rows that agree in some columns, in the order of their first ones."""
     found: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows:
