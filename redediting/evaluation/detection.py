@@ -103,7 +103,7 @@ def detection_row(pairs: Sequence[PairScores], calibration: Array, direction: Di
 
 def detector_label(row: Row) -> str:
     """What tables call a detector: the attack seen is said, left out is the rule."""
-    seen = ", attack seen" if row["protocol"] == "seen" else ""
+    seen = ", attack seen" if row.get("protocol") == "seen" else ""  # not in the first edition
     return f"{row['detector']}{seen}"
 
 
