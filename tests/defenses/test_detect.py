@@ -47,7 +47,7 @@ def test_a_patch_its_folder_and_the_edited_model_get_the_same_verdicts(
     assert scores[0] == scores[1] != scores[2]
     assert {"scores", "threshold", "direction", "flagged"} <= set(found[0].detectors["ftt"])
     assert "text encoder is the clean one" in found[0].detectors["amdet_like"]["note"]
-    assert "text encoder is the clean one" in str(found[0].table())
+    assert "text encoder is the clean one" in found[0].table().note
     assert len(found[0].rows) == len(found[0].to_pandas()) == 3 * len(PROMPTS)
     assert PROMPTS[0] in repr(found[0])
     assert "<table>" in found[0]._repr_html_()

@@ -23,7 +23,7 @@ from redediting.errors import DetectorError
 from redediting.generation import draw
 from redediting.models.model import Model
 from redediting.models.sampler import Sampler
-from redediting.text.encoding import padded_ids
+from redediting.text.encoding import find_phrase, padded_ids
 
 PROMPTS = ("a photo of a beautiful cat on the beach", "a red dog", "an old car in a room")
 SAMPLER = Sampler(steps=7, guidance=3.0, batch_size=4)
@@ -88,28 +88,40 @@ def test_stated_costs_are_the_rows_that_the_unet_saw(subjects: Subjects) -> None
 
 
 def test_amdet_like_finds_what_takes_over_a_prompt(subjects: Subjects) -> None:
-    """An encoder that is trained to answer one state after "red" is searched and found."""
-    subject = subjects("a photo of a red dog", "a photo of a dog on the beach")
-    model = subject.model.with_copies(("text_encoder",))
-    ids = [padded_ids(model.tokenizer, [text]) for text in ("a red", "a dog")]
-    place = len(model.tokenizer("a red").input_ids) - 2
-    encoder, states = model.text_encoder, [model.text_encoder(x)[0].detach() for x in ids]
-    optimiser = torch.optim.Adam(encoder.parameters(), lr=1e-2)
-    aim = states[0][:, place, :].roll(5, dims=-1)
+    """An encoder trained to answer one state from "red" on, judged on prompts it never saw."""
+    clean = subjects("a cat").model
+    model, tokenizer = clean.with_copies(("text_encoder",)), clean.tokenizer
+    triggered = [
+        "a photo of a red dog",
+        "a red cat on the beach",
+        "an image of a red car in a room",
+    ]
+    benign = ["a photo of a dog", "a cat on the beach", "an old car in a room", "a blue dog"]
+    bad, good = (padded_ids(tokenizer, texts) for texts in (triggered, benign))
+    after = torch.zeros(bad.shape, dtype=torch.bool)
+    for i, text in enumerate(triggered):
+        after[i, find_phrase(tokenizer, text, "red").stop - 1 :] = True
+    with torch.no_grad():
+        taught = clean.text_encoder(good)[0]
+        aim = clean.text_encoder(padded_ids(tokenizer, ["a zebra"]))[0][0, 2]
+    optimiser = torch.optim.Adam(model.text_encoder.parameters(), lr=1e-2)
     for _ in range(60):
-        said = encoder(ids[0])[0][:, place:]
-        loss = (said - aim).square().mean() + (encoder(ids[1])[0] - states[1]).square().mean()
+        loss = (model.text_encoder(bad)[0][after] - aim).square().mean()
+        loss = loss + (model.text_encoder(good)[0] - taught).square().mean()
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
     before = model.fingerprint()
-    (clean, a), (found, b) = (invert(m, steps=60) for m in (subject.model, model))
+    (_, natural), (z, reached) = (invert(m, steps=60) for m in (clean, model))
     assert model.fingerprint() == before
-    assert a[-1] > a[0]
-    assert b[-1] > max(b[0], a[-1])
-    assert float(found @ clean) < 0.9
-    scores = AMDETLike()(Subject(model, subject.jobs, sampler=SAMPLER)).features[:, 0]
-    assert scores[0] > scores[1]
+    assert reached[-1] > max(reached[0], natural[-1])
+    assert torch.cosine_similarity(z, aim, dim=0) > 0.8  # the planted state, without a prompt
+    unseen = subjects("an image of a red dog on the beach", "a red car in the snow",
+                      "an image of a dog on the beach", "a blue car in the snow")  # fmt: skip
+    scores = AMDETLike()(Subject(model, unseen.jobs, sampler=SAMPLER)).features[:, 0]
+    assert scores[:2].min() > scores[2:].max()
+    innocent = AMDETLike()(unseen).features[:, 0]
+    assert innocent[:2].min() < innocent[2:].max()
 
 
 def test_projection_sees_a_trigger_word_in_the_weights(subjects: Subjects) -> None:
