@@ -97,8 +97,8 @@ def test_they_stand_in_the_table(
     assert {"own_metrics level", "file_metrics level"} <= set(heads)
     for row in results.rows:
         assert 0 < row["own_metrics"] == row["file_metrics"] < 255
-        low, high = row["own_metrics_ci"]
-        assert low <= row["own_metrics"] <= high
+        assert row["own_metrics_ci"] is None  # of so few images there is none
+        assert row["own_metrics_ci"] is None
     assert "own_attacks" in str(results.table())
 
 
