@@ -95,8 +95,10 @@ def test_amdet_like_finds_what_takes_over_a_prompt(subjects: Subjects) -> None:
         "a photo of a red dog",
         "a red cat on the beach",
         "an image of a red car in a room",
+        "a red dog in the snow",
     ]
-    benign = ["a photo of a dog", "a cat on the beach", "an old car in a room", "a blue dog"]
+    benign = ["a photo of a dog", "a cat on the beach", "an old car in a room",
+              "a blue dog in the snow", "a photo of a green car", "an image of a cat"]  # fmt: skip
     bad, good = (padded_ids(tokenizer, texts) for texts in (triggered, benign))
     after = torch.zeros(bad.shape, dtype=torch.bool)
     for i, text in enumerate(triggered):
@@ -118,6 +120,10 @@ def test_amdet_like_finds_what_takes_over_a_prompt(subjects: Subjects) -> None:
     assert torch.cosine_similarity(z, aim, dim=0) > 0.8  # the planted state, without a prompt
     unseen = subjects("an image of a red dog on the beach", "a red car in the snow",
                       "an image of a dog on the beach", "a blue car in the snow")  # fmt: skip
+    texts = model.encode(unseen.prompts)
+    ends = torch.stack([x[e] for x, e in zip(texts.states, texts.eos.tolist(), strict=True)])
+    planted = torch.cosine_similarity(ends, aim[None])
+    assert planted[:2].min() > 0.9 > planted[2:].max()  # a backdoor, not one for every prompt
     scores = AMDETLike()(Subject(model, unseen.jobs, sampler=SAMPLER)).features[:, 0]
     assert scores[:2].min() > scores[2:].max()
     innocent = AMDETLike()(unseen).features[:, 0]
