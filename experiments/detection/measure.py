@@ -26,11 +26,7 @@ from redediting.models.model import Model
 def detection(
     config: DetectionConfig, model: Model, panel: Panel, *, out: Path, progress: bool = False
 ) -> dict[str, Any]:
-    """Measures a resolved configuration; writes scores, summary and page.
-
-    Returns:
-        The summary; empty in processes other than the main one.
-    """
+    """Measures a resolved configuration; writes and (in the main process) returns the summary."""
     for pair in config.pairs.rebindings():
         check_labels(panel.judge, [pair.target_head])
     detectors, units = config.built(), config.units()
