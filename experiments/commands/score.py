@@ -14,7 +14,6 @@ import tyro
 from experiments.commands.common import check
 from experiments.engine.console import JudgeOptions, Shown, pick_device
 from redediting.errors import ConfigError
-from redediting.evaluation.frame import Column, Frame
 from redediting.evaluation.image_list import ImageRow, read_rows
 from redediting.io import atomic_folder
 
@@ -51,6 +50,7 @@ class Score(JudgeOptions):
         earlier = [_read(folder / SUMMARY) for folder in self.beside]
         rows = read_rows(self.folder, self.csv)  # its faults shall be named before torch is there
         from experiments.engine.real_models import SCORES, JudgeChoice
+        from redediting.evaluation.frame import Column, Frame
         from redediting.evaluation.panel import WorldJudge, open_panel
         from redediting.evaluation.score import score
         from redediting.metrics.vqa import VQA
@@ -86,6 +86,7 @@ class Score(JudgeOptions):
 
 def _answered(judge: VQA, rows: Sequence[ImageRow], shown: Shown) -> int:
     """Writes the questions about images, or reads the answers to them."""
+    from redediting.evaluation.frame import Column, Frame
     from redediting.metrics import vqa
     from redediting.metrics.base import entry, mean
 
