@@ -14,6 +14,7 @@ References:
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -85,7 +86,9 @@ def clean_fid(weights: str | Path, *, device: str = "cpu", batch_size: int = 32)
             "fetch NVIDIA's file of StyleGAN2-ADA's metrics where there is a network"
         )
     try:
-        network = InceptionV3W(str(path.parent), download=False).to(device)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # torch would drop TorchScript
+            network = InceptionV3W(str(path.parent), download=False).to(device)
     except Exception as error:  # whatever TorchScript raises
         raise ConfigError(
             f"expected TorchScript in {str(weights)!r}, got {one_line(error)}; fetch it again"

@@ -64,6 +64,7 @@ class File(nn.Module):
         return self.layers(x)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not HAS_CLEAN_FID, reason="needs the extra fid")
 def test_clean_fid_resizes_by_channel_without_rounding(tmp_path: Path) -> None:
     files = pictures(tmp_path, 24)
@@ -88,7 +89,9 @@ def test_clean_fid_resizes_by_channel_without_rounding(tmp_path: Path) -> None:
     expected = Layers()((torch.from_numpy(resized) - 128) / 128)
     torch.testing.assert_close(extractor.features(files), expected, atol=1e-5, rtol=1e-5)
     found = extractor.fid(files, files[::-1], "itself")
-    assert found.interval.value == pytest.approx(0, abs=1e-4)
+    # 24 samples of 2,048 features: the root of a matrix of rank 23, whose zeros are rounded
+    spread = float(torch.cov(expected.double().T).trace())
+    assert abs(found.interval.value) < 1e-4 * spread
     assert (found.interval.n, found.reference_n, found.reference) == (24, 24, "itself")
 
 
