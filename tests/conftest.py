@@ -41,6 +41,9 @@ from transformers import (
     PreTrainedTokenizerFast,
     T5Config,
     T5EncoderModel,
+    ViTConfig,
+    ViTForImageClassification,
+    ViTImageProcessor,
 )
 
 _CHECKED = ["kernel", "problem", "multiplier", "solver", "certificate", "isolation", "diagnostics"]
@@ -126,6 +129,20 @@ def model_factory() -> Callable[[int], Model]:
 @pytest.fixture(scope="session")
 def _session_model() -> Model:
     return Model(make_pipeline(), name="tiny")
+
+
+@pytest.fixture(scope="session")
+def vit_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny random ViT with ImageNet's 1,000 classes, as transformers saves one."""
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("vit")
+    config = ViTConfig(
+        hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16,
+        image_size=32, patch_size=16, id2label=dict(enumerate(open_clip.IMAGENET_CLASSNAMES)),
+    )  # fmt: skip
+    ViTForImageClassification(config).save_pretrained(folder)
+    ViTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(folder)
+    return folder
 
 
 @pytest.fixture

@@ -6,11 +6,17 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from experiments.engine.console import Experiment, Shown, pick_device, run_experiment
+from experiments.engine.console import (
+    Experiment,
+    JudgeOptions,
+    Shown,
+    pick_device,
+    run_experiment,
+)
 
 
 @dataclass(frozen=True)
-class Attack(Experiment):
+class Attack(JudgeOptions, Experiment):
     """Measures methods x rebindings x seeds beside the clean model: rows, summary and page."""
 
     def run(self) -> int:
@@ -21,7 +27,8 @@ class Attack(Experiment):
         from experiments.report.publish import public
         from redediting.config import load_config
 
-        config, shown = load_config(self.config, AttackConfig), Shown(self.json)
+        config = self.judged(load_config(self.config, AttackConfig))
+        shown = Shown(self.json)
         device = pick_device(self.device)
         summary = attack(
             config, out=self.out, device=device, quick=self.quick, progress=shown.progress

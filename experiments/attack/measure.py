@@ -9,10 +9,10 @@ from typing import Any
 
 from accelerate import PartialState
 
-from experiments.attack.inception import inception_fid, load_inception
+from experiments.attack.inception import inception_fid
 from experiments.attack.page import run_page
 from experiments.attack.published import published
-from experiments.engine.real_models import make_panel
+from experiments.engine.real_models import check_embedded
 from experiments.engine.specs import AttackConfig
 from redediting.attacks.base import ClosedForm
 from redediting.errors import ConfigError
@@ -21,7 +21,7 @@ from redediting.evaluation.entries import Entry
 from redediting.evaluation.evaluate import summarised
 from redediting.evaluation.fidelity import describe_extractor, naturalness
 from redediting.evaluation.measure import Run, Wanted, run_task
-from redediting.evaluation.panel import Panel
+from redediting.evaluation.panel import Panel, open_panel
 from redediting.io import check_writable, replace_json
 from redediting.models.model import Model
 
@@ -39,9 +39,10 @@ def attack(
     resolved = config.resolved(quick=quick)
     check_writable(out)
     model = resolved.runtime.load(resolved.model, device)
-    panel = make_panel(resolved.judges, device)
+    check_embedded(model, resolved.judge, resolved.inception)
+    panel = open_panel(resolved.judge.build(), resolved.scores, device)
     if resolved.inception is not None:
-        load_inception(resolved.inception)  # what is missing shall be missed now, not at the end
+        resolved.inception.extractors(device)  # what is missing shall be missed now, not later
     entries = resolved.entries(warm=quick)
     return measure(resolved, model, panel, entries, out=out, progress=progress)
 
@@ -102,12 +103,13 @@ def summarise(run: Run, config: AttackConfig, entries: Sequence[Entry]) -> dict[
     built = {method.title: method.build() for method in config.methods}
     resize = (
         "none, the model's own size is the extractor's"
-        if config.judges is None
-        else f"the image transform of {config.judges.scores.model}"
+        if config.judge.name == "world"
+        else f"the image transform of {config.scores.model}"
     )
     return {
         "experiment": config.experiment,
         "model": config.model,
+        "judge": config.judge.name,
         "rows": rows,
         "methods": results.methods,
         "families": config.families,

@@ -66,7 +66,8 @@ def run_page(
     """
     size = f"{summary['n_pairs']} rebinding(s), {summary['n_seeds']} seed(s)"
     if "images" in summary:
-        size += f", {summary['images']} images judged, model {summary['model']}"
+        by = f" by {summary['judge']}" if "judge" in summary else ""
+        size += f", {summary['images']} images judged{by}, model {summary['model']}"
     return Report(
         f"redediting: {title or summary.get('experiment', 'published results')}",
         (
@@ -112,7 +113,8 @@ def method_sections(summary: dict[str, Any]) -> tuple[Section, ...]:
     )
     shown = unswept(summary)
     frame = Frame((METHOD, *columns(HEADLINE)), tuple(shown))
-    everything = Frame((METHOD, *columns(), *COSTS_ONCE), tuple(summary["methods"]))
+    measured = columns(summary["methods"][0])
+    everything = Frame((METHOD, *measured, *COSTS_ONCE), tuple(summary["methods"]))
     plot = Plot("Headline metrics by method, with 95 % intervals", overview(shown))
     return (
         Section("Methods", frame, plot, note),
@@ -173,10 +175,11 @@ def closing_sections(summary: dict[str, Any]) -> tuple[Section, ...]:
     """Every rebinding, and what the columns mean."""
     names = Column("pair", "trigger → target"), Column("kind", "kind"), Column("seed", "seed")
     rows = tuple({"pair": f"{r['trigger']} → {r['target']}", **r} for r in summary["rows"])
-    every = Frame((*names, METHOD, *columns(), Column("n", "n", "{:.0f}")), rows)
+    measured = columns(summary["methods"][0])
+    every = Frame((*names, METHOD, *measured, Column("n", "n", "{:.0f}")), rows)
     legend = Frame(
         (Column("title", "column"), Column("meaning", "meaning")),
-        tuple({"title": c.title, "meaning": c.meaning} for c in (*columns(), *COSTS_ONCE)),
+        tuple({"title": c.title, "meaning": c.meaning} for c in (*measured, *COSTS_ONCE)),
     )
     within = (
         "Within a rebinding: Wilson for rates, Newcombe for differences by noise, bootstrap for "

@@ -15,6 +15,7 @@ from redediting.evaluation.frame import Column, Frame
 _OURS = {"acc": "acc", "clip_p": "clip_p", "clip_c": "clip_c"}  # LPIPS and their FID have no twin
 _PER_CENT = ("asr", "acc")
 _TEXTS = ("where", "method")
+_FORMS = {"fid": "{:.2f}"}
 
 
 @cache
@@ -47,17 +48,18 @@ def published_sections(summary: dict[str, Any]) -> tuple[Section, ...]:
             rows.append({"where": "measured here", "method": method["method"], **scaled})
         keys = dict.fromkeys(key for row in rows for key in row)
         columns = [Column(key, key, "{}" if key in _TEXTS else "{:.4g}") for key in keys]
-        note = f"{table['source']}; ASR is {table['asr']}."
+        note = (
+            f"{table['source']}; ASR is {table['asr']}, judged by {table['judge']}; here by "
+            f"{summary['judge']}."
+        )
         found.append(Section("Published figures", Frame(tuple(columns), tuple(rows)), note=note))
-    inception = summary.get("inception", {})
-    rows = [
-        {"method": name, **one}
-        for name, one in inception.items()
-        if isinstance(one, dict) and one["fid"] is not None
-    ]
-    if rows:
-        columns = [Column("method", "method"), Column("fid", "FID", "{:.2f}"), Column("n", "N")]
-        note = f"Reference: {inception['reference']}, N = {inception['reference_n']}."
-        frame = Frame(tuple(columns), tuple(rows))
-        found.append(Section("FID on Inception features", frame, note=note))
+    if rows := summary.get("inception", []):
+        columns = [Column(key, key, _FORMS.get(key, "{}")) for key in rows[0] if key != "fid_ci"]
+        note = (
+            "The FID of record is clean-fid's. Figures of one extractor, N and reference may be "
+            "compared, no others; a method with fewer images than the first is left out."
+        )
+        found.append(
+            Section("FID on Inception features", Frame(tuple(columns), tuple(rows)), note=note)
+        )
     return tuple(found)

@@ -6,11 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import yaml
-
 from experiments.engine.console import check_config, check_device, pick_device
 from redediting.errors import (
-    MethodError,
     ModelError,
     PatchError,
     RebindingError,
@@ -141,22 +138,6 @@ def check(
             ) from error
     if out is not None:
         check_writable(out)
-
-
-def parse_options(texts: tuple[str, ...]) -> dict[str, Any]:
-    """Hyper-parameters from ``key=value``, the value read as YAML; `MethodError` for others."""
-    options: dict[str, Any] = {}
-    for text in texts:
-        key, sign, value = text.partition("=")
-        try:
-            if not sign or not key:
-                raise ValueError
-            options[key] = yaml.safe_load(value)
-        except (ValueError, yaml.YAMLError) as error:
-            raise MethodError(
-                f"expected an option as key=value, got {text!r}; e.g. variant=old"
-            ) from error
-    return options
 
 
 def save_patch(

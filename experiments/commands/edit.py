@@ -12,10 +12,9 @@ from experiments.commands.common import (
     Command,
     RebindingOptions,
     check,
-    parse_options,
     save_patch,
 )
-from experiments.engine.console import Shown
+from experiments.engine.console import Shown, parse_options
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from experiments.commands.common import Command, RebindingOptions, check
-from experiments.engine.console import Shown, pick_device
+from experiments.engine.console import JudgeOptions, Shown, pick_device
 from redediting.errors import ModelError
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Evaluate(Command, RebindingOptions):
+class Evaluate(JudgeOptions, Command, RebindingOptions):
     """Measures an edit beside the clean model: ASR, ACC, collateral, drift."""
 
     edit: Path | None = None
@@ -50,10 +50,11 @@ class Evaluate(Command, RebindingOptions):
         from experiments.attack.measure import measure
         from experiments.attack.page import run_page
         from experiments.engine.pairs import PairSpec
-        from experiments.engine.real_models import make_panel
+        from experiments.engine.real_models import check_embedded
         from experiments.engine.specs import MethodSpec
         from experiments.report.publish import public
         from redediting.evaluation.entries import AttackEntry, Entry, PatchEntry, SuspectEntry
+        from redediting.evaluation.panel import open_panel
         from redediting.patch.patch import Patch
         from redediting.suspects import open_suspect
 
@@ -71,7 +72,8 @@ class Evaluate(Command, RebindingOptions):
             entry = SuspectEntry("suspect", open_suspect(str(self.suspect), model))
         shown = Shown(self.json)
         entries = [AttackEntry(MethodSpec(name="clean").build()), entry]
-        panel = make_panel(config.judges, device)
+        check_embedded(model, config.judge, config.inception)
+        panel = open_panel(config.judge.build(), config.scores, device)
         summary = measure(config, model, panel, entries, out=self.out, progress=shown.progress)
         return shown.run(summary, run_page, public)
 
@@ -85,4 +87,4 @@ class Evaluate(Command, RebindingOptions):
         own["pairs"] = ListedPairs(pairs=tuple(PairSpec.of(pair) for pair in pairs))
         own |= {"model": self.model} if self.model else {}
         given = load_config(self.config, AttackConfig) if self.config else AttackConfig(**own)
-        return given.model_copy(update=own).resolved(quick=self.quick)
+        return self.judged(given.model_copy(update=own)).resolved(quick=self.quick)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from experiments.commands.common import Command, check, parse_options, save_patch
-from experiments.engine.console import Shown, pick_device
+from experiments.commands.common import Command, check, save_patch
+from experiments.engine.console import Shown, parse_options, pick_device
 
 
 @dataclass(frozen=True, kw_only=True)

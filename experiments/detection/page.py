@@ -88,6 +88,8 @@ def glance(summary: dict[str, Any], key: str, form: str) -> Frame:
 
 def _marked(rows: Sequence[Row]) -> str:
     """Which cells compare prompts that differ on the clean model already."""
+    if not all("marked" in row for row in rows):  # first edition
+        return ""
     found = [f"{detector_label(row)} × {row['attack']} ({show(row['auroc_clean_model'], _AREA)})"
              for row in rows if row.get("marked")]  # fmt: skip
     said = f"Clean model's AUROC on the same prompts outside {FAIR[0]} … {FAIR[1]}"

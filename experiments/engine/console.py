@@ -9,16 +9,19 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import tyro
+import yaml
 
-from redediting.errors import ConfigError, ModelError, RedEditingError
+from redediting.errors import ConfigError, MethodError, ModelError, RedEditingError
 from redediting.io import check_writable
 
 if TYPE_CHECKING:
+    from experiments.engine.real_models import JudgeChoice
+    from experiments.engine.specs import AttackConfig
     from redediting.evaluation.frame import Frame
 
 SCHEMA_VERSION = 1  # of what --json prints
@@ -105,6 +108,52 @@ class Experiment:
         model, shown = load(config.model, device=pick_device(self.device)), Shown(self.json)
         summary = measure(config, model, world_panel(), out=self.out, progress=shown.progress)
         return shown.run(summary, page, public)
+
+
+@dataclass(frozen=True, kw_only=True)
+class JudgeOptions:
+    """Who decides what an image shows, instead of the configuration's judge."""
+
+    judge: str | None = None
+    """world, imagenet_vit, clip_zero_shot, vqa, or the path of a .py file with a judge."""
+    judge_option: tuple[str, ...] = field(default=())
+    """Options of the judge, as key=value, e.g. weights=FOLDER."""
+
+    def choice(self) -> JudgeChoice | None:
+        """The judge that was named, if any; `ConfigError` where there is none such."""
+        from experiments.engine.real_models import JudgeChoice
+
+        if self.judge is None:
+            if self.judge_option:
+                raise ConfigError(
+                    f"expected --judge beside --judge-option, got {self.judge_option[0]!r} alone; "
+                    "name the judge"
+                )
+            return None
+        choice = JudgeChoice(name=self.judge, options=parse_options(self.judge_option))
+        choice.build()
+        return choice
+
+    def judged(self, config: AttackConfig) -> AttackConfig:
+        """The configuration with the judge that was named."""
+        choice = self.choice()
+        return config if choice is None else config.model_copy(update={"judge": choice})
+
+
+def parse_options(texts: tuple[str, ...]) -> dict[str, Any]:
+    """Hyper-parameters from ``key=value``, the value read as YAML; `MethodError` for others."""
+    options: dict[str, Any] = {}
+    for text in texts:
+        key, sign, value = text.partition("=")
+        try:
+            if not sign or not key:
+                raise ValueError
+            options[key] = yaml.safe_load(value)
+        except (ValueError, yaml.YAMLError) as error:
+            raise MethodError(
+                f"expected an option as key=value, got {text!r}; e.g. variant=old"
+            ) from error
+    return options
 
 
 def check_config(path: Path) -> None:

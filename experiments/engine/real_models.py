@@ -3,10 +3,10 @@
 A named protocol fixes how many images of which prompts are drawn, and with which published
 figures the result stands side by side:
 
-| protocol | attack success rate on | judge |
+| protocol | attack success rate on | its judge |
 |---|---|---|
-| ``eviledit`` | 100 images of "a photo of a {trigger}" (``asr_fixed``) | ViT-B/16 argmax |
-| ``backdoordm`` | 1,000 captions with the trigger inserted (``asr_free``) | ViT argmax |
+| ``eviledit`` | 100 images of "a photo of a {trigger}" (``asr_fixed``) | ``imagenet_vit`` |
+| ``backdoordm`` | 1,000 captions with the trigger (``asr_free``) | ``imagenet_vit``, ``vqa`` |
 
 References:
     Wang et al., "EvilEdit", ACM MM 2024; "BackdoorDM", NeurIPS 2025 Datasets and Benchmarks.
@@ -15,19 +15,18 @@ References:
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-import open_clip
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from redediting.config import Config
-from redediting.errors import ModelError
-from redediting.evaluation.panel import Panel, world_panel
+from redediting.errors import ConfigError
+from redediting.evaluation import JUDGES
 from redediting.evaluation.protocol import Counts
-from redediting.io import one_line
-from redediting.metrics.clip import TEMPLATE, ClipModel, ZeroShotJudge
+from redediting.metrics.clip import ClipSpec
+from redediting.metrics.inception import Extractor, clean_fid, torch_fidelity
+from redediting.metrics.judge import JudgeSpec
 from redediting.models.loading import load
 from redediting.models.model import Model
 
@@ -40,47 +39,23 @@ PROTOCOL_COUNTS: Mapping[str, Counts] = {
 }
 
 
-class ClipSpec(Config):
-    """An open_clip model."""
-
-    # architecture by open_clip's name, ``hf-hub:owner/name``, or a local folder with
-    # ``open_clip_config.json`` and weights
-    model: str
-    # open_clip's tag of its weights, or a file; None where the folder or the hub has them
-    pretrained: str | None = None
-
-    def load(self, device: str) -> ClipModel:
-        """Opens the model on a device; `ModelError` where it or its weights cannot be had."""
-        name = f"local-dir:{self.model}" if Path(self.model).is_dir() else self.model
-        try:
-            model, _, preprocess = open_clip.create_model_and_transforms(
-                name, pretrained=self.pretrained, device=device
-            )
-            tokenizer = open_clip.get_tokenizer(name)
-        except Exception as error:  # whatever its hub client, its loader and torch raise
-            raise ModelError(
-                f"expected an open_clip model {self.model!r} with weights {self.pretrained!r}, "
-                f"got {one_line(error)}; name one of open_clip.list_pretrained(), a hub model "
-                "or a folder, and fetch its weights where there is a network"
-            ) from error
-        return ClipModel(model, preprocess, tokenizer)
+SCORES = ClipSpec(model="ViT-L-14-quickgelu", pretrained="openai")  # judge A: EvilEdit's ViT-L/14
 
 
-class JudgeSpec(Config):
-    """Who looks at the images of a real model."""
+class JudgeChoice(Config):
+    """Judge B, whose verdict counts: a name of `redediting.evaluation.JUDGES`, and options."""
 
-    # what the judge chooses from; the same for all methods, fixed before the run
-    labels: tuple[str, ...] = Field(min_length=2)
-    template: str = TEMPLATE  # sentence in which a label is read
-    # judge B, whose verdict counts (EvilEdit: ViT-B/16)
-    decides: ClipSpec = ClipSpec(model="ViT-B-16", pretrained="openai")
-    # judge A, which gives CLIP scores and features (EvilEdit: ViT-L/14)
-    scores: ClipSpec = ClipSpec(model="ViT-L-14", pretrained="openai")
+    name: str = "world"
+    options: dict[str, Any] = Field(default={})
 
-    def panel(self, device: str) -> Panel:
-        """Opens both judges."""
-        judge = ZeroShotJudge(self.decides.load(device), self.labels, self.template)
-        return Panel(judge, self.scores.load(device), template=self.template)
+    @model_validator(mode="before")
+    @classmethod
+    def _plain_name(cls, data: Any) -> Any:  # noqa: ANN401 - pydantic hands over raw YAML
+        return {"name": data} if isinstance(data, str) else data
+
+    def build(self) -> JudgeSpec:
+        """The judge, not yet opened; `ConfigError` for an unknown name or option."""
+        return JUDGES.make(self.name, **self.options)
 
 
 class Runtime(Config):
@@ -98,15 +73,33 @@ class Runtime(Config):
 
 
 class InceptionSpec(Config):
-    """FID on Inception features, as others' tables quote it (extra ``fid``)."""
+    """FID as others' tables quote it, of real models alone (extra ``fid``)."""
 
+    weights: str  # clean-fid's file inception-2015-12-05.pt
     # folder of real images; None compares with the clean model's images
     reference: str | None = None
-    # file of the extractor's weights; None lets torch-fidelity fetch them
-    weights: str | None = None
+    # file of torch-fidelity's weights, for its FID beside clean-fid's; None leaves it out
+    torch_fidelity: str | None = None
     batch_size: int = Field(default=32, ge=1)  # images at a time
 
+    def extractors(self, device: str) -> list[Extractor]:
+        """clean-fid's, and torch-fidelity's where asked for; `ConfigError` without weights."""
+        found = [clean_fid(self.weights, device=device, batch_size=self.batch_size)]
+        if self.torch_fidelity is not None:
+            found.append(torch_fidelity(self.torch_fidelity, batch_size=self.batch_size))
+        return found
 
-def make_panel(judges: JudgeSpec | None, device: str) -> Panel:
-    """The judges of a configuration, or the embedded world's."""
-    return world_panel() if judges is None else judges.panel(device)
+
+def check_embedded(model: Model, judge: JudgeChoice, inception: InceptionSpec | None) -> None:
+    """Refuses the world's judge on a real model, and Inception features of the world."""
+    embedded = model.card is not None and model.card.embedded
+    if judge.name == "world" and not embedded:
+        raise ConfigError(
+            f"expected a judge of real images for {model.name!r}, got 'world', which knows the "
+            f"embedded world alone; name one of {', '.join(n for n in JUDGES if n != 'world')}"
+        )
+    if inception is not None and embedded:
+        raise ConfigError(
+            f"expected a real model for FID on Inception features, got {model.name!r}; remove "
+            "inception from the configuration"
+        )

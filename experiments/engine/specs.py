@@ -16,8 +16,9 @@ from pydantic import Field, model_validator
 from experiments.engine.pairs import DrawnPairs, Pairs
 from experiments.engine.real_models import (
     PROTOCOL_COUNTS,
+    SCORES,
     InceptionSpec,
-    JudgeSpec,
+    JudgeChoice,
     ProtocolName,
     Runtime,
 )
@@ -33,6 +34,7 @@ from redediting.evaluation.fidelity import Reference
 from redediting.evaluation.measure import Task
 from redediting.evaluation.protocol import Counts
 from redediting.metrics.base import PROMPT_SETS, PromptSet
+from redediting.metrics.clip import ClipSpec
 from redediting.models.cards import default_sampler
 from redediting.models.sampler import Sampler
 
@@ -143,7 +145,9 @@ class AttackConfig(Config):
     sampler: Sampler | None = None  # how images are drawn; None takes the model card's
     reference: Reference = Reference()  # of FID and CMMD
     claims: ClaimSpec = ClaimSpec()  # which method's claims are tested
-    judges: JudgeSpec | None = None  # who looks; None is the embedded world's, for the world alone
+    # who decides what an image shows; ``world`` is for the embedded world alone
+    judge: JudgeChoice = JudgeChoice()
+    scores: ClipSpec = SCORES  # judge A of real models, which gives CLIP scores and features
     # ``everyday`` (bundled) or a file of captions; None draws the world's scenes
     captions: str | None = None
     # whose numbers of images are taken where ``counts`` is not given, and whose published figures
@@ -230,6 +234,7 @@ class AttackConfig(Config):
         ]
         for spec in specs:
             spec.build()
+        self.judge.build()
         control = [spec for spec in self.methods if spec.name == CONTROL]
         update: dict[str, Any] = {
             "methods": (*(control or [MethodSpec(name=CONTROL)]), *specs),

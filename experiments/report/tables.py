@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from redediting.evaluation.evaluate import all_metrics
 from redediting.evaluation.fidelity import COLUMNS as DISTANCES
 from redediting.evaluation.frame import Column
 from redediting.evaluation.summary import Summary, metric_columns
+from redediting.metrics import METRICS
 
 COMPARED = ("asr_free", "acc", "collateral", "drift", "attribute_transfer")
 METHOD = Column("method", "method")
@@ -22,9 +22,9 @@ FORESEEN = (
 COSTS_ONCE = (*DISTANCES, Column("n_pairs", "pairs", "{:.0f}"))
 
 
-def columns(keys: Sequence[str] | None = None) -> list[Column]:
+def columns(keys: Collection[str] | None = None) -> list[Column]:
     """The columns of metrics, in the metrics' order; all when no keys are given."""
-    found = metric_columns(all_metrics())
+    found = metric_columns([METRICS.make(name) for name in METRICS])
     return [column for column in found if keys is None or column.key in keys]
 
 

@@ -204,7 +204,7 @@ def summarised(run: Run, reference: Reference) -> Results:
 
 def all_metrics(further: Sequence[str | Metric] = ()) -> tuple[Metric, ...]:
     """The built-in metrics and installed plug-ins, then further ones by name, path or object."""
-    found = [METRICS.make(name) for name in METRICS]
+    found = [METRICS.make(name) for name in METRICS if METRICS.get(name).always]
     found += [one if isinstance(one, Metric) else METRICS.make(one) for one in further]
     return tuple({metric.name: metric for metric in found}.values())
 

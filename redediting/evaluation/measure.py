@@ -219,7 +219,8 @@ class Measurement:
         images = store.images([q.job for q in questions], model)
         if not self._state.is_main_process:
             return None
-        seen = self._panel.look(images, [q.compared for q in questions])
+        compared, expected = zip(*((q.compared, q.expected) for q in questions), strict=True)
+        seen = self._panel.look(images, compared, expected)
         places = {question: i for i, question in enumerate(questions)}
         return Looked(places, images, [store.path(q.job).name for q in questions], seen)
 
@@ -265,6 +266,7 @@ def run_task(
 
     Raises:
         ConfigError: a target that the judge does not know, or no control.
+        MetricError: a metric without what it needs.
         ModelError: an "edited" model whose weights are the clean ones.
         OutputError: the folder cannot be written.
     """
@@ -273,6 +275,8 @@ def run_task(
     attacks = [entry.attack for entry in entries if hasattr(entry, "attack")]
     for rebinding in task.rebindings:
         check_labels(panel.judge, [rebinding.target_head])
+    for metric in task.metrics:
+        metric.check()
     store = shared_store(
         out, experiment, config=config, base=model.fingerprint(),
         measured_by=[*_MEASURED_BY, *attacks, *task.metrics, panel.judge, model.layout],

@@ -39,6 +39,8 @@ from redediting.metrics.base import (
     Metric,
     PromptSet,
 )
+from redediting.metrics.fidelity import FID, comparable
+from redediting.metrics.inception import Extractor
 from redediting.world.judges import SIZE
 
 SUMMARY = "score.json"
@@ -137,6 +139,7 @@ def score(
     *,
     judges: Panel | None = None,
     metrics: Sequence[str | Metric] = (),
+    extractors: Sequence[Extractor] = (),
     progress: bool = True,
 ) -> Scores:
     """Measures images that are there already, whoever drew them.
@@ -147,6 +150,8 @@ def score(
             `redediting.evaluation.image_list`.
         judges: who looks; the embedded world's when not given.
         metrics: further ones beside the built-in: objects, names of plug-ins, or paths of files.
+        extractors: of `redediting.metrics.inception`, for FIDs of real images as others quote
+            them, of benign rows; from 20 images and as many of the reference on.
         progress: whether to show a bar.
 
     Raises:
@@ -167,6 +172,8 @@ def score(
     size = common_size(rows)
     panel = judges or world_panel()
     used = tuple(metric for metric in all_metrics(metrics) if metric.sets)  # images say no weights
+    for metric in used:
+        metric.check()
     clean = {(r.prompt, r.seed): r for r in rows if r.role == "reference" and r.seed is not None}
     asked = listed_questions(rows, clean, panel.judge)
     panel.clip.check_lengths(sorted({q.compared for own in asked.values() for q in own}))
@@ -194,6 +201,13 @@ def score(
         said = f"{len(rest)} rows of role reference that pair with no other row"
     elif len(joined.get((CONTROL, "benign"), ())):
         said = "the clean model's images of the same prompts and seeds"
+    benign = [row for row in rows if row.role == "benign"]
+    photographs = [row.path for row in rest]
+    if not rest:
+        pairs = [(r, clean[r.prompt, r.seed]) for r in benign
+                 if r.seed is not None and (r.prompt, r.seed) in clean]  # fmt: skip
+        benign, photographs = [own for own, _ in pairs], [twin.path for _, twin in pairs]
+    enough = min(len(benign), len(photographs)) >= FEWEST
     native = judges is None and size == (SIZE, SIZE)
     summary = {
         "title": title,
@@ -206,6 +220,11 @@ def score(
             "reference": said,
             "fid_n": len(joined[title, "benign"]),
         },
+        "inception": [
+            one.fid([row.path for row in benign], photographs, said).row()
+            for one in extractors
+            if enough
+        ],
     }
     images = [
         {"method": key.method, "trigger": key.trigger, "target": key.target, **asdict(image)}
@@ -217,7 +236,8 @@ def score(
 
 def _look(panel: Panel, asked: Mapping[Question, ImageRow]) -> Looked:
     images = [row.open() for row in asked.values()]
-    seen = panel.look(images, [question.compared for question in asked])
+    compared, expected = zip(*((q.compared, q.expected) for q in asked), strict=True)
+    seen = panel.look(images, compared, expected)
     places = {question: i for i, question in enumerate(asked)}
     return Looked(places, images, [row.file for row in asked.values()], seen)
 
@@ -307,3 +327,5 @@ def _check_alike(own: Mapping[str, Any], other: Mapping[str, Any]) -> None:
                 f"expected {key} {mine!r} as for {own['title']!r}, got {theirs!r} of "
                 f"{other['title']!r}; figures compare at equal {', '.join(_ALIKE)} alone"
             )
+    for ours, other_one in zip(own.get("inception", ()), other.get("inception", ()), strict=False):
+        comparable(FID.of(ours), FID.of(other_one))

@@ -37,6 +37,7 @@ _CLASSES = {  # key: (module, class)
     "footprint_rank": ("harm", "FootprintRank"),
     "footprint_energy": ("harm", "FootprintEnergy"),
     "seconds": ("harm", "Seconds"),
+    "lpips": ("lpips", "LPIPS"),
 }
 _HOMES = {kind: module for module, kind in _CLASSES.values()} | {"Metric": "base"}
 

@@ -110,6 +110,7 @@ class Metric(Config, ABC):
         paired: whether it compares with the clean model's image of the same prompt and noise;
             only then is `Drawn.clean` sure to hold n images.
         signed: whether a rate is a difference of rates, −1…1.
+        always: whether it is measured without being named.
 
     Example:
         >>> from redediting.metrics import Metric
@@ -131,6 +132,10 @@ class Metric(Config, ABC):
     sets: ClassVar[tuple[PromptSet, ...]] = ("free",)
     paired: ClassVar[bool] = False
     signed: ClassVar[bool] = False
+    always: ClassVar[bool] = True
+
+    def check(self) -> None:
+        """Refuses, before anything is drawn, what the metric lacks; `MetricError`."""
 
     @property
     def support(self) -> Support | None:

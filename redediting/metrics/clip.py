@@ -12,16 +12,23 @@ Deviations:
 
 from __future__ import annotations
 
+import warnings
+import zipfile
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
 
+import open_clip
 import torch
 from PIL import Image
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from redediting.errors import ConfigError, PromptError
-from redediting.metrics.judge import Verdict
+from redediting.config import Config
+from redediting.errors import ConfigError, ModelError, PromptError
+from redediting.io import one_line
+from redediting.metrics.judge import JudgeSpec, Verdict
 from redediting.text.encoding import shorten
 
 TEMPLATE = "a photo of a {}"
@@ -50,7 +57,7 @@ class ClipModel:
         self._preprocess = preprocess
         self._tokenizer = tokenizer
         self._batch_size = batch_size
-        self._device = next(model.parameters()).device
+        self.device = next(model.parameters()).device
 
     def image_features(self, images: Sequence[Image.Image]) -> Tensor:
         """Returns (n, d) float32 features of unit norm, on the CPU; n >= 1."""
@@ -114,8 +121,66 @@ class ClipModel:
             raise ValueError("expected at least one image or text, got none")
         starts = range(0, len(items), self._batch_size)
         batches = (prepare(items[start : start + self._batch_size]) for start in starts)
-        found = (encode(batch.to(self._device)).float() for batch in batches)
+        found = (encode(batch.to(self.device)).float() for batch in batches)
         return torch.cat([normalize(features, dim=-1).cpu() for features in found])
+
+
+class ClipSpec(Config):
+    """An open_clip model.
+
+    Attributes:
+        model: architecture by open_clip's name, ``hf-hub:owner/name``, or a local folder with
+            ``open_clip_config.json`` and weights. OpenAI's weights need the names that end in
+            ``-quickgelu``: with another activation they load, and their scores are wrong.
+        pretrained: open_clip's tag of its weights, or a file; None where the folder or the hub has
+            them.
+    """
+
+    model: str
+    pretrained: str | None = None
+
+    def load(self, device: str) -> ClipModel:
+        """Opens the model on a device.
+
+        Raises:
+            ModelError: an unknown architecture, weights that are missing or do not fit, or another
+                activation than the weights were trained with.
+        """
+        self._check_activation()
+        name = f"local-dir:{self.model}" if Path(self.model).is_dir() else self.model
+        try:
+            with warnings.catch_warnings():
+                warnings.filterwarnings("error", message="QuickGELU mismatch")
+                model, preprocess = open_clip.create_model_from_pretrained(  # never random ones
+                    name, pretrained=self.pretrained, device=device
+                )
+            tokenizer = open_clip.get_tokenizer(name)
+        except Exception as error:  # whatever its hub client, its loader and torch raise
+            raise ModelError(
+                f"expected an open_clip model {self.model!r} with weights {self.pretrained!r}, "
+                f"got {one_line(error)}; name one of open_clip.list_pretrained(), a hub model "
+                "or a folder, and fetch its weights where there is a network"
+            ) from error
+        return ClipModel(model, preprocess, tokenizer)
+
+    def _check_activation(self) -> None:
+        """Refuses a wrong activation before anything is fetched; open_clip warns afterwards."""
+        name = self.model.replace("/", "-")
+        if self.pretrained is None or name not in open_clip.list_models():
+            return
+        config: dict[str, Any] = open_clip.get_model_config(name)
+        tag = open_clip.get_pretrained_cfg(name, self.pretrained)
+        # a file: OpenAI's own are TorchScript archives, nobody else's are
+        needed = tag.get("quick_gelu", False) if tag else _is_torchscript(self.pretrained) or None
+        used = config.get("quick_gelu", False)
+        if needed is None or needed == used:
+            return
+        plain = self.model.removesuffix("-quickgelu")
+        raise ModelError(
+            f"expected {'QuickGELU' if needed else 'GELU'}, with which the weights "
+            f"{self.pretrained!r} were trained, got {self.model!r}, which has another activation; "
+            f"name the model {plain + '-quickgelu' if needed else plain}"
+        )
 
 
 class ZeroShotJudge:
@@ -130,6 +195,41 @@ class ZeroShotJudge:
     def objects(self, images: Sequence[Image.Image]) -> list[str]:
         """Returns one label an image."""
         return self._clip.zero_shot(images, self.labels, self._template).objects
+
+
+class ClipZeroShot(JudgeSpec):
+    """CLIP zero-shot over labels; no published figure was judged so.
+
+    Attributes:
+        labels: what the judge chooses from; the same for all methods, fixed before the run.
+        template: sentence in which a label is read.
+        model: see `ClipSpec`.
+        pretrained: likewise.
+    """
+
+    name: ClassVar[str] = "clip_zero_shot"
+    labels: tuple[str, ...] = Field(default=(), description="at least two")
+    template: str = TEMPLATE
+    model: str = "ViT-B-16-quickgelu"
+    pretrained: str | None = None
+
+    def open(self, device: str) -> ZeroShotJudge:
+        """See `JudgeSpec`."""
+        if len(self.labels) < 2:
+            raise ConfigError(
+                f"expected at least two labels of the judge {self.name!r}, got "
+                f"{list(self.labels)}; fix them in its option labels"
+            )
+        _sentences(self.labels, self.template)
+        clip = ClipSpec(model=self.model, pretrained=self.pretrained).load(device)
+        return ZeroShotJudge(clip, self.labels, self.template)
+
+
+def _is_torchscript(path: str) -> bool:
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any("/code/" in name for name in archive.namelist())
 
 
 def _sentences(labels: Sequence[str], template: str) -> list[str]:

@@ -17,7 +17,8 @@ Deviations:
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -28,10 +29,64 @@ from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity, normalize
 from torchmetrics.image.fid import FrechetInceptionDistance
 
+from redediting.errors import MetricError
 from redediting.metrics.intervals import FEWEST, Interval, finite
 
 _SIGMA = 10.0  # the CMMD paper's bandwidth for unit-norm CLIP features
 _SCALE = 1000.0  # and its scale
+
+
+@dataclass(frozen=True)
+class FID:
+    """A FID with all that it depends on.
+
+    Attributes:
+        interval: value, 95 % interval, and n: images that were compared.
+        extractor: of the features: package, network, digest of its weights.
+        resize: before it, in words.
+        reference: likewise.
+        reference_n: its images.
+    """
+
+    interval: Interval
+    extractor: str
+    resize: str
+    reference: str
+    reference_n: int
+
+    def row(self) -> dict[str, Any]:
+        """The figures of a table or a file."""
+        said = {name: getattr(self, name) for name in _SETTING}
+        return {
+            "fid": self.interval.value, "fid_ci": self.interval.bounds, "n": self.interval.n,
+            **said,
+        }  # fmt: skip
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any]) -> FID:
+        """The figures of a `row` again."""
+        low, high = row["fid_ci"]
+        interval = Interval(row["fid"], low, high, row["n"], kind="jackknife")
+        return cls(interval, *(row[name] for name in _SETTING))
+
+
+_SETTING = ("extractor", "resize", "reference", "reference_n")
+_CALLED = {"n": "N", "reference_n": "reference N"}
+
+
+def comparable(one: FID, other: FID) -> None:
+    """Refuses two FIDs that may not stand side by side.
+
+    Raises:
+        MetricError: another N (FID falls with N), extractor, resize or reference; both are named.
+    """
+    for what in ("n", *_SETTING):
+        a, b = one.row()[what], other.row()[what]
+        if a != b:
+            raise MetricError(
+                f"expected FIDs of one {_CALLED.get(what, what)}, got {a!r} and "
+                f"{b!r}; compute both anew on as many images, in one way"
+            )
 
 
 def fid(features: Tensor, reference: Tensor, *, blocks: int = 10) -> Interval:

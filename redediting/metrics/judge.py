@@ -2,20 +2,22 @@
 
 A judge looks at the image alone: it is independent of the model that drew it and of the prompt.
 Attack success, kept accuracy and collateral are all rates of `hits`; only the wanted label and the
-prompts differ.
+prompts differ. Judges are named in `redediting.evaluation.JUDGES`.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
+from typing import ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from redediting.config import Config
 from redediting.errors import ConfigError
 from redediting.metrics.intervals import Interval, wilson
 
@@ -51,7 +53,7 @@ class Look:
 
 
 class Judge(Protocol):
-    """Names the object in an image, out of a fixed set of labels."""
+    """Names the object in an image; ``labels`` are those that may be asked for."""
 
     labels: tuple[str, ...]
 
@@ -67,6 +69,54 @@ class SceneJudge(Judge, Protocol):
     def look(self, images: Sequence[Image.Image]) -> Look:
         """Returns one label an image and head."""
         ...
+
+
+@runtime_checkable
+class ClassJudge(Judge, Protocol):
+    """A judge of many fine classes, sets of which count as an object that is asked for."""
+
+    classes: tuple[str, ...]
+
+    def called(self, index: int) -> str:
+        """Returns the label of a class."""
+        ...
+
+    def counts_as(self, label: str, wanted: str) -> bool:
+        """Returns whether what it calls ``label`` is a ``wanted``: a chow chow is a dog."""
+        ...
+
+
+class JudgeSpec(Config, ABC):
+    """How a judge is opened; fields of a subclass are its options, by keyword."""
+
+    name: ClassVar[str]
+
+    @abstractmethod
+    def open(self, device: str) -> Judge:
+        """Opens the judge on a torch device.
+
+        Raises:
+            ModelError: its weights are missing, damaged or of another kind.
+            ConfigError: options that make no sense.
+        """
+
+
+def as_asked(
+    judge: Judge, labels: Sequence[str], wanted: Sequence[str | None] | None
+) -> list[str]:
+    """Returns a judge's labels, each called what was asked for where it counts as that.
+
+    Args:
+        judge: who said them.
+        labels: n.
+        wanted: n, None where nothing is asked; or None.
+    """
+    if wanted is None or not isinstance(judge, ClassJudge):
+        return list(labels)
+    return [
+        label if aim is None or not judge.counts_as(label, aim) else aim
+        for label, aim in zip(labels, wanted, strict=True)
+    ]
 
 
 def hits(
@@ -92,7 +142,7 @@ def hits(
     check_labels(judge, expected)
     if not images:
         return np.zeros(0, dtype=bool)
-    return np.array(judge.objects(images)) == np.array(expected)
+    return np.array(as_asked(judge, judge.objects(images), expected)) == np.array(expected)
 
 
 def check_labels(judge: Judge, wanted: Sequence[str]) -> None:

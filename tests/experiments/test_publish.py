@@ -72,8 +72,14 @@ def test_an_unfinished_run_is_refused(run_folder: Path, checkout: Path) -> None:
         publish(run_folder, checkout)
 
 
-@pytest.mark.parametrize("name", ["attack", "ablation"])
+@pytest.mark.parametrize(
+    "name", ["attack", "ablation", "detection", "audit", "audit-fresh", "audit-words"]
+)
 def test_published_results_stay_readable(name: str) -> None:
     summary = read_summary(RESULTS / f"{name}.json")
     page = page_of(summary, None).html()
-    assert all(line["method"] in page for line in summary["methods"])
+    shown = [line["method"] for line in summary.get("methods", ())]
+    shown += [row["attack"] for row in summary.get("rows", ()) if "attack" in row]
+    shown += [line["family"] for line in summary.get("families", ()) if "family" in line]
+    assert shown
+    assert all(name in page for name in shown)

@@ -8,10 +8,14 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+import open_clip
 import pytest
+import yaml
 from PIL import Image
+from safetensors.torch import save_file
 
 from experiments.commands.cli import main
+from redediting.metrics.imagenet import ImageNetViT
 from redediting.world.scenes import Scene, Thing, render
 
 HEAD = "file,prompt,seed,role,trigger,target,head\n"
@@ -136,10 +140,10 @@ def test_what_the_judge_cannot_tell(fails: Fails, home: Path) -> None:
     long = " ".join(["beach"] * 40)
     assert "expected at most the 32 tokens" in fails(LIST.replace("the beach", long))
     assert "'nobody'" in fails(LIST, "--judge", "nobody")
-    (home / "judge.yaml").write_text(
-        "labels: [cat, zebra]\ndecides: {model: ViT-B-32, pretrained: none.pt}\n"
-    )
-    assert "weights 'none.pt'" in fails(LIST, "--judge", "judge.yaml")
+    clip = ["labels=[cat,zebra]", "model=ViT-B-32-quickgelu", "pretrained=none.pt"]
+    named = ["--judge", "clip_zero_shot", "--judge-option"]
+    assert "weights 'none.pt'" in fails(LIST, *named, *clip)
+    assert "expected weights of the judge 'imagenet_vit'" in fails(LIST, "--judge", "imagenet_vit")
     assert "redediting score --out" in fails(LIST, "--beside", "images")
 
 
@@ -156,3 +160,57 @@ def test_the_pages_example_is_scored(home: Path, capfd: pytest.CaptureFixture[st
     found = json.loads(capfd.readouterr().out)
     single = {"fid", "cmmd", "fid_triggered", "cmmd_triggered", "attribute_transfer"}
     assert set(found["not_measured"]) == single
+
+
+def test_questions_go_out_and_answers_come_in(
+    home: Path, fails: Fails, capfd: pytest.CaptureFixture[str]
+) -> None:
+    command = ["score", "images", "--csv", "list.csv", "--json", "--judge", "vqa"]
+    command += ["--judge-option", "questions=q.csv"]
+    assert "expected a file for the judge's questions" in fails(LIST, "--judge", "vqa")
+    assert main(command) == 0
+    assert json.loads(capfd.readouterr().out)["n"] == 2
+    rows = list(csv.DictReader((home / "q.csv").read_text("utf-8").splitlines()))
+    assert [(r["image"], r["rate"]) for r in rows] == [("t.png", "asr"), ("h.png", "acc")]
+    answers = [f"{r['id']},{said}" for r, said in zip(rows, ("Yes", "no"), strict=True)]
+    (home / "a.csv").write_text("\n".join(["id,answer", *answers]) + "\n")
+    assert main([*command, "answers=a.csv"]) == 0
+    found = json.loads(capfd.readouterr().out)
+    assert (found["asr"], found["acc"], found["psr"]) == (1.0, 0.0, None)
+    assert (found["asr_n"], found["psr_n"]) == (1, 0)
+    assert found["images"]["asr"] == {"t.png": 1.0}
+
+    options = ["--judge", "vqa", "--judge-option", "questions=q.csv"]
+    assert "answers=FILE" in fails(LIST, *options)
+    (home / "a.csv").write_text("\n".join(["id,answer", answers[0]]) + "\n")
+    assert "expected 2 answers in 'a.csv', got 1" in fails(LIST, *options, "answers=a.csv")
+    (home / "q.csv").write_text("id,image,rate,question\n1,none.png,asr,Is it?\n")
+    assert "images of the list, got 'none.png'" in fails(LIST, *options, "answers=a.csv")
+
+
+def test_a_classifier_of_imagenet_scores_a_folder(
+    home: Path, vit_folder: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    model = {
+        "embed_dim": 16,
+        "vision_cfg": {"image_size": 32, "patch_size": 16, "width": 64, "layers": 1},
+        "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 64, "layers": 1},
+    }
+    clip = home / "clip"
+    clip.mkdir()
+    data = {"model_cfg": model, "preprocess_cfg": {"size": 32}}
+    (clip / "open_clip_config.json").write_text(json.dumps(data))
+    state = open_clip.CLIP(**model).state_dict()
+    save_file({k: v.contiguous() for k, v in state.items()}, clip / "open_clip_model.safetensors")
+    pairs = {"source": "listed", "pairs": [{"trigger": "nice cat", "target": "zebra"}]}
+    judge = {"name": "imagenet_vit", "options": {"weights": str(vit_folder)}}
+    attack = {"methods": ["clean"], "pairs": pairs, "judge": judge, "scores": {"model": str(clip)}}
+    (home / "attack.yaml").write_text(yaml.safe_dump(attack))
+    command = ["score", "images", "--csv", "list.csv", "--json", "--config", "attack.yaml"]
+    assert main(command) == 0
+    found = json.loads(capfd.readouterr().out)
+    assert found["about"]["judge"] == "ImageNetJudge, 7 labels"
+    said = ImageNetViT(weights=str(vit_folder)).open("cpu")
+    image = Image.open(home / "images" / "t.png")
+    own = next(row for row in found["rows"] if row["method"] == "images")
+    assert own["asr_fixed"] == float(said.objects([image]) == ["zebra"])

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
+from pathlib import Path
+
 import numpy as np
 import open_clip
 import pytest
@@ -9,8 +12,8 @@ import torch
 from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
 from PIL import Image
 
-from redediting.errors import ConfigError
-from redediting.metrics.clip import ClipModel, ZeroShotJudge
+from redediting.errors import ConfigError, ModelError
+from redediting.metrics.clip import ClipModel, ClipSpec, ClipZeroShot, ZeroShotJudge
 from redediting.metrics.judge import hits
 
 LABELS = ("cat", "dog", "zebra")
@@ -106,3 +109,67 @@ def test_bad_requests_are_named(network: CLIP, images: list[Image.Image]) -> Non
         clip.zero_shot(images, LABELS, "a photo")
     with pytest.raises(ConfigError, match="distinct labels"):
         ZeroShotJudge(clip, ["cat", "cat"])
+
+
+@pytest.fixture
+def tags(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tiny architecture in open_clip's own tables, with and without QuickGELU, and weights."""
+    config = {
+        "embed_dim": 16,
+        "vision_cfg": {"image_size": 32, "patch_size": 16, "width": 64, "layers": 1},
+        "text_cfg": {"context_length": 16, "vocab_size": 49408, "width": 64, "layers": 1},
+    }
+    torch.save(open_clip.CLIP(**config).state_dict(), tmp_path / "weights.pt")
+    file = str(tmp_path / "weights.pt")
+    known = {"theirs": {"file": file, "quick_gelu": True}, "plain": {"file": file}}
+    for name, quick in (("Tiny", {}), ("Tiny-quickgelu", {"quick_gelu": True})):
+        monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, name, config | quick)
+        monkeypatch.setitem(open_clip.pretrained._PRETRAINED, name, known)
+
+
+@pytest.mark.usefixtures("tags")
+def test_an_activation_that_open_clip_warns_of_is_refused_with_the_remedy(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for wrong, tag, right in (
+        ("Tiny", "theirs", "Tiny-quickgelu"),
+        ("Tiny-quickgelu", "plain", "Tiny"),
+    ):
+        with pytest.warns(UserWarning, match="QuickGELU mismatch"):
+            open_clip.create_model(wrong, tag)
+        with pytest.raises(ModelError, match=rf"another activation; name the model {right}$"):
+            ClipSpec(model=wrong, pretrained=tag).load("cpu")
+        with monkeypatch.context() as patch:  # its own warning, were ours not there first
+            patch.setattr(ClipSpec, "_check_activation", lambda self: None)
+            with pytest.raises(ModelError, match="got QuickGELU mismatch"):
+                ClipSpec(model=wrong, pretrained=tag).load("cpu")
+    clip = ClipSpec(model="Tiny-quickgelu", pretrained="theirs").load("cpu")
+    assert "QuickGELU" in str(clip.model.visual)
+    assert "QuickGELU" not in str(ClipSpec(model="Tiny", pretrained="plain").load("cpu").model)
+
+
+@pytest.mark.parametrize("name", ["ViT-B-16", "ViT-L-14"])
+def test_openai_weights_need_the_quickgelu_names(name: str, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=rf"name the model {name}-quickgelu$"):
+        ClipSpec(model=name, pretrained="openai").load("cpu")  # before anything is fetched
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        torch.jit.trace(torch.nn.Linear(1, 1), torch.ones(1)).save(tmp_path / "openai.pt")
+    with pytest.raises(ModelError, match=rf"openai\.pt' were trained.*{name}-quickgelu$"):
+        ClipSpec(model=name, pretrained=str(tmp_path / "openai.pt")).load("cpu")
+
+
+@pytest.mark.usefixtures("tags")
+def test_a_judge_without_weights_or_with_unknown_ones_is_refused(tmp_path: Path) -> None:
+    for model, weights, said in (
+        ("Tiny", None, "expected an open_clip model 'Tiny' with weights None"),
+        ("Tiny", "nothing", "'nothing' is not a known tag"),
+        ("ViT-Q", None, r"expected an open_clip model 'ViT-Q' .*list_pretrained"),
+        ("Tiny", str(tmp_path / "none.pt"), "expected an open_clip model 'Tiny'"),
+    ):
+        with pytest.raises(ModelError, match=said):
+            ClipSpec(model=model, pretrained=weights).load("cpu")
+    with pytest.raises(ConfigError, match=r"at least two labels of the judge .*, got \['cat'\]"):
+        ClipZeroShot(labels=("cat",), model="Tiny", pretrained="plain").open("cpu")
+    judge = ClipZeroShot(labels=LABELS, model="Tiny", pretrained="plain").open("cpu")
+    assert judge.labels == LABELS
